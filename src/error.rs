@@ -1,0 +1,122 @@
+//! Errors of the public API, close reasons, and what the wire calls them.
+
+use std::io;
+
+/// What can go wrong in the hands of the application or of the system, never of a peer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A value in [`Options`](crate::Options) breaks the named rule. Caller's fault.
+    #[error("options: {0}")]
+    Options(&'static str),
+    /// The machine lacks something; the text says what to change. System's fault.
+    #[error("{0}")]
+    Preflight(String),
+    /// An address could not be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address asked for.
+        address: std::net::SocketAddr,
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// The system refused something else.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// The event name belongs to the protocol (I-6): `connect`, `disconnect` and the like.
+    #[error("\"{0}\" is a reserved event name")]
+    ReservedEvent(String),
+    /// A value could not be written as, or read from, JSON.
+    #[error("{0}")]
+    Json(#[from] serde_json::Error),
+    /// The socket has gone.
+    #[error("socket is disconnected")]
+    Disconnected,
+    /// Nobody answered in time.
+    #[error("operation has timed out")]
+    Timeout,
+    /// A limit of [`Options`](crate::Options) was reached; it is named.
+    #[error("limit reached: {0}")]
+    Limit(&'static str),
+    /// The server is not running (not started yet, or shut down).
+    #[error("server is not running")]
+    NotRunning,
+}
+
+/// Why a socket was disconnected (J-18); `as_str` is what Socket.IO users compare with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Reason {
+    /// The peer closed the connection.
+    TransportClose,
+    /// The connection broke, or the peer violated a protocol below Socket.IO.
+    TransportError,
+    /// The peer did not answer a ping in time.
+    PingTimeout,
+    /// The peer sent bytes that are no Engine.IO packet.
+    ParseError,
+    /// The server closed the connection, or the peer sent an invalid Socket.IO packet.
+    ForcedClose,
+    /// The peer joined no namespace in time.
+    ForcedServerClose,
+    /// The server is shutting down.
+    ServerShuttingDown,
+    /// The client left the namespace.
+    ClientNamespaceDisconnect,
+    /// The server removed the client from the namespace.
+    ServerNamespaceDisconnect,
+}
+
+impl Reason {
+    /// The text that Socket.IO uses.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Reason::TransportClose => "transport close",
+            Reason::TransportError => "transport error",
+            Reason::PingTimeout => "ping timeout",
+            Reason::ParseError => "parse error",
+            Reason::ForcedClose => "forced close",
+            Reason::ForcedServerClose => "forced server close",
+            Reason::ServerShuttingDown => "server shutting down",
+            Reason::ClientNamespaceDisconnect => "client namespace disconnect",
+            Reason::ServerNamespaceDisconnect => "server namespace disconnect",
+        }
+    }
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Engine.IO's refusals (A.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// Code 0.
+    TransportUnknown,
+    /// Code 1.
+    SessionUnknown,
+    /// Code 2.
+    BadHandshakeMethod,
+    /// Code 3.
+    BadRequest,
+    /// Code 4.
+    Forbidden,
+    /// Code 5.
+    UnsupportedProtocol,
+}
+
+impl Refusal {
+    /// (code, message, HTTP status) of table A.3.
+    pub fn parts(self) -> (u8, &'static str, u16) {
+        match self {
+            Refusal::TransportUnknown => (0, "Transport unknown", 400),
+            Refusal::SessionUnknown => (1, "Session ID unknown", 400),
+            Refusal::BadHandshakeMethod => (2, "Bad handshake method", 400),
+            Refusal::BadRequest => (3, "Bad request", 400),
+            Refusal::Forbidden => (4, "Forbidden", 403),
+            Refusal::UnsupportedProtocol => (5, "Unsupported protocol version", 400),
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! All that one core remembers.
+#![forbid(unsafe_code)]
+
+pub mod buffer;

@@ -1,0 +1,13 @@
+//! corecast: a Socket.IO server for Linux.
+
+pub mod error;
+pub mod options;
+#[doc(hidden)]
+pub mod hub;
+#[doc(hidden)]
+pub mod proto;
+#[doc(hidden)]
+pub mod shard;
+
+pub use error::{Error, Reason};
+pub use options::{Options, SlowReader};

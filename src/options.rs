@@ -1,0 +1,201 @@
+//! What can be set, with unit, default and cost; and [`Limits`], the checked form the code reads.
+//!
+//! Options that Socket.IO users know keep their names, in snake case.
+
+use std::time::Duration;
+
+use crate::error::Error;
+
+/// What happens to a socket whose peer does not read as fast as it is sent to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SlowReader {
+    /// The connection is closed with reason `transport error`. Default.
+    Disconnect,
+    /// New packets for that socket are dropped and counted until the queue has room again.
+    Drop,
+}
+
+/// Settings of a [`Server`](crate::Server). Change fields after `Options::default()`.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Options {
+    /// CPUs that get one shard each. Default: empty, which means every CPU this process may use.
+    pub cpus: Vec<usize>,
+    /// Path that Socket.IO requests begin with (`path`). Default `/socket.io`.
+    pub path: String,
+    /// Serve the official browser client below `path` (`serveClient`). Default true.
+    pub serve_client: bool,
+    /// Accept long-polling sessions (`transports`). Default true.
+    pub polling: bool,
+    /// Accept websocket sessions and upgrades (`transports`, `allowUpgrades`). Default true.
+    pub websocket: bool,
+    /// Time between a pong and the next ping (`pingInterval`). Default 25 s.
+    pub ping_interval: Duration,
+    /// Time a client has to answer a ping (`pingTimeout`). Default 20 s.
+    pub ping_timeout: Duration,
+    /// Time an upgrade to websocket may take (`upgradeTimeout`). Default 10 s.
+    pub upgrade_timeout: Duration,
+    /// Time a new session has to join its first namespace (`connectTimeout`). Default 45 s.
+    pub connect_timeout: Duration,
+    /// Largest message or request body from a client, in bytes (`maxHttpBufferSize`).
+    /// Default 1,000,000. A client can make the server hold this much per connection.
+    pub max_http_buffer_size: usize,
+    /// Attachments of one binary packet (`maxAttachments`). Default 10.
+    pub max_attachments: usize,
+    /// Sum of the attachments of one packet, in bytes. Default 10,000,000.
+    pub max_attachments_bytes: usize,
+    /// Nesting of arrays and objects in a packet. Default 128.
+    pub max_json_depth: usize,
+    /// Request line and headers, in bytes. Default 16 KiB; more is answered 431 (414 for the URL).
+    pub max_head_bytes: usize,
+    /// Number of headers of a request. Default 100.
+    pub max_headers: usize,
+    /// Time to send a complete request head, and an idle keep-alive connection's life.
+    /// Default 60 s.
+    pub head_timeout: Duration,
+    /// Time to send a complete request body. Default 300 s.
+    pub body_timeout: Duration,
+    /// Connections per shard. Default 4,000,000. More are closed at once.
+    pub max_connections: usize,
+    /// Namespaces that one connection may join. Default 100.
+    pub max_namespaces: usize,
+    /// Rooms that one socket may join, its own id not counted. Default 1,000.
+    pub max_rooms: usize,
+    /// Acknowledgements that may be awaited from one socket. Default 1,000.
+    pub max_pending_acks: usize,
+    /// Handlers of one connection that may be unfinished at a time. Default 1,000; a client that
+    /// sends events faster than its handlers finish is disconnected there.
+    pub max_pending_handlers: usize,
+    /// Bytes queued for one socket, in flight included. Default 1 MiB.
+    pub max_queue_bytes: usize,
+    /// What happens at `max_queue_bytes`. Default [`SlowReader::Disconnect`].
+    pub slow_reader: SlowReader,
+    /// Sends handed to the kernel per turn of a shard. Default 256, about a millisecond.
+    pub sends_per_turn: usize,
+    /// Commands that may wait in a shard's mailbox. Default 65,536.
+    pub max_mailbox: usize,
+    /// Keep each client's request head for `Socket::handshake` after the connection handler has
+    /// returned. Default true; costs the size of the head (200–1,000 B) per connection.
+    pub retain_handshake: bool,
+    /// Length of the kernel's queue of connections not yet accepted. Default 4,096; the kernel
+    /// caps it at `net.core.somaxconn`.
+    pub backlog: u32,
+    /// Receive buffers per shard, a power of two. Default 1,024, of 2 KiB each.
+    pub receive_buffers: u16,
+    /// A handler that keeps its shard busy longer than this is reported by name. Default 500 ms.
+    pub stall_warning: Duration,
+    /// Time that closing sessions get to flush at shutdown. Default 5 s.
+    pub shutdown_timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            cpus: Vec::new(),
+            path: "/socket.io".into(),
+            serve_client: true,
+            polling: true,
+            websocket: true,
+            ping_interval: Duration::from_secs(25),
+            ping_timeout: Duration::from_secs(20),
+            upgrade_timeout: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(45),
+            max_http_buffer_size: 1_000_000,
+            max_attachments: 10,
+            max_attachments_bytes: 10_000_000,
+            max_json_depth: 128,
+            max_head_bytes: 16 * 1024,
+            max_headers: 100,
+            head_timeout: Duration::from_secs(60),
+            body_timeout: Duration::from_secs(300),
+            max_connections: 4_000_000,
+            max_namespaces: 100,
+            max_rooms: 1_000,
+            max_pending_acks: 1_000,
+            max_pending_handlers: 1_000,
+            max_queue_bytes: 1 << 20,
+            slow_reader: SlowReader::Disconnect,
+            sends_per_turn: 256,
+            max_mailbox: 65_536,
+            retain_handshake: true,
+            backlog: 4_096,
+            receive_buffers: 1_024,
+            stall_warning: Duration::from_millis(500),
+            shutdown_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// The limits that the protocol code reads, derived once from [`Options`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Message, frame and body, bytes.
+    pub message_bytes_max: usize,
+    /// Request head, bytes.
+    pub head_bytes_max: usize,
+    /// Headers per request; at most [`Limits::HEADERS`].
+    pub headers_max: usize,
+    /// Attachments per packet.
+    pub attachments_max: usize,
+    /// Sum of a packet's attachments, bytes.
+    pub attachments_bytes_max: usize,
+    /// Nesting of JSON.
+    pub json_depth_max: usize,
+}
+
+impl Limits {
+    /// Room for headers on the stack while a head is parsed.
+    pub const HEADERS: usize = 100;
+    /// Fragments of one websocket message (`ws` has the same; C-8).
+    pub const FRAGMENTS: u32 = 16_384;
+}
+
+impl Options {
+    /// Checks the values once and derives what the protocol code reads.
+    ///
+    /// # Errors
+    /// [`Error::Options`] names the field and the rule it breaks.
+    pub fn limits(&self) -> Result<Limits, Error> {
+        let rules = [
+            (self.polling || self.websocket, "polling or websocket must be on"),
+            (self.path.starts_with('/') && self.path.len() > 1, "path must begin with / and a name"),
+            (!self.ping_interval.is_zero(), "ping_interval must not be 0"),
+            (!self.ping_timeout.is_zero(), "ping_timeout must not be 0"),
+            (self.max_http_buffer_size >= 1_000, "max_http_buffer_size must be 1,000 or more"),
+            (self.max_http_buffer_size <= 1 << 30, "max_http_buffer_size must be 1 GiB or less"),
+            ((256..=1 << 20).contains(&self.max_head_bytes), "max_head_bytes: 256 B to 1 MiB"),
+            ((1..=Limits::HEADERS).contains(&self.max_headers), "max_headers must be 1 to 100"),
+            ((1..=512).contains(&self.max_json_depth), "max_json_depth must be 1 to 512"),
+            (self.max_namespaces >= 1, "max_namespaces must be 1 or more"),
+            (self.max_queue_bytes >= 1_024, "max_queue_bytes must be 1,024 or more"),
+            ((1..=4_096).contains(&self.sends_per_turn), "sends_per_turn must be 1 to 4,096"),
+            (self.max_mailbox >= 16, "max_mailbox must be 16 or more"),
+            (self.receive_buffers.is_power_of_two(), "receive_buffers must be a power of two"),
+            (self.receive_buffers <= 32_768, "receive_buffers must be 32,768 or less"),
+        ];
+        if let Some((_, rule)) = rules.iter().find(|(holds, _)| !holds) {
+            return Err(Error::Options(rule));
+        }
+        Ok(Limits {
+            message_bytes_max: self.max_http_buffer_size,
+            head_bytes_max: self.max_head_bytes,
+            headers_max: self.max_headers,
+            attachments_max: self.max_attachments,
+            attachments_bytes_max: self.max_attachments_bytes,
+            json_depth_max: self.max_json_depth,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_hold_and_a_broken_rule_is_named() {
+        assert_eq!(Options::default().limits().expect("defaults").message_bytes_max, 1_000_000);
+        let bad = Options { receive_buffers: 3, ..Options::default() };
+        assert!(bad.limits().expect_err("3 is no power of two").to_string().contains("receive"));
+    }
+}

@@ -1,0 +1,9 @@
+//! Bytes to packets and back: no socket, no clock, no allocation for an idle peer.
+//!
+//! Each file is one document of the protocol. Incomplete input is not an error, every number from
+//! the wire meets a limit before it sizes anything, and no input panics.
+#![forbid(unsafe_code)]
+
+pub mod http;
+pub mod packet;
+pub mod websocket;

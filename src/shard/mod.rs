@@ -1,0 +1,3 @@
+//! The kernel side of one core.
+
+pub mod ring;

@@ -1,4 +1,396 @@
-//! All that one core remembers.
+//! All that one core remembers: connections, sessions, sockets, rooms, timers, and what waits to be
+//! sent.
+//!
+//! [`Hub`] is a state machine without IO. The shard (or the simulator) tells it what happened with
+//! the `handle_*` methods and the application says what it wants with the commands in
+//! `command.rs`; afterwards `poll_output`, `poll_event` and `flush` are drained. It never touches
+//! the system, never reads a clock and never calls back.
+//!
+//! Order of reading: `conn.rs` (bytes in), `http.rs` (requests), `session.rs` (Engine.IO),
+//! `namespace.rs` (Socket.IO), `command.rs` (what applications do), `fanout.rs` (bytes out).
 #![forbid(unsafe_code)]
 
 pub mod buffer;
+mod command;
+mod conn;
+pub mod fanout;
+mod http;
+pub mod id;
+mod namespace;
+pub mod rooms;
+mod session;
+pub mod slab;
+pub mod wheel;
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+pub use command::{Publish, Target};
+pub use conn::PeerEnd;
+pub use http::StaticFile;
+pub use namespace::Arguments;
+pub use session::Handshake;
+
+use crate::error::Reason;
+use crate::options::{Limits, SlowReader};
+use crate::proto::packet::Validator;
+use buffer::SendBuf;
+use conn::Conn;
+use fanout::{Dirty, OutQueue, Palette};
+use id::Secrets;
+use namespace::{Member, Namespace};
+use rooms::{NamespaceId, Rooms};
+use session::Session;
+use slab::{Key, Slab};
+use wheel::{Due, TICK_MS, Tick, Timer, Wheel};
+
+/// What the kernel side has to do for the hub.
+#[derive(Debug)]
+pub enum Output {
+    /// Receive once; exactly one `handle_received` or `handle_peer_closed` must follow.
+    ReceiveOnce(u32),
+    /// Receive until the peer closes.
+    ReceiveMany(u32),
+    /// Tell the peer that nothing more will come.
+    ShutdownWrite(u32),
+    /// Let go of the connection; `handle_closed` must follow when the kernel has.
+    Close(u32),
+    /// Hand the connection to another shard, together with the bytes read so far. Nothing is in
+    /// flight; the hub has already forgotten it.
+    Migrate {
+        /// The connection.
+        conn: u32,
+        /// Where its session lives.
+        shard: u16,
+        /// Peer of the connection.
+        address: SocketAddr,
+        /// What was read and not yet understood.
+        bytes: Vec<u8>,
+    },
+}
+
+/// What the application has to know. Every event but `Error` expects an answer or a cleanup, as
+/// each variant says.
+#[derive(Debug)]
+pub enum Event {
+    /// A client asks to join a namespace. Answer with `accept_member` or `refuse_member`.
+    Connect {
+        /// The socket to be.
+        member: Key,
+        /// The namespace asked for.
+        namespace: NamespaceId,
+    },
+    /// The client left while the answer to `Connect` was still open. No answer is due any more.
+    ConnectAborted(Key),
+    /// A client has sent an event.
+    Packet {
+        /// Who.
+        member: Key,
+        /// In which namespace.
+        namespace: NamespaceId,
+        /// What.
+        arguments: Arguments,
+    },
+    /// The answer to an acknowledgement that was awaited.
+    Ack {
+        /// The token given to `await_ack`.
+        token: u64,
+        /// The answer, or why there is none.
+        outcome: Result<Arguments, AckLost>,
+    },
+    /// A client has sent something invalid; its sockets are told before they are closed (I-13).
+    Error {
+        /// Whose `error` listeners to call.
+        member: Key,
+        /// Text of the error.
+        message: &'static str,
+    },
+    /// A socket is about to go; its rooms are still set. Call `remove_member` afterwards.
+    Closing {
+        /// Who.
+        member: Key,
+        /// Why.
+        reason: Reason,
+    },
+}
+
+/// Why an awaited acknowledgement will not come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AckLost {
+    /// Nobody answered in time.
+    TimedOut,
+    /// The socket has gone.
+    Disconnected,
+}
+
+/// What a hub is told once.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// This shard.
+    pub shard: u16,
+    /// Number of shards.
+    pub shards: u16,
+    /// Path of requests, ending in `/`.
+    pub path: String,
+    /// Whether polling sessions are accepted.
+    pub polling: bool,
+    /// Whether websocket sessions and upgrades are accepted.
+    pub websocket: bool,
+    /// Limits of the protocol code.
+    pub limits: Limits,
+    /// Milliseconds.
+    pub ping_interval_ms: u64,
+    /// Milliseconds.
+    pub ping_timeout_ms: u64,
+    /// Milliseconds.
+    pub upgrade_timeout_ms: u64,
+    /// Milliseconds.
+    pub connect_timeout_ms: u64,
+    /// Milliseconds.
+    pub head_timeout_ms: u64,
+    /// Milliseconds.
+    pub body_timeout_ms: u64,
+    /// Bytes waiting and in flight per socket.
+    pub queue_bytes_max: usize,
+    /// What happens there.
+    pub slow_reader: SlowReader,
+    /// Connections of this shard.
+    pub connections_max: usize,
+    /// Namespaces per connection.
+    pub namespaces_max: usize,
+    /// Rooms per socket.
+    pub rooms_max: usize,
+    /// Awaited acknowledgements per socket.
+    pub acks_max: usize,
+    /// Keep request heads after the connection handler.
+    pub retain_handshake: bool,
+    /// Wall clock at time 0, milliseconds since 1970.
+    pub epoch_ms: u64,
+}
+
+/// Counters of one shard; plain numbers, merged when somebody asks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Connections accepted since the start.
+    pub accepted: u64,
+    /// Connections refused because of `max_connections`.
+    pub refused: u64,
+    /// Connections taken over from another shard.
+    pub migrated: u64,
+    /// Sessions opened since the start.
+    pub sessions: u64,
+    /// Requests answered with a status of 400 or more.
+    pub bad_requests: u64,
+    /// Connections closed because of a websocket violation.
+    pub bad_frames: u64,
+    /// Sessions closed because of an invalid Engine.IO or Socket.IO packet.
+    pub bad_packets: u64,
+    /// Events received.
+    pub events: u64,
+    /// Packets staged for a socket.
+    pub staged: u64,
+    /// Volatile packets dropped because the socket was not ready.
+    pub volatile_dropped: u64,
+    /// Packets dropped by [`SlowReader::Drop`].
+    pub slow_dropped: u64,
+    /// Connections closed by [`SlowReader::Disconnect`].
+    pub slow_closed: u64,
+    /// Sessions closed because a ping was not answered.
+    pub ping_timeouts: u64,
+}
+
+/// How much a hub holds right now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Gauges {
+    /// Connections, being closed included.
+    pub connections: usize,
+    /// Engine.IO sessions.
+    pub sessions: usize,
+    /// Socket.IO sockets, being connected included.
+    pub sockets: usize,
+    /// Rooms with members.
+    pub rooms: usize,
+    /// Bytes waiting for, or in the hands of, the kernel.
+    pub queued_bytes: usize,
+}
+
+/// Connections, sessions and what leaves through them; apart from [`Hub`] so that a broadcast can
+/// walk the members while it stages on these.
+#[derive(Debug)]
+struct Links {
+    conns: Slab<Conn>,
+    sessions: Slab<Session>,
+    palette: Palette,
+    dirty: Dirty,
+    /// Polling sessions with something new in their outbox.
+    polls: Vec<u32>,
+    /// Sessions whose queue has reached its bound, with the policy to disconnect.
+    overflowed: Vec<u32>,
+    queue_bytes_max: usize,
+    slow_reader: SlowReader,
+    stats: Stats,
+}
+
+/// All that one core remembers. See the module documentation.
+#[derive(Debug)]
+pub struct Hub {
+    config: Config,
+    links: Links,
+    members: Slab<Member>,
+    namespaces: Vec<Namespace>,
+    namespace_ids: HashMap<Box<str>, NamespaceId>,
+    rooms: Rooms,
+    files: HashMap<String, Rc<StaticFile>>,
+    wheel: Wheel,
+    now_ms: u64,
+    now: Tick,
+    due: Vec<Due>,
+    secrets: Secrets,
+    validator: Validator,
+    events: VecDeque<Event>,
+    outputs: VecDeque<Output>,
+    /// Number of the latest broadcast that had to visit members once; see `Member::mark`.
+    mark: u32,
+    is_closing: bool,
+}
+
+impl Hub {
+    /// A hub with no connections at time 0. `secrets` must be unpredictable outside of tests.
+    pub fn new(config: Config, secrets: Secrets) -> Hub {
+        let links = Links {
+            conns: Slab::new(),
+            sessions: Slab::new(),
+            palette: Palette::new(),
+            dirty: Dirty::default(),
+            polls: Vec::new(),
+            overflowed: Vec::new(),
+            queue_bytes_max: config.queue_bytes_max,
+            slow_reader: config.slow_reader,
+            stats: Stats::default(),
+        };
+        Hub {
+            links,
+            members: Slab::new(),
+            namespaces: Vec::new(),
+            namespace_ids: HashMap::new(),
+            rooms: Rooms::default(),
+            files: HashMap::new(),
+            wheel: Wheel::new(),
+            now_ms: 0,
+            now: Tick(0),
+            due: Vec::new(),
+            secrets,
+            validator: Validator::new(),
+            events: VecDeque::new(),
+            outputs: VecDeque::new(),
+            mark: 0,
+            is_closing: false,
+            config,
+        }
+    }
+
+    /// Makes a namespace known; `name` begins with `/`. Its number is the same on every shard when
+    /// all are told in the same order.
+    pub fn add_namespace(&mut self, name: &str) -> NamespaceId {
+        let id = self.namespaces.len() as NamespaceId;
+        self.namespaces.push(Namespace::new(name));
+        self.namespace_ids.insert(name.into(), id);
+        self.rooms.set_namespaces(self.namespaces.len());
+        id
+    }
+
+    /// Serves a file at an exact path, for GET and HEAD.
+    pub fn add_file(&mut self, path: &str, file: Rc<StaticFile>) {
+        self.files.insert(path.into(), file);
+    }
+
+    /// Begins a turn: time does not move until the next call. Milliseconds since the hub's start.
+    pub fn handle_time(&mut self, now_ms: u64) {
+        self.now_ms = now_ms.max(self.now_ms);
+        self.now = Tick::at(self.now_ms);
+        let mut due = std::mem::take(&mut self.due);
+        self.wheel.expire(self.now, &mut due);
+        for entry in due.drain(..) {
+            match entry.timer {
+                Timer::Conn => self.conn_due(entry),
+                Timer::Session => self.session_due(entry),
+                Timer::Member => self.member_due(entry),
+            }
+        }
+        self.due = due;
+    }
+
+    /// Milliseconds until `handle_time` has something to do; `None` when nothing is waited for.
+    pub fn next_timeout_ms(&self) -> Option<u64> {
+        let next = self.wheel.next()?;
+        let next_ms = u64::from(next.until(self.now)) * TICK_MS;
+        Some(next_ms.saturating_sub(self.now_ms % TICK_MS).max(1))
+    }
+
+    /// The next thing for the kernel side to do.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// The next thing for the application to know.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Hands up to `budget` sends to `send`, each for another connection. Returns how many.
+    pub fn flush(&mut self, budget: usize, mut send: impl FnMut(u32, SendBuf)) -> usize {
+        self.close_overflowed();
+        self.flush_polls();
+        let mut sends = 0;
+        while sends < budget {
+            let Some(index) = self.links.dirty.pop() else { break };
+            let Some(conn) = self.links.conns.at_mut(index) else { continue };
+            Dirty::unmark(&mut conn.out);
+            if let Some(buf) = conn.out.take() {
+                send(index, buf);
+                sends += 1;
+            }
+        }
+        sends
+    }
+
+    /// Whether there is something to flush or to poll.
+    pub fn has_work(&self) -> bool {
+        !(self.links.dirty.is_empty()
+            && self.links.polls.is_empty()
+            && self.links.overflowed.is_empty()
+            && self.events.is_empty()
+            && self.outputs.is_empty())
+    }
+
+    /// Counters since the start.
+    pub fn stats(&self) -> Stats {
+        self.links.stats
+    }
+
+    /// What is held right now. O(connections).
+    pub fn gauges(&self) -> Gauges {
+        let conns = &self.links.conns;
+        let queued = |index| conns.at(index).map_or(0, |conn| conn.out.bytes());
+        Gauges {
+            connections: conns.len(),
+            sessions: self.links.sessions.len(),
+            sockets: self.members.len(),
+            rooms: self.rooms.len(),
+            queued_bytes: conns.indices().map(queued).sum(),
+        }
+    }
+
+    /// Puts an entry into the wheel for an owner whose alarm asked for it.
+    fn watch(&mut self, at: Option<Tick>, timer: Timer, key: Key) {
+        if let Some(at) = at {
+            let Key { index, generation } = key;
+            self.wheel.insert(at, Due { timer, index, generation });
+        }
+    }
+}

@@ -4,6 +4,7 @@
 //! the wire meets a limit before it sizes anything, and no input panics.
 #![forbid(unsafe_code)]
 
+pub mod engine;
 pub mod http;
 pub mod packet;
 pub mod websocket;

@@ -1,0 +1,215 @@
+//! What applications do: emit, publish, join, leave, disconnect.
+//!
+//! Commands are applied at once and staged; nothing leaves before the shard flushes.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::fanout::Encoded;
+use super::namespace::{Member, State};
+use super::rooms::NamespaceId;
+use super::session::{Frame, Goodbye, Urgency};
+use super::slab::Key;
+use super::{Hub, Links};
+use crate::error::Reason;
+use crate::proto::packet;
+
+/// Names of rooms or socket ids, nearly always one.
+pub type Names = SmallVec<[Box<str>; 1]>;
+
+/// Which sockets of a namespace: those in any of `rooms` (all, if empty), without those in any of
+/// `except`. Each once (L-2). A socket's own id counts as a room.
+#[derive(Debug, Clone, Default)]
+pub struct Target {
+    /// Rooms and ids.
+    pub rooms: Names,
+    /// Rooms and ids.
+    pub except: Names,
+}
+
+/// A broadcast, encoded, for the sockets of one namespace.
+#[derive(Debug, Clone)]
+pub struct Publish {
+    /// The namespace.
+    pub namespace: NamespaceId,
+    /// Its sockets.
+    pub target: Target,
+    /// Drop it where the socket is not ready.
+    pub volatile: bool,
+    /// The packet.
+    pub encoded: Encoded,
+}
+
+impl Hub {
+    /// Sends a packet to one socket. `text` is Engine.IO text, `4` included. False if it has gone.
+    pub fn emit(&mut self, key: Key, text: &[u8], attachments: &[Bytes], volatile: bool) -> bool {
+        let Some(member) = self.members.get(key) else { return false };
+        // Before it is connected a socket may already be written to (J-8).
+        if member.state == State::Leaving {
+            return false;
+        }
+        let urgency = if volatile { Urgency::Volatile } else { Urgency::One };
+        self.links.deliver(member.session, &mut Frame::new(text, attachments), urgency);
+        true
+    }
+
+    /// Answers an event (J-12): also after the namespace was left, while the connection is open.
+    pub fn acknowledge(
+        &mut self,
+        key: Key,
+        namespace: NamespaceId,
+        id: u64,
+        json: &[u8],
+        attachments: &[Bytes],
+    ) -> bool {
+        let Some(member) = self.members.get(key) else { return false };
+        let session = member.session;
+        let name = &self.namespaces[usize::from(namespace)].name;
+        let mut text = Vec::with_capacity(json.len() + 32);
+        text.push(b'4');
+        packet::encode_ack(name, id, attachments.len(), json, &mut text);
+        self.links.deliver(session, &mut Frame::new(&text, attachments), Urgency::One);
+        true
+    }
+
+    /// Sends a packet to every socket of this shard that the target selects.
+    pub fn publish(&mut self, publish: &Publish) {
+        let Publish { namespace, target, volatile, encoded } = publish;
+        let mut frame = Frame::new(&encoded.text, &encoded.attachments);
+        let urgency = if *volatile { Urgency::Volatile } else { Urgency::Many };
+        self.select(*namespace, target, |links, _, member| {
+            links.deliver(member.session, &mut frame, urgency);
+        });
+    }
+
+    /// Visits each selected member once. O(members of the rooms named).
+    fn select(
+        &mut self,
+        namespace: NamespaceId,
+        target: &Target,
+        mut visit: impl FnMut(&mut Links, u32, &Member),
+    ) {
+        let Some(everyone) = self.namespaces.get(usize::from(namespace)) else { return };
+        let plain = target.except.is_empty();
+        let by_id = target.rooms.iter().map(|name| self.member_by_id(namespace, name));
+        let by_id: SmallVec<[Option<u32>; 1]> = by_id.collect();
+        let lists = target.rooms.iter().map(|name| self.rooms.members(namespace, name));
+        let lists: SmallVec<[&[u32]; 2]> = match target.rooms.is_empty() {
+            true => SmallVec::from_slice(&[everyone.members.as_slice()]),
+            false => lists.collect(),
+        };
+        if plain && lists.len() == 1 && by_id.iter().all(Option::is_none) {
+            // The common case: one list, which holds nobody twice.
+            for index in lists[0] {
+                if let Some(member) = self.members.at(*index) {
+                    visit(&mut self.links, *index, member);
+                }
+            }
+            return;
+        }
+        self.mark = self.mark.wrapping_add(1).max(1);
+        let mark = self.mark;
+        for name in &target.except {
+            if let Some(index) = self.member_by_id(namespace, name) {
+                if let Some(member) = self.members.at_mut(index) {
+                    member.mark = mark;
+                }
+            }
+            for index in self.rooms.members(namespace, name) {
+                if let Some(member) = self.members.at_mut(*index) {
+                    member.mark = mark;
+                }
+            }
+        }
+        let lists = lists.into_iter().flatten().chain(by_id.iter().flatten());
+        for index in lists {
+            if let Some(member) = self.members.at_mut(*index).filter(|m| m.mark != mark) {
+                member.mark = mark;
+                visit(&mut self.links, *index, member);
+            }
+        }
+    }
+
+    /// The connected members that a target selects.
+    pub fn selected(&mut self, namespace: NamespaceId, target: &Target) -> Vec<Key> {
+        let mut indices = Vec::new();
+        self.select(namespace, target, |_, index, member| {
+            if member.state == State::Connected {
+                indices.push(index);
+            }
+        });
+        indices.into_iter().filter_map(|index| self.members.key_at(index)).collect()
+    }
+
+    /// Puts a socket into a room; false if it has gone, is there already, or is in too many.
+    pub fn join(&mut self, key: Key, room: &str) -> bool {
+        let limit = self.config.rooms_max;
+        let own = self.socket_id(key);
+        let Some(member) = self.members.get_mut(key) else { return false };
+        // A socket is always in the room of its own id, which is not stored.
+        let is_own = own.is_some_and(|id| id.text().as_str() == room);
+        if member.state == State::Leaving || member.rooms.len() >= limit || is_own {
+            return false;
+        }
+        self.rooms.join(member.namespace, room, key.index, &mut member.rooms)
+    }
+
+    /// Takes a socket out of a room; false if it was not there.
+    pub fn leave(&mut self, key: Key, room: &str) -> bool {
+        let Some(member) = self.members.get_mut(key) else { return false };
+        let mut own = std::mem::take(&mut member.rooms);
+        let namespace = member.namespace;
+        let members = &mut self.members;
+        let left = self.rooms.leave(namespace, room, &mut own, |other, moved| {
+            if let Some(other) = members.at_mut(other) {
+                moved.apply(&mut other.rooms);
+            }
+        });
+        if let Some(member) = self.members.get_mut(key) {
+            member.rooms = own;
+        }
+        left
+    }
+
+    /// The rooms of a socket, its own id not among them.
+    pub fn rooms_of(&self, key: Key) -> Vec<Rc<str>> {
+        let Some(member) = self.members.get(key) else { return Vec::new() };
+        member.rooms.iter().filter_map(|membership| self.rooms.name(*membership)).collect()
+    }
+
+    /// Names of the rooms of a namespace with members on this shard.
+    pub fn room_names(&self, namespace: NamespaceId) -> Vec<Rc<str>> {
+        self.rooms.names(namespace).cloned().collect()
+    }
+
+    /// Disconnects a socket from its namespace (J-15), or its whole connection (J-16).
+    pub fn disconnect(&mut self, key: Key, whole_connection: bool) {
+        let Some(session) = self.members.get(key).map(|member| member.session) else { return };
+        let leaving = if whole_connection {
+            self.siblings(key)
+        } else {
+            SmallVec::from_slice(&[key.index])
+        };
+        for index in leaving {
+            let Some(member) = self.members.at(index) else { continue };
+            if member.state != State::Leaving {
+                let name = self.namespaces[usize::from(member.namespace)].name.clone();
+                self.send_packet(session, |out| packet::encode_disconnect(&name, out));
+                self.close_member(index, Reason::ServerNamespaceDisconnect);
+            }
+        }
+        if whole_connection {
+            self.close_session(session, Reason::ForcedClose, Goodbye::Flush);
+        }
+    }
+
+    /// Closes the connection of a socket because its handler has failed or cannot keep up. Its
+    /// sockets see `forced close`, its client a closed transport.
+    pub fn abort(&mut self, key: Key) {
+        if let Some(session) = self.members.get(key).map(|member| member.session) {
+            self.close_session(session, Reason::ForcedClose, Goodbye::Close);
+        }
+    }
+}

@@ -1,0 +1,370 @@
+//! One TCP connection: what its bytes mean at the moment, and how it ends.
+//!
+//! A connection begins as HTTP, may become a websocket (or first a probe of one), and ends in
+//! `Closing`, where what is still read no longer matters. All closing goes through
+//! `finish_conn` (what is queued leaves first) or `drop_conn` (nothing more leaves).
+
+use std::net::SocketAddr;
+
+use super::fanout::OutQueue;
+use super::http::{Http, Phase};
+use super::session::Goodbye;
+use super::slab::Key;
+use super::wheel::{Alarm, Due, Tick, Timer};
+use super::{Hub, Links, Output};
+use crate::error::Reason;
+use crate::proto::websocket::{self, Decoder, Message, Opcode};
+
+/// How the peer ended the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PeerEnd {
+    /// It will send nothing more; it may still read.
+    Eof,
+    /// The connection is broken.
+    Reset,
+}
+
+/// What the bytes of a connection are.
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// Requests.
+    Http(Box<Http>),
+    /// Frames of a session; `probe` until an upgrade is complete.
+    WebSocket { session: u32, probe: bool, decoder: Decoder },
+    /// Of no interest.
+    Closing,
+}
+
+/// The record of a connection. Kept small: a million of them are idle websockets.
+#[derive(Debug)]
+pub(super) struct Conn {
+    pub(super) stage: Stage,
+    pub(super) out: OutQueue,
+    pub(super) alarm: Alarm,
+    /// A receive is armed (one-shot), or armed for ever (multishot).
+    is_receiving: bool,
+    /// Close when everything queued was sent.
+    close_after_flush: bool,
+    /// The kernel was asked to let go; only `handle_closed` is awaited.
+    close_requested: bool,
+    /// The peer will send nothing more.
+    pub(super) peer_closed: bool,
+}
+
+/// A peer gets this long to take what is queued for it when its connection ends.
+const FLUSH_MS: u64 = 10_000;
+/// And this long to close its side after that, so that the last bytes are not lost to a reset.
+const LINGER_MS: u64 = 2_000;
+
+impl Conn {
+    fn new(http: Http) -> Conn {
+        Conn {
+            stage: Stage::Http(Box::new(http)),
+            out: OutQueue::default(),
+            alarm: Alarm::default(),
+            is_receiving: false,
+            close_after_flush: false,
+            close_requested: false,
+            peer_closed: false,
+        }
+    }
+
+    pub(super) fn http(&mut self) -> Option<&mut Http> {
+        match &mut self.stage {
+            Stage::Http(http) => Some(http),
+            _ => None,
+        }
+    }
+}
+
+impl Links {
+    /// Queues bytes that are for one connection alone.
+    pub(super) fn send_owned(&mut self, index: u32, bytes: Vec<u8>) {
+        if let Some(conn) = self.conns.at_mut(index).filter(|conn| !conn.close_requested) {
+            conn.out.push_owned(bytes);
+            self.dirty.mark(index, &mut conn.out, true);
+        }
+    }
+}
+
+impl Hub {
+    /// A connection was accepted. Returns its number, or `None` when there are too many already;
+    /// then close it at once.
+    pub fn handle_accepted(&mut self, address: SocketAddr) -> Option<u32> {
+        if self.is_closing || self.links.conns.len() >= self.config.connections_max {
+            self.links.stats.refused += 1;
+            return None;
+        }
+        self.links.stats.accepted += 1;
+        let index = self.add_conn(address, Vec::new());
+        self.receive_more(index);
+        Some(index)
+    }
+
+    /// A connection came from another shard with the bytes read there. Returns its number.
+    pub fn handle_migrated(&mut self, address: SocketAddr, bytes: Vec<u8>) -> u32 {
+        self.links.stats.migrated += 1;
+        let index = self.add_conn(address, bytes);
+        self.http_input(index);
+        self.receive_more(index);
+        index
+    }
+
+    fn add_conn(&mut self, address: SocketAddr, bytes: Vec<u8>) -> u32 {
+        let index = self.links.conns.insert(Conn::new(Http::new(address, bytes))).index;
+        self.set_conn_deadline(index, Some(self.config.head_timeout_ms));
+        index
+    }
+
+    /// Bytes have arrived; they may be changed in place.
+    pub fn handle_received(&mut self, index: u32, bytes: &mut [u8]) {
+        let Some(conn) = self.links.conns.at_mut(index) else { return };
+        match &mut conn.stage {
+            Stage::Http(http) => {
+                conn.is_receiving = false;
+                http.input.extend_from_slice(bytes);
+                self.http_input(index);
+                self.receive_more(index);
+            }
+            Stage::WebSocket { session, decoder, .. } => {
+                let (session, decoder) = (*session, std::mem::take(decoder));
+                self.websocket_input(index, session, decoder, bytes);
+            }
+            Stage::Closing => {
+                conn.is_receiving = false;
+                self.receive_more(index);
+            }
+        }
+    }
+
+    /// A send handed out by `flush` is complete (`ok`), or has failed.
+    pub fn handle_sent(&mut self, index: u32, ok: bool) {
+        let Some(conn) = self.links.conns.at_mut(index) else { return };
+        conn.out.sent();
+        if !ok {
+            conn.out.clear();
+            return self.handle_peer_closed(index, PeerEnd::Reset);
+        }
+        if !conn.out.is_empty() {
+            return self.links.dirty.mark(index, &mut conn.out, false);
+        }
+        if conn.close_after_flush {
+            return self.shut_write(index);
+        }
+        if conn.http().is_some_and(|http| matches!(http.phase, Phase::Busy)) {
+            self.http_answered(index);
+            self.receive_more(index);
+        }
+    }
+
+    /// The peer has closed its side, or the connection is broken.
+    pub fn handle_peer_closed(&mut self, index: u32, end: PeerEnd) {
+        let Some(conn) = self.links.conns.at_mut(index) else { return };
+        conn.peer_closed = true;
+        conn.is_receiving = false;
+        match &conn.stage {
+            Stage::Http(_) => self.http_peer_closed(index, end),
+            Stage::WebSocket { session, probe, .. } => {
+                let (session, probe) = (*session, *probe);
+                self.drop_conn(index);
+                if probe {
+                    self.forget_probe(session);
+                } else {
+                    self.close_session(session, Reason::TransportClose, Goodbye::Gone);
+                }
+            }
+            Stage::Closing if end == PeerEnd::Eof && !conn.out.is_empty() => {}
+            Stage::Closing => self.drop_conn(index),
+        }
+    }
+
+    /// The kernel has let go of the connection; its number may be used again.
+    pub fn handle_closed(&mut self, index: u32) {
+        self.links.conns.remove(index);
+    }
+
+    /// Reads on where more input is of use; see [`Phase`].
+    fn receive_more(&mut self, index: u32) {
+        let Some(conn) = self.links.conns.at_mut(index) else { return };
+        if conn.is_receiving || conn.close_requested || conn.peer_closed {
+            return;
+        }
+        let (wanted, many) = match &conn.stage {
+            Stage::Http(http) => (http.wants_input(), false),
+            Stage::WebSocket { .. } => (true, true),
+            Stage::Closing => (true, false),
+        };
+        if wanted {
+            conn.is_receiving = true;
+            self.outputs.push_back(match many {
+                true => Output::ReceiveMany(index),
+                false => Output::ReceiveOnce(index),
+            });
+        }
+    }
+
+    /// Hands the connection to the shard that owns its session.
+    pub(super) fn migrate(&mut self, index: u32, shard: u16, bytes: Vec<u8>) {
+        let Some(mut conn) = self.links.conns.remove(index) else { return };
+        let Some(address) = conn.http().map(|http| http.address) else { return };
+        self.outputs.push_back(Output::Migrate { conn: index, shard, address, bytes });
+    }
+
+    fn websocket_input(
+        &mut self,
+        index: u32,
+        session: u32,
+        mut decoder: Decoder,
+        bytes: &mut [u8],
+    ) {
+        let mut at = 0;
+        loop {
+            match decoder.next(bytes, &mut at, &self.config.limits) {
+                Ok(Some(message)) => self.websocket_message(index, session, message),
+                Ok(None) => break,
+                Err(error) => {
+                    self.links.stats.bad_frames += 1;
+                    return self.end_websocket(index, Some(error.close_code()), Reason::TransportError);
+                }
+            }
+            // Closing ends the conversation, whatever else was in the buffer.
+            let conn = self.links.conns.at(index);
+            if !conn.is_some_and(|conn| matches!(conn.stage, Stage::WebSocket { .. })) {
+                return;
+            }
+        }
+        if let Some(Conn { stage: Stage::WebSocket { decoder: place, .. }, .. }) =
+            self.links.conns.at_mut(index)
+        {
+            *place = decoder;
+        }
+    }
+
+    fn websocket_message(&mut self, index: u32, session: u32, message: Message<'_>) {
+        let Some(conn) = self.links.conns.at_mut(index) else { return };
+        let Stage::WebSocket { probe, .. } = conn.stage else { return };
+        match message {
+            Message::Text(text) if probe => self.probe_packet(index, session, text),
+            Message::Text(text) => self.session_text(session, text),
+            Message::Binary(_) if probe => self.refuse_probe(index, session),
+            Message::Binary(bytes) => self.session_binary(session, bytes),
+            Message::Ping(data) => {
+                let mut pong = Vec::with_capacity(data.len() + 2);
+                websocket::write_frame(Opcode::Pong, data, &mut pong);
+                self.links.send_owned(index, pong);
+                if !probe {
+                    self.links.check_queue(session);
+                }
+            }
+            Message::Pong(_) => {}
+            Message::Close(code) => self.end_websocket(index, code, Reason::TransportClose),
+        }
+    }
+
+    /// Answers or sends a close frame and ends the session that used this websocket.
+    fn end_websocket(&mut self, index: u32, code: Option<u16>, reason: Reason) {
+        let Some(conn) = self.links.conns.at_mut(index) else { return };
+        let Stage::WebSocket { session, probe, .. } = conn.stage else { return };
+        let mut close = Vec::with_capacity(4);
+        websocket::write_close(code, &mut close);
+        self.links.send_owned(index, close);
+        self.finish_conn(index);
+        if probe {
+            self.forget_probe(session);
+        } else {
+            self.close_session(session, reason, Goodbye::Gone);
+        }
+    }
+
+    /// Stops listening to the peer, sends what is queued, then closes.
+    pub(super) fn finish_conn(&mut self, index: u32) {
+        let Some(conn) = self.links.conns.at_mut(index) else { return };
+        if conn.close_after_flush || conn.close_requested {
+            return;
+        }
+        conn.stage = Stage::Closing;
+        conn.close_after_flush = true;
+        let is_flushed = conn.out.is_empty();
+        self.set_conn_deadline(index, Some(FLUSH_MS));
+        if is_flushed {
+            self.shut_write(index);
+        } else {
+            self.receive_more(index);
+        }
+    }
+
+    /// Everything was sent: say so, and wait for the peer to have read it.
+    fn shut_write(&mut self, index: u32) {
+        let Some(conn) = self.links.conns.at_mut(index) else { return };
+        if conn.peer_closed {
+            return self.drop_conn(index);
+        }
+        self.outputs.push_back(Output::ShutdownWrite(index));
+        self.set_conn_deadline(index, Some(LINGER_MS));
+        self.receive_more(index);
+    }
+
+    /// Closes without sending anything more.
+    pub(super) fn drop_conn(&mut self, index: u32) {
+        let Some(conn) = self.links.conns.at_mut(index) else { return };
+        if !conn.close_requested {
+            conn.close_requested = true;
+            conn.stage = Stage::Closing;
+            conn.out.clear();
+            self.set_conn_deadline(index, None);
+            self.outputs.push_back(Output::Close(index));
+        }
+    }
+
+    pub(super) fn set_conn_deadline(&mut self, index: u32, after_ms: Option<u64>) {
+        let Some(key) = self.links.conns.key_at(index) else { return };
+        let Some(conn) = self.links.conns.at_mut(index) else { return };
+        let deadline = after_ms.map(|ms| Tick::after(self.now_ms, ms));
+        let at = conn.alarm.set(deadline, self.now);
+        self.watch(at, Timer::Conn, key);
+    }
+
+    pub(super) fn conn_due(&mut self, due: Due) {
+        let key = Key { index: due.index, generation: due.generation };
+        let Some(conn) = self.links.conns.get_mut(key) else { return };
+        match conn.alarm.due(self.now) {
+            Err(at) => self.watch(Some(at), Timer::Conn, key),
+            Ok(false) => {}
+            Ok(true) if conn.http().is_some() => self.http_due(key.index),
+            Ok(true) => self.drop_conn(key.index),
+        }
+    }
+
+    /// Turns an HTTP connection into a websocket; the answer is already queued.
+    pub(super) fn become_websocket(&mut self, index: u32, session: u32, probe: bool, rest: &mut [u8]) {
+        let Some(conn) = self.links.conns.at_mut(index) else { return };
+        conn.stage = Stage::WebSocket { session, probe, decoder: Decoder::new() };
+        self.set_conn_deadline(index, None);
+        self.receive_more(index);
+        if !rest.is_empty() {
+            // Frames may come together with the request (W-22); none of them is lost.
+            self.websocket_input(index, session, Decoder::new(), rest);
+        }
+    }
+
+    /// Marks a probe's connection as the transport of its session.
+    pub(super) fn promote_probe(&mut self, index: u32) {
+        if let Some(Conn { stage: Stage::WebSocket { probe, .. }, .. }) =
+            self.links.conns.at_mut(index)
+        {
+            *probe = false;
+        }
+    }
+
+    /// Queues for a websocket and closes it: the polite end from this side, without a code (C-4).
+    pub(super) fn close_websocket(&mut self, index: u32) {
+        let mut close = Vec::with_capacity(2);
+        websocket::write_close(None, &mut close);
+        self.links.send_owned(index, close);
+        self.finish_conn(index);
+    }
+
+}
+
+// A million of these are idle: growth is a decision.
+const _: () = assert!(size_of::<Conn>() <= 80);

@@ -1,0 +1,377 @@
+//! Stage, then flush: a frame is encoded once into the palette, staged as a reference on each
+//! receiver, and leaves later, together with all else that the receiver was staged meanwhile.
+//!
+//! Frames lie one behind the other in the palette, so what most sockets have pending is a run of
+//! neighbours: one slice, one send, no copy. Where frames are not neighbours, small ones are copied
+//! together and large ones are sent one after the other. One send per socket is in flight.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use super::buffer::{Chunk, SendBuf};
+use crate::proto::engine;
+use crate::proto::websocket::{self, Opcode};
+
+/// Bytes up to which copying is cheaper than a send of its own.
+const COPY_MAX: usize = 4 * 1024;
+/// A copied buffer grows up to this many bytes before the next one is begun.
+const OWNED_MAX: usize = 64 * 1024;
+/// Frames from this size on get a chunk of their own.
+const LARGE: usize = 16 * 1024;
+
+/// A packet in the forms that all its receivers share. Frozen; may cross threads.
+#[derive(Debug, Clone, Default)]
+pub struct Encoded {
+    /// Engine.IO text: `4` and the Socket.IO packet.
+    pub text: bytes::Bytes,
+    /// Attachments that follow it.
+    pub attachments: Vec<bytes::Bytes>,
+}
+
+/// Appends a packet and its attachments to a polling payload.
+pub fn write_payload(text: &[u8], attachments: &[bytes::Bytes], payload: &mut Vec<u8>) {
+    let separate = |payload: &mut Vec<u8>| {
+        if !payload.is_empty() {
+            payload.push(engine::SEPARATOR);
+        }
+    };
+    separate(payload);
+    payload.extend_from_slice(text);
+    for attachment in attachments {
+        separate(payload);
+        engine::encode_base64(attachment, payload);
+    }
+}
+
+/// Appends the packets of a polling payload as websocket frames, for a session that upgrades.
+/// Attachments stay base64 in text frames, which every client reads (U-20).
+pub fn payload_to_frames(payload: &[u8], frames: &mut Vec<u8>) {
+    for packet in payload.split(|byte| *byte == engine::SEPARATOR) {
+        websocket::write_frame(Opcode::Text, packet, frames);
+    }
+}
+
+/// Bytes in the palette: `chunk[start..end]`.
+#[derive(Debug, Clone)]
+pub struct Run {
+    chunk: Rc<Chunk>,
+    start: u32,
+    end: u32,
+}
+
+impl Run {
+    /// Length in bytes.
+    pub fn len(&self) -> usize {
+        (self.end - self.start) as usize
+    }
+}
+
+/// Where frames are written once for all their receivers.
+#[derive(Debug)]
+pub struct Palette {
+    open: Rc<Chunk>,
+    scratch: Vec<u8>,
+    /// The Engine.IO ping as a websocket frame, written once for the life of the shard.
+    ping: Run,
+}
+
+impl Palette {
+    /// Bytes of a chunk: a turn's frames in most loads, and small enough that a slow reader pins
+    /// little.
+    const CHUNK: usize = 64 * 1024;
+
+    /// A palette with one empty chunk.
+    pub fn new() -> Palette {
+        let statics = Chunk::new(3);
+        statics.append(&[0x81, 1, b'2']);
+        let ping = Run { chunk: statics, start: 0, end: 3 };
+        Palette { open: Chunk::new(Self::CHUNK), scratch: Vec::new(), ping }
+    }
+
+    /// The frame of a heartbeat.
+    pub fn ping(&self) -> Run {
+        self.ping.clone()
+    }
+
+    /// Writes bytes behind what is there; `write` appends them to an empty buffer.
+    pub fn push(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Run {
+        self.scratch.clear();
+        write(&mut self.scratch);
+        let len = self.scratch.len();
+        let chunk = if len >= LARGE { Chunk::new(len) } else { self.open_with_room(len) };
+        let start = chunk.filled() as u32;
+        chunk.append(&self.scratch);
+        if self.scratch.capacity() > LARGE {
+            self.scratch = Vec::new();
+        }
+        Run { chunk, start, end: start + len as u32 }
+    }
+
+    fn open_with_room(&mut self, len: usize) -> Rc<Chunk> {
+        // Nobody else holds the chunk: all of it was sent, so begin again where the cache is warm.
+        if let Some(chunk) = Rc::get_mut(&mut self.open) {
+            chunk.clear();
+        } else if self.open.room() < len {
+            self.open = Chunk::new(Self::CHUNK);
+        }
+        self.open.clone()
+    }
+}
+
+impl Default for Palette {
+    fn default() -> Self {
+        Palette::new()
+    }
+}
+
+/// What waits to be sent to one connection, in order: `run` first, then `rest`.
+#[derive(Debug, Default)]
+pub struct OutQueue {
+    run: Option<Run>,
+    rest: Option<Box<VecDeque<SendBuf>>>,
+    /// Bytes of `run` and `rest`.
+    waiting: u32,
+    /// Bytes handed to the kernel and not yet reported as sent.
+    in_flight: u32,
+    /// Whether the connection stands in a list of [`Dirty`].
+    dirty: bool,
+}
+
+impl OutQueue {
+    /// Bytes not yet accepted by the kernel.
+    pub fn bytes(&self) -> usize {
+        self.waiting as usize + self.in_flight as usize
+    }
+
+    /// Whether the kernel holds a send of this connection.
+    pub fn is_in_flight(&self) -> bool {
+        self.in_flight > 0
+    }
+
+    /// Whether nothing is waiting or in flight.
+    pub fn is_empty(&self) -> bool {
+        self.bytes() == 0
+    }
+
+    /// Adds a reference to shared frames. O(1), no copy in the common case.
+    pub fn stage(&mut self, run: &Run) {
+        self.waiting += run.len() as u32;
+        // A send in flight may take long. Copy then, so that a slow reader pins no shared chunk.
+        let copy = self.in_flight > 0 && run.len() <= COPY_MAX;
+        if self.rest.is_none() && !copy {
+            match &mut self.run {
+                None => {
+                    self.run = Some(run.clone());
+                    return;
+                }
+                Some(last) if Rc::ptr_eq(&last.chunk, &run.chunk) && last.end == run.start => {
+                    last.end = run.end;
+                    return;
+                }
+                Some(_) => {}
+            }
+        }
+        self.stage_apart(run);
+    }
+
+    /// Adds bytes that belong to this connection alone.
+    pub fn push_owned(&mut self, bytes: Vec<u8>) {
+        if bytes.is_empty() {
+            return;
+        }
+        self.waiting += bytes.len() as u32;
+        self.rest.get_or_insert_default().push_back(SendBuf::Owned(bytes));
+    }
+
+    /// Frames that are no neighbours: copy small ones together, keep large ones as they are.
+    fn stage_apart(&mut self, run: &Run) {
+        let rest = self.rest.get_or_insert_default();
+        if rest.is_empty() && self.run.as_ref().is_some_and(|first| first.len() <= COPY_MAX) {
+            if let Some(first) = self.run.take() {
+                append(rest, &first);
+            }
+        }
+        append(rest, run);
+    }
+
+    /// The next send, unless one is in flight.
+    pub fn take(&mut self) -> Option<SendBuf> {
+        if self.in_flight > 0 {
+            return None;
+        }
+        let buf = match self.run.take() {
+            Some(Run { chunk, start, end }) => SendBuf::Shared { chunk, start, end },
+            None => self.rest.as_mut()?.pop_front()?,
+        };
+        if self.rest.as_ref().is_some_and(|rest| rest.is_empty()) {
+            self.rest = None;
+        }
+        self.in_flight = buf.len() as u32;
+        self.waiting -= self.in_flight;
+        Some(buf)
+    }
+
+    /// The kernel has taken all of the send in flight.
+    pub fn sent(&mut self) {
+        self.in_flight = 0;
+    }
+
+    /// Forgets what was not handed to the kernel.
+    pub fn clear(&mut self) {
+        self.run = None;
+        self.rest = None;
+        self.waiting = 0;
+    }
+}
+
+fn append(rest: &mut VecDeque<SendBuf>, run: &Run) {
+    if run.len() > COPY_MAX {
+        let Run { chunk, start, end } = run.clone();
+        rest.push_back(SendBuf::Shared { chunk, start, end });
+        return;
+    }
+    match rest.back_mut() {
+        Some(SendBuf::Owned(bytes)) if bytes.len() < OWNED_MAX => {
+            run.chunk.copy_to(run.start, run.end, bytes);
+        }
+        _ => {
+            let mut bytes = Vec::with_capacity(run.len());
+            run.chunk.copy_to(run.start, run.end, &mut bytes);
+            rest.push_back(SendBuf::Owned(bytes));
+        }
+    }
+}
+
+/// Connections with something to send, in two lines: what one client waits for (answers, replies,
+/// heartbeats) goes ahead of what goes to many, so a large broadcast delays nobody for long.
+#[derive(Debug, Default)]
+pub struct Dirty {
+    urgent: VecDeque<u32>,
+    bulk: VecDeque<u32>,
+}
+
+impl Dirty {
+    /// Notes that `conn` has something to send.
+    pub fn mark(&mut self, conn: u32, queue: &mut OutQueue, urgent: bool) {
+        if queue.dirty || queue.in_flight > 0 {
+            return;
+        }
+        queue.dirty = true;
+        if urgent { self.urgent.push_back(conn) } else { self.bulk.push_back(conn) }
+    }
+
+    /// The next connection to flush.
+    pub fn pop(&mut self) -> Option<u32> {
+        self.urgent.pop_front().or_else(|| self.bulk.pop_front())
+    }
+
+    /// Clears the mark; the caller has just popped the connection.
+    pub fn unmark(queue: &mut OutQueue) {
+        queue.dirty = false;
+    }
+
+    /// Whether nobody has anything to send.
+    pub fn is_empty(&self) -> bool {
+        self.urgent.is_empty() && self.bulk.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drain(queue: &mut OutQueue) -> (Vec<u8>, usize) {
+        let (mut bytes, mut sends) = (Vec::new(), 0);
+        while let Some(buf) = queue.take() {
+            bytes.extend(buf.to_vec());
+            sends += 1;
+            queue.sent();
+        }
+        assert!(queue.is_empty());
+        (bytes, sends)
+    }
+
+    fn frame(palette: &mut Palette, bytes: &[u8]) -> Run {
+        palette.push(|out| out.extend_from_slice(bytes))
+    }
+
+    #[test]
+    fn neighbours_leave_in_one_send() {
+        let (mut palette, mut queue) = (Palette::new(), OutQueue::default());
+        let runs: Vec<Run> = [b"one", b"two"].map(|text| frame(&mut palette, text)).into();
+        runs.iter().for_each(|run| queue.stage(run));
+        assert_eq!(queue.bytes(), 6);
+        assert_eq!(drain(&mut queue), (b"onetwo".to_vec(), 1));
+    }
+
+    #[test]
+    fn strangers_are_copied_together_and_order_is_kept() {
+        let (mut palette, mut queue) = (Palette::new(), OutQueue::default());
+        let a = frame(&mut palette, b"a");
+        let _between = frame(&mut palette, b"-");
+        let c = frame(&mut palette, b"c");
+        queue.stage(&a);
+        queue.stage(&c);
+        queue.push_owned(b"own".to_vec());
+        queue.stage(&a);
+        assert_eq!(drain(&mut queue), (b"acowna".to_vec(), 2));
+    }
+
+    #[test]
+    fn large_frames_are_shared_as_they_are() {
+        let (mut palette, mut queue) = (Palette::new(), OutQueue::default());
+        let large = vec![7u8; 100_000];
+        let (a, b) = (frame(&mut palette, b"a"), frame(&mut palette, &large));
+        let c = frame(&mut palette, b"c");
+        [&a, &b, &c].into_iter().for_each(|run| queue.stage(run));
+        let expected = [b"a".as_slice(), &large, b"c"].concat();
+        assert_eq!(drain(&mut queue), (expected, 3));
+    }
+
+    #[test]
+    fn one_send_is_in_flight_and_later_frames_are_copied() {
+        let (mut palette, mut queue) = (Palette::new(), OutQueue::default());
+        let first = frame(&mut palette, b"first");
+        queue.stage(&first);
+        let sent = queue.take().expect("a send");
+        assert_eq!(sent.to_vec(), b"first");
+        let second = frame(&mut palette, b"second");
+        queue.stage(&second);
+        assert!(queue.take().is_none());
+        assert_eq!(queue.bytes(), 11);
+        queue.sent();
+        assert_eq!(drain(&mut queue), (b"second".to_vec(), 1));
+    }
+
+    #[test]
+    fn a_chunk_is_begun_again_only_when_everything_in_it_was_sent() {
+        let mut palette = Palette::new();
+        let mut queue = OutQueue::default();
+        let run = frame(&mut palette, b"abc");
+        queue.stage(&run);
+        drop(run);
+        assert_eq!(frame(&mut palette, b"x").start, 3);
+        assert_eq!(drain(&mut queue).0, b"abc");
+        assert_eq!(frame(&mut palette, b"x").start, 0);
+    }
+
+    #[test]
+    fn a_payload_and_its_frames() {
+        let mut payload = b"4x".to_vec();
+        write_payload(b"451-[\"a\"]", &[bytes::Bytes::from_static(&[1, 2])], &mut payload);
+        assert_eq!(payload, b"4x\x1e451-[\"a\"]\x1ebAQI=");
+        let mut frames = Vec::new();
+        payload_to_frames(&payload, &mut frames);
+        assert_eq!(frames, b"\x81\x024x\x81\x09451-[\"a\"]\x81\x05bAQI=");
+    }
+
+    #[test]
+    fn what_one_waits_for_goes_ahead_of_what_goes_to_many() {
+        let mut dirty = Dirty::default();
+        let mut queues = [OutQueue::default(), OutQueue::default()];
+        dirty.mark(0, &mut queues[0], false);
+        dirty.mark(1, &mut queues[1], true);
+        dirty.mark(0, &mut queues[0], true);
+        assert_eq!([dirty.pop(), dirty.pop(), dirty.pop()], [Some(1), Some(0), None]);
+    }
+}

@@ -1,0 +1,446 @@
+//! Socket.IO: who has joined which namespace, and what their packets mean (spec I, J).
+//!
+//! A member is one session's membership of one namespace, what the public API calls a socket. It is
+//! `Connecting` until the application has answered, `Connected` while packets pass, and `Leaving`
+//! until the application has let go of it; its rooms stay set for that long.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::id::{Id, Secret};
+use super::rooms::{Memberships, NamespaceId};
+use super::session::{Frame, Goodbye, Handshake, Urgency};
+use super::slab::Key;
+use super::wheel::{Alarm, Due, Tick, Timer};
+use super::{AckLost, Event, Hub};
+use crate::error::Reason;
+use crate::proto::packet::{self, Assembly, Kind, Packet};
+
+/// A namespace on one core.
+#[derive(Debug)]
+pub(super) struct Namespace {
+    pub(super) name: Rc<str>,
+    /// Its connected members, in no order.
+    pub(super) members: Vec<u32>,
+    /// Id of the next acknowledgement that is asked for (K.3).
+    pub(super) next_ack: u64,
+}
+
+impl Namespace {
+    pub(super) fn new(name: &str) -> Namespace {
+        Namespace { name: name.into(), members: Vec::new(), next_ack: 0 }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    Connecting,
+    Connected,
+    Leaving,
+}
+
+/// The record of a socket. Kept small, like that of a session.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) session: u32,
+    pub(super) namespace: NamespaceId,
+    pub(super) state: State,
+    secret: Secret,
+    /// Place in [`Namespace::members`].
+    pub(super) place: u32,
+    /// Number of the last selection that visited this member, so that it is visited once.
+    pub(super) mark: u32,
+    pub(super) rooms: Memberships,
+    rare: Option<Box<Rare>>,
+}
+
+const _: () = assert!(size_of::<Member>() <= 72);
+
+/// What most members do not have.
+#[derive(Debug, Default)]
+struct Rare {
+    /// What the client sent with CONNECT, raw JSON; empty if nothing.
+    auth: Box<str>,
+    /// Acknowledgements awaited from this client.
+    acks: Vec<PendingAck>,
+    alarm: Alarm,
+    /// Events that arrived while the application was still deciding (W-22).
+    held: Vec<Arguments>,
+}
+
+/// Events held for one member that is still connecting.
+const HELD_MAX: usize = 32;
+
+#[derive(Debug)]
+struct PendingAck {
+    id: u64,
+    deadline: Option<Tick>,
+    token: u64,
+}
+
+/// The arguments of an event or an acknowledgement: raw JSON, validated, and attachments.
+#[derive(Debug, Clone, Default)]
+pub struct Arguments {
+    /// Name of the event; empty in an acknowledgement.
+    pub name: Box<str>,
+    /// The arguments without brackets, possibly empty.
+    pub json: Bytes,
+    /// Attachments that the placeholders in `json` stand for.
+    pub attachments: Vec<Bytes>,
+    /// Id that the client wants the event acknowledged under.
+    pub ack: Option<u64>,
+}
+
+impl Hub {
+    /// A text message of an open session.
+    pub(super) fn message_text(&mut self, index: u32, text: &str) {
+        let Some(session) = self.links.sessions.at(index) else { return };
+        if session.assembly.is_some() {
+            return self.reject_packet(
+                index,
+                "got plaintext data when reconstructing a packet",
+            );
+        }
+        let limits = self.config.limits;
+        match packet::decode(text, &limits, &mut self.validator) {
+            Ok(packet) if packet.attachments > 0 => {
+                let assembly = Box::new(Assembly::new(text, &packet));
+                if let Some(session) = self.links.sessions.at_mut(index) {
+                    session.assembly = Some(assembly);
+                }
+            }
+            Ok(packet) => self.handle_packet(index, &packet, Vec::new()),
+            Err(error) => self.reject_packet(index, error.text()),
+        }
+    }
+
+    /// A binary message of an open session: an attachment.
+    pub(super) fn message_binary(&mut self, index: u32, bytes: &[u8]) {
+        let limits = self.config.limits;
+        let Some(session) = self.links.sessions.at_mut(index) else { return };
+        let Some(assembly) = &mut session.assembly else {
+            return self.reject_packet(
+                index,
+                "got binary data when not reconstructing a packet",
+            );
+        };
+        match assembly.add(bytes, &limits) {
+            Ok(false) => {}
+            Ok(true) => {
+                let Some(assembly) = session.assembly.take() else { return };
+                let (kind, namespace, id, data, attachments) = assembly.finish();
+                let packet =
+                    Packet { kind, attachments: 0, namespace: &namespace, id, data: &data };
+                self.handle_packet(index, &packet, attachments);
+            }
+            Err(error) => self.reject_packet(index, error.text()),
+        }
+    }
+
+    fn handle_packet(&mut self, index: u32, packet: &Packet<'_>, attachments: Vec<Bytes>) {
+        let member = self.member_of(index, packet.namespace);
+        match (packet.kind, member) {
+            (Kind::Connect, None) => self.ask_to_connect(index, packet),
+            (Kind::Disconnect, Some(member)) => {
+                self.close_member(member, Reason::ClientNamespaceDisconnect);
+            }
+            (Kind::Event | Kind::BinaryEvent, Some(member)) => {
+                self.handle_event(member, packet, attachments);
+            }
+            (Kind::Ack | Kind::BinaryAck, Some(member)) => {
+                self.handle_ack(member, packet, attachments);
+            }
+            // I-14: not a state in which that could be said.
+            _ => {
+                self.links.stats.bad_packets += 1;
+                self.close_session(index, Reason::ForcedClose, Goodbye::Close);
+            }
+        }
+    }
+
+    /// The member of a session in a namespace, unless it is leaving.
+    fn member_of(&self, session: u32, namespace: &str) -> Option<u32> {
+        let session = self.links.sessions.at(session)?;
+        session.members.iter().copied().find(|member| {
+            self.members.at(*member).is_some_and(|member| {
+                member.state != State::Leaving
+                    && &*self.namespaces[usize::from(member.namespace)].name == namespace
+            })
+        })
+    }
+
+    /// CONNECT: the namespace must exist (J-4), the application decides the rest.
+    fn ask_to_connect(&mut self, index: u32, packet: &Packet<'_>) {
+        let Some(session) = self.links.sessions.at(index) else { return };
+        let namespace = self.namespace_ids.get(packet.namespace).copied();
+        let is_full = session.members.len() >= self.config.namespaces_max;
+        let namespace = match namespace {
+            Some(namespace) if !is_full => namespace,
+            _ => {
+                let message = if is_full { "Too many namespaces" } else { "Invalid namespace" };
+                return self.send_packet(index, |out| {
+                    packet::encode_connect_error(packet.namespace, message, None, out);
+                });
+            }
+        };
+        let rare = (!packet.data.is_empty())
+            .then(|| Box::new(Rare { auth: packet.data.into(), ..Rare::default() }));
+        let member = self.members.insert(Member {
+            session: index,
+            namespace,
+            state: State::Connecting,
+            secret: self.secrets.draw(),
+            place: 0,
+            mark: 0,
+            rooms: Memberships::new(),
+            rare,
+        });
+        if let Some(session) = self.links.sessions.at_mut(index) {
+            session.members.push(member.index);
+        }
+        self.events.push_back(Event::Connect { member, namespace });
+    }
+
+    /// Sends one Socket.IO packet to a session.
+    pub(super) fn send_packet(&mut self, session: u32, encode: impl FnOnce(&mut Vec<u8>)) {
+        let mut text = Vec::with_capacity(64);
+        text.push(b'4');
+        encode(&mut text);
+        self.links.deliver(session, &mut Frame::new(&text, &[]), Urgency::One);
+    }
+
+    fn handle_event(&mut self, index: u32, packet: &Packet<'_>, attachments: Vec<Bytes>) {
+        // `42` without data is an event without a name, which nobody can listen to (I-5).
+        let Ok((name, json)) = packet::event_parts(packet.data) else { return };
+        let json = Bytes::copy_from_slice(json.as_bytes());
+        let arguments = Arguments { name: name.into(), json, attachments, ack: packet.id };
+        let Some(key) = self.members.key_at(index) else { return };
+        let Some(member) = self.members.at_mut(index) else { return };
+        self.links.stats.events += 1;
+        if member.state == State::Connected {
+            let namespace = member.namespace;
+            self.events.push_back(Event::Packet { member: key, namespace, arguments });
+            return;
+        }
+        let session = member.session;
+        let held = &mut member.rare.get_or_insert_default().held;
+        let bytes: usize = held.iter().map(|held| held.json.len()).sum();
+        if held.len() < HELD_MAX && bytes <= self.config.limits.message_bytes_max {
+            held.push(arguments);
+        } else {
+            self.reject_packet(session, "too many packets before the connection");
+        }
+    }
+
+    fn handle_ack(&mut self, index: u32, packet: &Packet<'_>, attachments: Vec<Bytes>) {
+        let Some(rare) = self.members.at_mut(index).and_then(|m| m.rare.as_mut()) else { return };
+        let Some(at) = rare.acks.iter().position(|ack| Some(ack.id) == packet.id) else { return };
+        let token = rare.acks.swap_remove(at).token;
+        // An array, by the rules of `packet::decode`.
+        let json = packet.data.trim_ascii().strip_prefix('[').and_then(|s| s.strip_suffix(']'));
+        let json = Bytes::copy_from_slice(json.unwrap_or_default().trim_ascii().as_bytes());
+        let outcome = Ok(Arguments { json, attachments, ..Arguments::default() });
+        self.events.push_back(Event::Ack { token, outcome });
+    }
+
+    /// The application lets a client in; false if the client has gone meanwhile. Order of J-5.
+    pub fn accept_member(&mut self, key: Key) -> bool {
+        let Some(id) = self.socket_id(key) else { return false };
+        let Some(member) = self.members.get_mut(key) else { return false };
+        if member.state != State::Connecting {
+            return false;
+        }
+        let (session, namespace) = (member.session, member.namespace);
+        let entry = &mut self.namespaces[usize::from(namespace)];
+        member.state = State::Connected;
+        member.place = entry.members.len() as u32;
+        entry.members.push(key.index);
+        let held = member.rare.as_mut().map(|rare| std::mem::take(&mut rare.held));
+        let name = entry.name.clone();
+        self.send_packet(session, |out| packet::encode_connect(&name, id.text().as_str(), out));
+        if let Some(session) = self.links.sessions.at_mut(session) {
+            session.connect_by = None;
+        }
+        for arguments in held.into_iter().flatten() {
+            self.events.push_back(Event::Packet { member: key, namespace, arguments });
+        }
+        true
+    }
+
+    /// The application refuses a client (J-7). `data` is raw JSON.
+    pub fn refuse_member(&mut self, key: Key, message: &str, data: Option<&str>) {
+        let Some(member) = self.members.get(key) else { return };
+        if member.state != State::Connecting {
+            return;
+        }
+        let session = member.session;
+        let name = self.namespaces[usize::from(member.namespace)].name.clone();
+        self.send_packet(session, |out| packet::encode_connect_error(&name, message, data, out));
+        self.remove_member(key);
+    }
+
+    /// The end of a member begins: the application is told while its rooms are still set (J-17).
+    pub(super) fn close_member(&mut self, index: u32, reason: Reason) {
+        let Some(key) = self.members.key_at(index) else { return };
+        let Some(member) = self.members.at_mut(index) else { return };
+        match member.state {
+            State::Connected => {
+                member.state = State::Leaving;
+                self.events.push_back(Event::Closing { member: key, reason });
+            }
+            State::Connecting => {
+                self.events.push_back(Event::ConnectAborted(key));
+                self.remove_member(key);
+            }
+            State::Leaving => {}
+        }
+    }
+
+    /// Forgets a member; to be called after `Event::Closing`. Its rooms are left, its
+    /// acknowledgements are lost.
+    pub fn remove_member(&mut self, key: Key) {
+        if self.members.get(key).is_none() {
+            return;
+        }
+        let Some(member) = self.members.remove(key.index) else { return };
+        for membership in member.rooms {
+            let members = &mut self.members;
+            self.rooms.remove(membership, |other, moved| {
+                if let Some(other) = members.at_mut(other) {
+                    moved.apply(&mut other.rooms);
+                }
+            });
+        }
+        if member.state != State::Connecting {
+            self.leave_namespace(member.namespace, member.place);
+        }
+        for ack in member.rare.into_iter().flat_map(|rare| rare.acks) {
+            let outcome = Err(AckLost::Disconnected);
+            self.events.push_back(Event::Ack { token: ack.token, outcome });
+        }
+        if let Some(session) = self.links.sessions.at_mut(member.session) {
+            session.members.retain(|other| *other != key.index);
+        }
+        self.free_session(member.session);
+    }
+
+    fn leave_namespace(&mut self, namespace: NamespaceId, place: u32) {
+        let members = &mut self.namespaces[usize::from(namespace)].members;
+        members.swap_remove(place as usize);
+        if let Some(moved) = members.get(place as usize) {
+            if let Some(moved) = self.members.at_mut(*moved) {
+                moved.place = place;
+            }
+        }
+    }
+
+    /// Awaits an acknowledgement; returns the id to send. `None` if the socket has gone or too many
+    /// are awaited. The answer comes as [`Event::Ack`] with `token`, always.
+    pub fn await_ack(&mut self, key: Key, timeout_ms: Option<u64>, token: u64) -> Option<u64> {
+        let (now, now_ms) = (self.now, self.now_ms);
+        let member = self.members.get_mut(key).filter(|m| m.state == State::Connected)?;
+        let rare = member.rare.get_or_insert_default();
+        if rare.acks.len() >= self.config.acks_max {
+            return None;
+        }
+        let next = &mut self.namespaces[usize::from(member.namespace)].next_ack;
+        let id = *next;
+        *next += 1;
+        let deadline = timeout_ms.map(|ms| Tick::after(now_ms, ms));
+        rare.acks.push(PendingAck { id, deadline, token });
+        let at = rare.alarm.set(nearest(&rare.acks, now), now);
+        self.watch(at, Timer::Member, key);
+        Some(id)
+    }
+
+    pub(super) fn member_due(&mut self, due: Due) {
+        let key = Key { index: due.index, generation: due.generation };
+        let now = self.now;
+        let Some(rare) = self.members.get_mut(key).and_then(|m| m.rare.as_mut()) else { return };
+        match rare.alarm.due(now) {
+            Err(at) => return self.watch(Some(at), Timer::Member, key),
+            Ok(false) => return,
+            Ok(true) => {}
+        }
+        let is_over = |ack: &mut PendingAck| ack.deadline.is_some_and(|tick| tick.reached(now));
+        for ack in rare.acks.extract_if(.., is_over) {
+            let outcome = Err(AckLost::TimedOut);
+            self.events.push_back(Event::Ack { token: ack.token, outcome });
+        }
+        let at = rare.alarm.set(nearest(&rare.acks, now), now);
+        self.watch(at, Timer::Member, key);
+    }
+
+    /// The Socket.IO id of a member.
+    pub fn socket_id(&self, key: Key) -> Option<Id> {
+        let secret = self.members.get(key)?.secret;
+        Some(Id { shard: self.config.shard, slot: key.index, secret })
+    }
+
+    /// The connected member that a socket id of this namespace names, if it is here.
+    pub(super) fn member_by_id(&self, namespace: NamespaceId, text: &str) -> Option<u32> {
+        let id = Id::parse(text).filter(|id| id.shard == self.config.shard)?;
+        let member = self.members.at(id.slot)?;
+        let is_it = member.secret == id.secret
+            && member.namespace == namespace
+            && member.state == State::Connected;
+        is_it.then_some(id.slot)
+    }
+
+    /// What the client of a member said when it came, while that is kept.
+    pub fn handshake(&self, key: Key) -> Option<Rc<Handshake>> {
+        let member = self.members.get(key)?;
+        self.links.sessions.at(member.session)?.handshake.clone()
+    }
+
+    /// Lets go of the handshake of a member's session, where options say so and the session's
+    /// other namespaces are past it.
+    pub fn release_handshake(&mut self, key: Key) {
+        if self.config.retain_handshake {
+            return;
+        }
+        let Some(member) = self.members.get(key) else { return };
+        if let Some(session) = self.links.sessions.at_mut(member.session) {
+            session.handshake = None;
+        }
+    }
+
+    /// What the client sent with its CONNECT, raw JSON; empty if nothing.
+    pub fn auth(&self, key: Key) -> Option<&str> {
+        let member = self.members.get(key)?;
+        Some(member.rare.as_ref().map_or("", |rare| &rare.auth))
+    }
+
+    /// The Engine.IO session id of a member's connection, a secret of that client (J-21).
+    pub fn client_id(&self, key: Key) -> Option<Id> {
+        self.session_id(self.members.get(key)?.session)
+    }
+
+    /// Peer address of a member's session, while its handshake is kept.
+    pub fn address(&self, key: Key) -> Option<SocketAddr> {
+        self.handshake(key).map(|handshake| handshake.address)
+    }
+
+    /// Whether packets pass.
+    pub fn is_connected(&self, key: Key) -> bool {
+        self.members.get(key).is_some_and(|member| member.state == State::Connected)
+    }
+
+    /// Connected members of a namespace on this shard.
+    pub fn member_count(&self, namespace: NamespaceId) -> usize {
+        self.namespaces.get(usize::from(namespace)).map_or(0, |entry| entry.members.len())
+    }
+
+    /// Members of the same connection, this one included.
+    pub(super) fn siblings(&self, key: Key) -> SmallVec<[u32; 2]> {
+        let session = self.members.get(key).and_then(|m| self.links.sessions.at(m.session));
+        session.map(|session| session.members.clone()).unwrap_or_default()
+    }
+}
+
+fn nearest(acks: &[PendingAck], now: Tick) -> Option<Tick> {
+    acks.iter().filter_map(|ack| ack.deadline).min_by_key(|tick| tick.until(now))
+}

@@ -1,0 +1,273 @@
+//! One timer wheel per shard instead of timers per connection.
+//!
+//! Time is counted in ticks of 32 ms since the shard's start and compared with wrap-around, so a
+//! shard may run for ever. An entry is a hint: its owner keeps the true deadline and, when the
+//! entry comes due too early, puts in another. Moving a deadline back therefore costs nothing.
+
+/// Milliseconds per tick.
+pub const TICK_MS: u64 = 32;
+
+/// A point in time, in ticks since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tick(pub u32);
+
+impl Tick {
+    /// The tick that has begun at `now_ms`.
+    pub fn at(now_ms: u64) -> Tick {
+        Tick((now_ms / TICK_MS) as u32)
+    }
+
+    /// The first tick that begins `ms` milliseconds after `now_ms`, or later.
+    pub fn after(now_ms: u64, ms: u64) -> Tick {
+        Tick((now_ms + ms).div_ceil(TICK_MS) as u32)
+    }
+
+    /// Whether this point has been reached at `now`.
+    pub fn reached(self, now: Tick) -> bool {
+        now.0.wrapping_sub(self.0) as i32 >= 0
+    }
+
+    /// Ticks from `now` until this point; 0 when reached.
+    pub fn until(self, now: Tick) -> u32 {
+        if self.reached(now) { 0 } else { self.0.wrapping_sub(now.0) }
+    }
+}
+
+/// The deadline of one owner and the wheel entry that watches it. 0 stands for "none".
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Alarm {
+    /// What the owner waits for.
+    deadline: u32,
+    /// Where this owner's entry lies in the wheel, never after the deadline. An entry found
+    /// anywhere else was left behind when the deadline moved forward, and means nothing.
+    armed: u32,
+}
+
+impl Alarm {
+    /// Sets or clears the deadline. `Some(tick)`: the caller must insert an entry at `tick`.
+    #[must_use]
+    pub fn set(&mut self, deadline: Option<Tick>, now: Tick) -> Option<Tick> {
+        self.deadline = deadline.map_or(0, |tick| tick.0.max(1));
+        let entry = Wheel::slot_for(deadline?, now);
+        if self.armed != 0 && entry.reached(Tick(self.armed)) {
+            return None;
+        }
+        self.armed = entry.0;
+        Some(entry)
+    }
+
+    /// An entry of this owner has come due. `Ok(true)`: the deadline is reached. `Err(tick)`: not
+    /// yet, the caller must insert an entry at `tick`. `Ok(false)`: nothing to do.
+    pub fn due(&mut self, now: Tick) -> Result<bool, Tick> {
+        if self.armed == 0 || !Tick(self.armed).reached(now) {
+            return Ok(false);
+        }
+        self.armed = 0;
+        match self.deadline {
+            0 => Ok(false),
+            deadline if Tick(deadline).reached(now) => {
+                self.deadline = 0;
+                Ok(true)
+            }
+            deadline => {
+                let entry = Wheel::slot_for(Tick(deadline), now);
+                self.armed = entry.0;
+                Err(entry)
+            }
+        }
+    }
+}
+
+/// What is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Timer {
+    /// A connection: head, body, idle and closing deadlines.
+    Conn,
+    /// A session: heartbeat, connect, upgrade and closing deadlines.
+    Session,
+    /// A member: acknowledgements.
+    Member,
+}
+
+/// An entry of the wheel: whose deadline to look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Due {
+    /// Which table.
+    pub timer: Timer,
+    /// Position in that table.
+    pub index: u32,
+    /// Generation there; a mismatch means that the owner has gone.
+    pub generation: u32,
+}
+
+/// The wheel. Insertion O(1); expiry O(entries due).
+#[derive(Debug)]
+pub struct Wheel {
+    /// Entries due at tick `t` lie in `slots[t % SLOTS]`.
+    slots: Vec<Vec<Due>>,
+    /// All ticks up to and including this one have been expired.
+    done: Tick,
+    /// Entries in all slots.
+    len: usize,
+}
+
+impl Wheel {
+    /// 1,024 slots: 32.7 s.
+    const SLOTS: u32 = 1_024;
+
+    /// An empty wheel at time 0.
+    pub fn new() -> Wheel {
+        Wheel { slots: vec![Vec::new(); Self::SLOTS as usize], done: Tick(0), len: 0 }
+    }
+
+    /// Where an entry for `at` has to lie at `now`: the next tick at the earliest, the horizon at
+    /// the latest. Never 0, which means "none" to an [`Alarm`].
+    fn slot_for(at: Tick, now: Tick) -> Tick {
+        let entry = now.0.wrapping_add(at.until(now).clamp(1, Self::SLOTS - 1));
+        Tick(if entry == 0 { u32::MAX } else { entry })
+    }
+
+    /// Puts in an entry where an [`Alarm`] said.
+    pub fn insert(&mut self, at: Tick, due: Due) {
+        self.slots[(at.0 % Self::SLOTS) as usize].push(due);
+        self.len += 1;
+    }
+
+    /// Moves everything due at `now` to `out`.
+    pub fn expire(&mut self, now: Tick, out: &mut Vec<Due>) {
+        let ahead = now.until(self.done);
+        // After a long sleep every slot is due once.
+        for step in 1..=ahead.min(Self::SLOTS) {
+            let slot = self.done.0.wrapping_add(step) % Self::SLOTS;
+            let slot = &mut self.slots[slot as usize];
+            self.len -= slot.len();
+            out.append(slot);
+            if slot.capacity() > 64 {
+                // Bursts (a connect storm) must not keep their memory in every slot.
+                slot.shrink_to(0);
+            }
+        }
+        if ahead > 0 {
+            self.done = now;
+        }
+    }
+
+    /// The next tick that has entries; `None` when the wheel is empty. O(slots).
+    pub fn next(&self) -> Option<Tick> {
+        if self.len == 0 {
+            return None;
+        }
+        (1..=Self::SLOTS)
+            .map(|step| Tick(self.done.0.wrapping_add(step)))
+            .find(|tick| !self.slots[(tick.0 % Self::SLOTS) as usize].is_empty())
+    }
+
+    /// Entries waiting.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+impl Default for Wheel {
+    fn default() -> Self {
+        Wheel::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Owners with alarms, driven as the hub drives them.
+    struct World {
+        wheel: Wheel,
+        alarms: Vec<Alarm>,
+        now: Tick,
+    }
+
+    impl World {
+        fn new(owners: usize) -> World {
+            World { wheel: Wheel::new(), alarms: vec![Alarm::default(); owners], now: Tick(0) }
+        }
+
+        fn set(&mut self, owner: u32, deadline: Option<Tick>) {
+            if let Some(at) = self.alarms[owner as usize].set(deadline, self.now) {
+                self.insert(at, owner);
+            }
+        }
+
+        fn insert(&mut self, at: Tick, index: u32) {
+            self.wheel.insert(at, Due { timer: Timer::Session, index, generation: 0 });
+        }
+
+        /// Owners whose deadline was reached by moving to `now`.
+        fn advance(&mut self, now: Tick) -> Vec<u32> {
+            let mut due = Vec::new();
+            self.wheel.expire(now, &mut due);
+            self.now = now;
+            let mut fired = Vec::new();
+            for entry in due {
+                match self.alarms[entry.index as usize].due(now) {
+                    Ok(true) => fired.push(entry.index),
+                    Ok(false) => {}
+                    Err(at) => self.insert(at, entry.index),
+                }
+            }
+            fired
+        }
+    }
+
+    #[test]
+    fn deadlines_fire_once_at_their_tick_in_any_order_of_changes() {
+        let mut random = fastrand::Rng::with_seed(3);
+        let mut world = World::new(20);
+        let mut model = vec![None; 20];
+        for step in 1..200_000u32 {
+            let now = Tick(step / 4);
+            let mut fired = world.advance(now);
+            fired.sort_unstable();
+            let mut wanted = Vec::new();
+            for (owner, deadline) in model.iter_mut().enumerate() {
+                if deadline.is_some_and(|tick: Tick| tick.reached(now)) {
+                    wanted.push(owner as u32);
+                    *deadline = None;
+                }
+            }
+            assert_eq!(fired, wanted, "at {now:?}");
+            let owner = random.u32(0..20);
+            let ahead = if random.bool() { random.u32(1..50) } else { random.u32(1..5_000) };
+            let deadline = (random.u8(..) > 20).then_some(Tick(now.0 + ahead));
+            world.set(owner, deadline);
+            model[owner as usize] = deadline;
+            assert!(world.wheel.len() < 2_000, "stale entries pile up");
+        }
+    }
+
+    #[test]
+    fn a_long_sleep_loses_nothing() {
+        let mut world = World::new(500);
+        (0..500).for_each(|n| world.set(n, Some(Tick(n * 9))));
+        assert_eq!(world.advance(Tick(1)), [0]);
+        let mut fired = world.advance(Tick(50_000));
+        fired.extend(world.advance(Tick(50_001)));
+        fired.extend(world.advance(Tick(52_000)));
+        assert_eq!((fired.len(), world.wheel.is_empty()), (499, true));
+        world.set(1, Some(Tick(52_003)));
+        assert_eq!(world.wheel.next(), Some(Tick(52_003)));
+    }
+
+    #[test]
+    fn time_wraps() {
+        let before = Tick(u32::MAX);
+        assert!(!Tick(3).reached(before));
+        assert_eq!(Tick(3).until(before), 4);
+        assert!(before.reached(Tick(3)));
+        assert_eq!(Tick::after(0, 1), Tick(1));
+        assert_eq!(Tick::after(0, 33), Tick(2));
+    }
+}

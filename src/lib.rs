@@ -1,9 +1,9 @@
 //! corecast: a Socket.IO server for Linux.
 
 pub mod error;
-pub mod options;
 #[doc(hidden)]
 pub mod hub;
+pub mod options;
 #[doc(hidden)]
 pub mod proto;
 #[doc(hidden)]

@@ -5,5 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod http;
+pub mod json;
 pub mod packet;
+pub mod value;
 pub mod websocket;

@@ -6,5 +6,7 @@
 
 pub mod engine;
 pub mod http;
+pub mod json;
 pub mod packet;
+pub mod value;
 pub mod websocket;

@@ -187,11 +187,8 @@ impl Hub {
     /// Disconnects a socket from its namespace (J-15), or its whole connection (J-16).
     pub fn disconnect(&mut self, key: Key, whole_connection: bool) {
         let Some(session) = self.members.get(key).map(|member| member.session) else { return };
-        let leaving = if whole_connection {
-            self.siblings(key)
-        } else {
-            SmallVec::from_slice(&[key.index])
-        };
+        let leaving =
+            if whole_connection { self.siblings(key) } else { SmallVec::from_slice(&[key.index]) };
         for index in leaving {
             let Some(member) = self.members.at(index) else { continue };
             if member.state != State::Leaving {

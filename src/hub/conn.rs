@@ -224,7 +224,11 @@ impl Hub {
                 Ok(None) => break,
                 Err(error) => {
                     self.links.stats.bad_frames += 1;
-                    return self.end_websocket(index, Some(error.close_code()), Reason::TransportError);
+                    return self.end_websocket(
+                        index,
+                        Some(error.close_code()),
+                        Reason::TransportError,
+                    );
                 }
             }
             // Closing ends the conversation, whatever else was in the buffer.
@@ -336,7 +340,13 @@ impl Hub {
     }
 
     /// Turns an HTTP connection into a websocket; the answer is already queued.
-    pub(super) fn become_websocket(&mut self, index: u32, session: u32, probe: bool, rest: &mut [u8]) {
+    pub(super) fn become_websocket(
+        &mut self,
+        index: u32,
+        session: u32,
+        probe: bool,
+        rest: &mut [u8],
+    ) {
         let Some(conn) = self.links.conns.at_mut(index) else { return };
         conn.stage = Stage::WebSocket { session, probe, decoder: Decoder::new() };
         self.set_conn_deadline(index, None);
@@ -363,7 +373,6 @@ impl Hub {
         self.links.send_owned(index, close);
         self.finish_conn(index);
     }
-
 }
 
 // A million of these are idle: growth is a decision.

@@ -5,7 +5,6 @@
 //! unread, so a peer that pipelines and does not read is held by TCP and not in memory.
 
 use std::net::SocketAddr;
-use std::rc::Rc;
 
 use bytes::Bytes;
 

@@ -123,7 +123,9 @@ mod tests {
 
     #[test]
     fn foreign_texts_are_no_ids() {
-        for text in ["", "__proto__", "AAAAAAAAAAAAAAAAAAA=", "AAAAAAAAAAAAAAAAAAA", "é€AAAAAAAAAAAAAAA"] {
+        for text in
+            ["", "__proto__", "AAAAAAAAAAAAAAAAAAA=", "AAAAAAAAAAAAAAAAAAA", "é€AAAAAAAAAAAAAAA"]
+        {
             assert_eq!(Id::parse(text), None, "{text}");
         }
     }

@@ -26,9 +26,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use bytes::Bytes;
-
-pub use command::{Publish, Target};
+pub use command::{Names, Publish, Target};
 pub use conn::PeerEnd;
 pub use http::StaticFile;
 pub use namespace::Arguments;
@@ -39,7 +37,7 @@ use crate::options::{Limits, SlowReader};
 use crate::proto::packet::Validator;
 use buffer::SendBuf;
 use conn::Conn;
-use fanout::{Dirty, OutQueue, Palette};
+use fanout::{Dirty, Palette};
 use id::Secrets;
 use namespace::{Member, Namespace};
 use rooms::{NamespaceId, Rooms};
@@ -106,7 +104,7 @@ pub enum Event {
         /// Whose `error` listeners to call.
         member: Key,
         /// Text of the error.
-        message: &'static str,
+        message: String,
     },
     /// A socket is about to go; its rooms are still set. Call `remove_member` afterwards.
     Closing {

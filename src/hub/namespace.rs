@@ -99,21 +99,18 @@ impl Hub {
     pub(super) fn message_text(&mut self, index: u32, text: &str) {
         let Some(session) = self.links.sessions.at(index) else { return };
         if session.assembly.is_some() {
-            return self.reject_packet(
-                index,
-                "got plaintext data when reconstructing a packet",
-            );
+            return self.reject_packet(index, "got plaintext data when reconstructing a packet");
         }
         let limits = self.config.limits;
         match packet::decode(text, &limits, &mut self.validator) {
             Ok(packet) if packet.attachments > 0 => {
-                let assembly = Box::new(Assembly::new(text, &packet));
+                let assembly = Box::new(Assembly::new(&packet));
                 if let Some(session) = self.links.sessions.at_mut(index) {
                     session.assembly = Some(assembly);
                 }
             }
             Ok(packet) => self.handle_packet(index, &packet, Vec::new()),
-            Err(error) => self.reject_packet(index, error.text()),
+            Err(error) => self.reject_packet(index, &error.to_string()),
         }
     }
 
@@ -122,10 +119,7 @@ impl Hub {
         let limits = self.config.limits;
         let Some(session) = self.links.sessions.at_mut(index) else { return };
         let Some(assembly) = &mut session.assembly else {
-            return self.reject_packet(
-                index,
-                "got binary data when not reconstructing a packet",
-            );
+            return self.reject_packet(index, "got binary data when not reconstructing a packet");
         };
         match assembly.add(bytes, &limits) {
             Ok(false) => {}
@@ -136,7 +130,7 @@ impl Hub {
                     Packet { kind, attachments: 0, namespace: &namespace, id, data: &data };
                 self.handle_packet(index, &packet, attachments);
             }
-            Err(error) => self.reject_packet(index, error.text()),
+            Err(error) => self.reject_packet(index, &error.to_string()),
         }
     }
 

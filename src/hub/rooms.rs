@@ -105,7 +105,8 @@ impl Rooms {
             if let Some(room) = self.rooms.remove(room) {
                 self.by_name[usize::from(room.namespace)].remove(&room.name);
             }
-        } else if entry.members.capacity() > 64 && entry.members.len() * 4 < entry.members.capacity()
+        } else if entry.members.capacity() > 64
+            && entry.members.len() * 4 < entry.members.capacity()
         {
             entry.members.shrink_to(last * 2);
         }
@@ -203,7 +204,8 @@ mod tests {
         for room in 0..6 {
             let mut listed = world.rooms.members(0, &format!("room{room}")).to_vec();
             listed.sort_unstable();
-            let wanted: Vec<u32> = (0..40).filter(|m| model.get(&(*m, room)) == Some(&true)).collect();
+            let wanted: Vec<u32> =
+                (0..40).filter(|m| model.get(&(*m, room)) == Some(&true)).collect();
             assert_eq!(listed, wanted);
         }
         for member in 0..40 {

@@ -590,7 +590,8 @@ impl Hub {
 
     /// Frees the record of a session that is over, once it has no sockets.
     pub(super) fn free_session(&mut self, index: u32) {
-        let is_free = |session: &Session| session.state == State::Closed && session.members.is_empty();
+        let is_free =
+            |session: &Session| session.state == State::Closed && session.members.is_empty();
         if self.links.sessions.at(index).is_some_and(is_free) {
             self.links.sessions.remove(index);
         }
@@ -647,8 +648,8 @@ impl Hub {
         session.awaits_pong = true;
         session.is_extended = false;
         session.heartbeat = Tick::after(self.now_ms, self.config.ping_timeout_ms);
-        let run = matches!(session.transport, Transport::WebSocket(_))
-            .then(|| self.links.palette.ping());
+        let run =
+            matches!(session.transport, Transport::WebSocket(_)).then(|| self.links.palette.ping());
         self.links.deliver(index, &mut Frame { text: b"2", attachments: &[], run }, Urgency::One);
     }
 
@@ -687,12 +688,12 @@ impl Hub {
     }
 
     /// A malformed Socket.IO packet: its sockets are told, then the connection ends (I-13).
-    pub(super) fn reject_packet(&mut self, index: u32, message: &'static str) {
+    pub(super) fn reject_packet(&mut self, index: u32, message: &str) {
         self.links.stats.bad_packets += 1;
         let Some(session) = self.links.sessions.at(index) else { return };
         for member in session.members.clone() {
             if let Some(member) = self.members.key_at(member) {
-                self.events.push_back(Event::Error { member, message });
+                self.events.push_back(Event::Error { member, message: message.into() });
             }
         }
         self.close_session(index, Reason::ForcedClose, Goodbye::Close);

@@ -154,7 +154,10 @@ mod tests {
     #[test]
     fn a_payload_is_delivered_up_to_its_bad_packet() {
         let packets: Vec<_> = payload("4a\u{1e}4b\u{1e}abc").collect();
-        assert_eq!(packets, [Ok(Packet::Message("a")), Ok(Packet::Message("b")), Err(UnknownPacket)]);
+        assert_eq!(
+            packets,
+            [Ok(Packet::Message("a")), Ok(Packet::Message("b")), Err(UnknownPacket)]
+        );
         assert_eq!(payload("").collect::<Vec<_>>(), [Err(UnknownPacket)]);
     }
 

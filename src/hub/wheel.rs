@@ -49,7 +49,7 @@ impl Alarm {
     pub fn set(&mut self, deadline: Option<Tick>, now: Tick) -> Option<Tick> {
         self.deadline = deadline.map_or(0, |tick| tick.0.max(1));
         let entry = Wheel::slot_for(deadline?, now);
-        if self.armed != 0 && entry.reached(Tick(self.armed)) {
+        if self.armed != 0 && Tick(self.armed).reached(entry) {
             return None;
         }
         self.armed = entry.0;

@@ -159,7 +159,10 @@ impl Options {
     pub fn limits(&self) -> Result<Limits, Error> {
         let rules = [
             (self.polling || self.websocket, "polling or websocket must be on"),
-            (self.path.starts_with('/') && self.path.len() > 1, "path must begin with / and a name"),
+            (
+                self.path.starts_with('/') && self.path.len() > 1,
+                "path must begin with / and a name",
+            ),
             (!self.ping_interval.is_zero(), "ping_interval must not be 0"),
             (!self.ping_timeout.is_zero(), "ping_timeout must not be 0"),
             (self.max_http_buffer_size >= 1_000, "max_http_buffer_size must be 1,000 or more"),

@@ -1,9 +1,10 @@
 //! corecast: a Socket.IO server for Linux.
 
 pub mod error;
-pub mod options;
 #[doc(hidden)]
 pub mod hub;
+pub mod options;
+pub mod preflight;
 #[doc(hidden)]
 pub mod proto;
 #[doc(hidden)]

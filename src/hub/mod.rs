@@ -201,6 +201,25 @@ pub struct Stats {
     pub ping_timeouts: u64,
 }
 
+impl Stats {
+    /// Adds those of another shard.
+    pub fn add(&mut self, other: &Stats) {
+        self.accepted += other.accepted;
+        self.refused += other.refused;
+        self.migrated += other.migrated;
+        self.sessions += other.sessions;
+        self.bad_requests += other.bad_requests;
+        self.bad_frames += other.bad_frames;
+        self.bad_packets += other.bad_packets;
+        self.events += other.events;
+        self.staged += other.staged;
+        self.volatile_dropped += other.volatile_dropped;
+        self.slow_dropped += other.slow_dropped;
+        self.slow_closed += other.slow_closed;
+        self.ping_timeouts += other.ping_timeouts;
+    }
+}
+
 /// How much a hub holds right now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -211,10 +230,19 @@ pub struct Gauges {
     pub sessions: usize,
     /// Socket.IO sockets, being connected included.
     pub sockets: usize,
-    /// Rooms with members.
+    /// Rooms with members, each shard's own.
     pub rooms: usize,
-    /// Bytes waiting for, or in the hands of, the kernel.
-    pub queued_bytes: usize,
+}
+
+impl Gauges {
+    /// Adds those of another shard.
+    pub fn add(&mut self, other: &Gauges) {
+        let Gauges { connections, sessions, sockets, rooms } = other;
+        self.connections += connections;
+        self.sessions += sessions;
+        self.sockets += sockets;
+        self.rooms += rooms;
+    }
 }
 
 /// Connections, sessions and what leaves through them; apart from [`Hub`] so that a broadcast can
@@ -371,17 +399,20 @@ impl Hub {
         self.links.stats
     }
 
-    /// What is held right now. O(connections).
+    /// How much is held right now.
     pub fn gauges(&self) -> Gauges {
-        let conns = &self.links.conns;
-        let queued = |index| conns.at(index).map_or(0, |conn| conn.out.bytes());
         Gauges {
-            connections: conns.len(),
+            connections: self.links.conns.len(),
             sessions: self.links.sessions.len(),
             sockets: self.members.len(),
             rooms: self.rooms.len(),
-            queued_bytes: conns.indices().map(queued).sum(),
         }
+    }
+
+    /// Bytes waiting for, or in the hands of, the kernel. O(connections).
+    pub fn queued_bytes(&self) -> usize {
+        let conns = &self.links.conns;
+        conns.indices().filter_map(|index| conns.at(index)).map(|conn| conn.out.bytes()).sum()
     }
 
     /// Puts an entry into the wheel for an owner whose alarm asked for it.

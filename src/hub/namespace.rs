@@ -423,6 +423,11 @@ impl Hub {
         self.members.get(key).is_some_and(|member| member.state == State::Connected)
     }
 
+    /// The namespace of a member.
+    pub fn namespace_of(&self, key: Key) -> Option<NamespaceId> {
+        self.members.get(key).map(|member| member.namespace)
+    }
+
     /// Connected members of a namespace on this shard.
     pub fn member_count(&self, namespace: NamespaceId) -> usize {
         self.namespaces.get(usize::from(namespace)).map_or(0, |entry| entry.members.len())

@@ -1,3 +1,475 @@
-//! The kernel side of one core.
+//! One core: a pinned executor with one pump task, its ring and its hub, and the tasks of handlers.
+//!
+//! The pump turns: it reads the clock once, takes what the kernel and other shards have brought
+//! into the hub, calls the application for what the hub tells, and hands what was staged to the
+//! kernel. With nothing to do it sleeps on the ring's eventfd, which mail rings too.
 
+mod dispatch;
+pub(crate) mod mesh;
 pub mod ring;
+pub(crate) mod watch;
+
+use std::cell::{Cell, RefCell, RefMut};
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::net::{SocketAddr, TcpListener};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, TrySendError};
+use rustc_hash::FxHashMap;
+
+use crate::error::{Error, Reason};
+use crate::event::Raw;
+use crate::hub::slab::Key;
+use crate::hub::{AckLost, Arguments, Hub, Output, PeerEnd};
+use crate::server::{Server, Spec};
+use crate::socket::{AckSlot, Own, Owns};
+use mesh::Mail;
+use ring::{Completion, Ring, RingConfig};
+use watch::Pulse;
+
+thread_local! {
+    /// The shard whose thread this is.
+    static CURRENT: RefCell<Option<Rc<Shard>>> = const { RefCell::new(None) };
+}
+
+/// Items of mail per turn, so that a full mailbox delays nothing for long.
+const MAIL_PER_TURN: usize = 1_024;
+/// Turns in a row before handlers' tasks get the executor again.
+const TURNS_PER_YIELD: usize = 4;
+/// Wait before accepting again after the system ran out of descriptors or memory.
+const ACCEPT_RETRY_MS: u64 = 100;
+/// How often a busy shard leaves its counters where other threads can read them.
+const STATS_MS: u64 = 100;
+
+/// One core's part of a server. Lives on that core's thread.
+pub(crate) struct Shard {
+    index: u16,
+    server: Server,
+    hub: RefCell<Hub>,
+    owns: Owns,
+    /// Unfinished handlers, by socket.
+    running: RefCell<FxHashMap<Key, usize>>,
+    acks: RefCell<FxHashMap<u64, AckSlot>>,
+    next_token: Cell<u64>,
+    scratch: RefCell<Vec<u8>>,
+    pulse: Arc<Pulse>,
+    start: Instant,
+    /// Mail for shards whose mailboxes were full.
+    outbox: RefCell<VecDeque<(u16, Mail)>>,
+    /// Something was staged while the pump slept or was about to.
+    is_woken: Cell<bool>,
+    pump: RefCell<Option<Waker>>,
+    /// When accepting stopped for want of descriptors, when to try again.
+    accept_at: Cell<Option<u64>>,
+    /// When sessions began to be closed.
+    stopping_ms: Cell<Option<u64>>,
+    stats_at: Cell<u64>,
+}
+
+/// What a shard is started with.
+pub(crate) struct Start {
+    pub(crate) index: u16,
+    pub(crate) server: Server,
+    pub(crate) hub: Hub,
+    pub(crate) listeners: Vec<TcpListener>,
+    pub(crate) mailbox: Receiver<Mail>,
+    pub(crate) pulse: Arc<Pulse>,
+    pub(crate) start: Instant,
+}
+
+impl Shard {
+    /// Runs a shard on this executor until it is shut down. `ready` is told how its ring fared.
+    pub(crate) async fn run(start: Start, ready: impl FnOnce(std::io::Result<()>)) {
+        let Start { index, server, hub, listeners, mailbox, pulse, start } = start;
+        let buffers = server.spec().map_or(1_024, |spec| spec.options.receive_buffers);
+        let mut ring = match Ring::new(&RingConfig { buffers, ..RingConfig::default() }) {
+            Ok(ring) => ring,
+            Err(error) => return ready(Err(error)),
+        };
+        server.mesh(|mesh| mesh.set_doorbell(index, ring.doorbell()));
+        listeners.into_iter().for_each(|listener| ring.listen(listener));
+        let shard = Rc::new(Shard {
+            index,
+            server,
+            hub: RefCell::new(hub),
+            owns: Owns::default(),
+            running: RefCell::default(),
+            acks: RefCell::default(),
+            next_token: Cell::new(0),
+            scratch: RefCell::default(),
+            pulse,
+            start,
+            outbox: RefCell::default(),
+            is_woken: Cell::new(false),
+            pump: RefCell::default(),
+            accept_at: Cell::new(None),
+            stopping_ms: Cell::new(None),
+            stats_at: Cell::new(0),
+        });
+        CURRENT.set(Some(shard.clone()));
+        ready(Ok(()));
+        shard.pump(&mut ring, &mailbox).await;
+        CURRENT.set(None);
+    }
+
+    /// The shard of this thread, if it belongs to `server`.
+    pub(crate) fn current(server: &Server) -> Option<Rc<Shard>> {
+        CURRENT.with_borrow(|shard| shard.clone()).filter(|shard| shard.server == *server)
+    }
+
+    pub(crate) fn index(&self) -> u16 {
+        self.index
+    }
+
+    pub(crate) fn server(&self) -> Server {
+        self.server.clone()
+    }
+
+    /// What was registered before the server began to listen.
+    pub(crate) fn spec(&self) -> &Arc<Spec> {
+        self.server.running_spec()
+    }
+
+    /// The hub. Handlers and the pump take turns on one thread, so it is never borrowed twice.
+    pub(crate) fn hub(&self) -> RefMut<'_, Hub> {
+        self.hub.borrow_mut()
+    }
+
+    pub(crate) fn pulse(&self) -> &Pulse {
+        &self.pulse
+    }
+
+    /// Makes sure that the pump soon looks at what was staged.
+    pub(crate) fn wake(&self) {
+        self.is_woken.set(true);
+        if let Some(pump) = self.pump.take() {
+            pump.wake();
+        }
+    }
+
+    /// Lends a buffer that is reused.
+    pub(crate) fn with_scratch<T>(&self, write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+        let mut scratch = self.scratch.take();
+        scratch.clear();
+        let result = write(&mut scratch);
+        if scratch.capacity() <= 64 * 1024 {
+            self.scratch.replace(scratch);
+        }
+        result
+    }
+
+    /// Posts mail to another shard. When its mailbox is full the mail waits here, and this shard
+    /// takes no input until it is gone.
+    pub(crate) fn post(&self, shard: u16, mail: Mail) {
+        let mut outbox = self.outbox.borrow_mut();
+        if outbox.is_empty() {
+            match self.server.mesh(|mesh| mesh.post(shard, mail)) {
+                Some(Err(TrySendError::Full(mail))) => outbox.push_back((shard, mail)),
+                Some(Ok(()) | Err(TrySendError::Disconnected(_))) | None => {}
+            }
+        } else {
+            outbox.push_back((shard, mail));
+        }
+    }
+
+    /// Posts what waits; true when nothing waits any more.
+    fn post_waiting(&self) -> bool {
+        let mut outbox = self.outbox.borrow_mut();
+        while let Some((shard, mail)) = outbox.pop_front() {
+            if let Some(Err(TrySendError::Full(mail))) =
+                self.server.mesh(|mesh| mesh.post(shard, mail))
+            {
+                outbox.push_front((shard, mail));
+                return false;
+            }
+        }
+        true
+    }
+
+    async fn pump(self: &Rc<Self>, ring: &mut Ring, mailbox: &Receiver<Mail>) {
+        let sleeper = ring.sleeper();
+        let mut bell: Option<Pin<Box<dyn Future<Output = ()> + '_>>> = None;
+        let mut turns = 0;
+        loop {
+            self.is_woken.set(false);
+            let is_busy = match self.turn(ring, mailbox) {
+                Ok(is_busy) => is_busy,
+                Err(error) => {
+                    log::error!("shard {}: its ring has failed: {error}", self.index);
+                    return;
+                }
+            };
+            if self.is_stopped() {
+                return self.leave_stats();
+            }
+            turns += 1;
+            if is_busy || self.is_woken.get() {
+                if turns >= TURNS_PER_YIELD {
+                    turns = 0;
+                    glommio::executor().yield_now().await;
+                }
+                continue;
+            }
+            turns = 0;
+            self.leave_stats();
+            if !ring.prepare_park() {
+                continue;
+            }
+            self.server.mesh(|mesh| mesh.park(self.index));
+            if mailbox.is_empty() {
+                self.sleep(&sleeper, &mut bell).await;
+            }
+            self.server.mesh(|mesh| mesh.unpark(self.index));
+            ring.unpark();
+        }
+    }
+
+    /// Waits for the eventfd, for a handler that staged something, or for the next deadline. The
+    /// reading of the eventfd goes on across sleeps that ended otherwise.
+    async fn sleep<'a>(
+        &self,
+        sleeper: &'a glommio::io::BufferedFile,
+        bell: &mut Option<Pin<Box<dyn Future<Output = ()> + 'a>>>,
+    ) {
+        let mut timer = self.next_wake().map(glommio::timer::Timer::new);
+        poll_fn(|cx| {
+            if self.is_woken.get() {
+                return Poll::Ready(());
+            }
+            self.pump.replace(Some(cx.waker().clone()));
+            let read = bell.get_or_insert_with(|| {
+                Box::pin(async {
+                    let _ = sleeper.read_at(0, 8).await;
+                })
+            });
+            if read.as_mut().poll(cx).is_ready() {
+                *bell = None;
+                return Poll::Ready(());
+            }
+            match &mut timer {
+                Some(timer) => Pin::new(timer).poll(cx).map(|_| ()),
+                None => Poll::Pending,
+            }
+        })
+        .await;
+        self.pump.take();
+    }
+
+    fn next_wake(&self) -> Option<Duration> {
+        let mut wake = self.hub().next_timeout_ms();
+        let now = self.now_ms();
+        for at in [self.accept_at.get(), self.stopping_ms.get().map(|ms| ms + self.grace_ms())] {
+            let ms = at.map(|at| at.saturating_sub(now).max(1));
+            wake = [wake, ms].into_iter().flatten().min();
+        }
+        wake.map(Duration::from_millis)
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.start.elapsed().as_millis() as u64
+    }
+
+    /// One turn; true when there was something to do, or still is.
+    fn turn(self: &Rc<Self>, ring: &mut Ring, mailbox: &Receiver<Mail>) -> std::io::Result<bool> {
+        let now_ms = self.now_ms();
+        self.hub().handle_time(now_ms);
+        self.settle(ring);
+        let mails = self.read_mail(ring, mailbox);
+        if !self.post_waiting() {
+            // Another shard is behind. It reads its mail in every turn, and so do we; input waits.
+            return Ok(true);
+        }
+        if self.accept_at.get().is_some_and(|at| at <= now_ms) {
+            self.accept_at.set(None);
+            ring.resume_accept();
+        }
+        let completions = ring.turn(|ring, completion| self.complete(ring, completion))?;
+        self.settle(ring);
+        let budget = self.spec().options.sends_per_turn;
+        let sends = self.hub().flush(budget, |conn, buf| ring.send(conn, buf));
+        self.settle(ring);
+        if now_ms >= self.stats_at.get() {
+            self.leave_stats();
+        }
+        Ok(completions + sends + mails > 0 || self.hub().has_work())
+    }
+
+    fn complete(self: &Rc<Self>, ring: &mut Ring, completion: Completion<'_>) {
+        match completion {
+            Completion::Accepted(fd) => {
+                let address = socket2::SockRef::from(&fd).peer_addr().ok();
+                let address = address.and_then(|address| address.as_socket());
+                // No address means that the peer has gone already; dropping the descriptor closes.
+                let conn = address.and_then(|address| self.hub().handle_accepted(address));
+                if let Some(conn) = conn {
+                    ring.adopt(conn, fd);
+                }
+            }
+            Completion::AcceptFailed(error) => {
+                log::warn!("shard {}: cannot accept: {error}", self.index);
+                self.accept_at.set(Some(self.now_ms() + ACCEPT_RETRY_MS));
+            }
+            Completion::Received { conn, bytes } => self.hub().handle_received(conn, bytes),
+            Completion::PeerClosed { conn, error } => {
+                let end = if error.is_some() { PeerEnd::Reset } else { PeerEnd::Eof };
+                self.hub().handle_peer_closed(conn, end);
+            }
+            Completion::Sent { conn, result } => self.hub().handle_sent(conn, result.is_ok()),
+            Completion::Closed { conn } => self.hub().handle_closed(conn),
+        }
+        self.settle(ring);
+    }
+
+    /// Does what the hub asks for and tells the application what it has to know, until both are
+    /// quiet.
+    fn settle(self: &Rc<Self>, ring: &mut Ring) {
+        loop {
+            self.dispatch();
+            let Some(output) = self.hub().poll_output() else { return };
+            match output {
+                Output::ReceiveOnce(conn) => ring.receive_once(conn),
+                Output::ReceiveMany(conn) => ring.receive_many(conn),
+                Output::ShutdownWrite(conn) => ring.shutdown_write(conn),
+                Output::Close(conn) => ring.close(conn),
+                Output::Migrate { conn, shard, address, bytes } => {
+                    if let Some(fd) = ring.release(conn) {
+                        self.post(shard, Mail::Adopt { fd, address, bytes });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads mail; returns how much there was.
+    fn read_mail(self: &Rc<Self>, ring: &mut Ring, mailbox: &Receiver<Mail>) -> usize {
+        let mut count = 0;
+        for mail in mailbox.try_iter().take(MAIL_PER_TURN) {
+            count += 1;
+            match mail {
+                Mail::Publish(publish) => self.hub().publish(&publish),
+                Mail::Adopt { fd, address, bytes } => {
+                    let conn = self.hub().handle_migrated(address, bytes);
+                    ring.adopt(conn, fd);
+                }
+                Mail::Call(call) => call(self),
+                Mail::Shutdown => {
+                    ring.stop_listening();
+                    self.stopping_ms.set(Some(self.now_ms()));
+                    self.hub().shut_down(Reason::ServerShuttingDown);
+                }
+            }
+            self.settle(ring);
+        }
+        count
+    }
+
+    fn grace_ms(&self) -> u64 {
+        self.spec().options.shutdown_timeout.as_millis() as u64
+    }
+
+    /// Whether the shard was shut down and has nothing left, or has waited for long enough.
+    fn is_stopped(&self) -> bool {
+        self.stopping_ms.get().is_some_and(|since| {
+            let is_over = self.now_ms() >= since + self.grace_ms();
+            is_over || self.hub().connection_count() == 0
+        })
+    }
+
+    /// Leaves the counters where other threads can read them.
+    fn leave_stats(&self) {
+        self.stats_at.set(self.now_ms() + STATS_MS);
+        self.server.leave_stats(self.index, &self.hub());
+    }
+
+    /// Reads what is kept with a socket, if anything is.
+    pub(crate) fn own<T>(&self, key: Key, read: impl FnOnce(&Own) -> T) -> Option<T> {
+        self.owns.borrow().get(&key).map(|own| read(own))
+    }
+
+    /// Changes what is kept with a socket, unless it has gone.
+    pub(crate) fn own_or_new<T>(&self, key: Key, change: impl FnOnce(&mut Own) -> T) -> Option<T> {
+        self.hub().socket_id(key)?;
+        Some(change(self.owns.borrow_mut().entry(key).or_default()))
+    }
+
+    /// Drops what was kept with a socket.
+    fn forget(&self, key: Key) {
+        // Dropped after the borrow ends: values may have destructors that use the socket.
+        let own = self.owns.borrow_mut().remove(&key);
+        drop(own);
+    }
+
+    /// Counts a socket's unfinished handlers up or down; returns how many there are.
+    fn count_handler(&self, key: Key, change: isize) -> usize {
+        let mut running = self.running.borrow_mut();
+        let count = running.entry(key).or_default();
+        *count = count.saturating_add_signed(change);
+        let count = *count;
+        if count == 0 {
+            running.remove(&key);
+        }
+        count
+    }
+
+    pub(crate) fn new_token(&self) -> u64 {
+        let token = self.next_token.get();
+        self.next_token.set(token + 1);
+        token
+    }
+
+    /// Keeps a place for the answer with that token.
+    pub(crate) fn expect_ack(&self, token: u64) {
+        self.acks.borrow_mut().insert(token, AckSlot::default());
+    }
+
+    pub(crate) fn forget_ack(&self, token: u64) {
+        self.acks.borrow_mut().remove(&token);
+    }
+
+    fn answer_ack(&self, token: u64, outcome: Result<Arguments, AckLost>) {
+        let waker = match self.acks.borrow_mut().get_mut(&token) {
+            Some(slot) => {
+                slot.outcome = Some(outcome.map(Raw::from));
+                slot.waker.take()
+            }
+            // Nobody waits any more.
+            None => None,
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    pub(crate) fn poll_ack(&self, token: u64, cx: &mut Context<'_>) -> Poll<Result<Raw, AckLost>> {
+        let mut acks = self.acks.borrow_mut();
+        let Some(slot) = acks.get_mut(&token) else { return Poll::Ready(Err(AckLost::Disconnected)) };
+        match slot.outcome.take() {
+            Some(outcome) => Poll::Ready(outcome),
+            None => {
+                slot.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Applies a broadcast here and posts it to the other shards.
+    pub(crate) fn publish(&self, publish: crate::hub::Publish) -> Result<(), Error> {
+        let shards = self.spec().shards;
+        if shards > 1 {
+            let publish = Arc::new(publish);
+            self.hub().publish(&publish);
+            for shard in (0..shards).filter(|shard| *shard != self.index) {
+                self.post(shard, Mail::Publish(publish.clone()));
+            }
+        } else {
+            self.hub().publish(&publish);
+        }
+        self.wake();
+        Ok(())
+    }
+}

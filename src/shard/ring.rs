@@ -255,6 +255,14 @@ impl Ring {
         Doorbell(self.event.clone())
     }
 
+    /// The eventfd as a file of this thread's executor: reading 8 bytes from it sleeps until the
+    /// ring or a [`Doorbell`] has something.
+    pub fn sleeper(&self) -> std::io::Result<glommio::io::BufferedFile> {
+        let fd = self.event.try_clone()?;
+        // SAFETY: the descriptor is a duplicate of ours and open; the file becomes its only owner.
+        Ok(unsafe { glommio::io::BufferedFile::from_raw_fd(std::os::fd::IntoRawFd::into_raw_fd(OwnedFd::from(fd))) })
+    }
+
     /// The eventfd to sleep on. Blocking; the ring keeps it open, so duplicate it for an owner
     /// that closes what it is given.
     pub fn eventfd(&self) -> RawFd {

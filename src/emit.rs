@@ -1,0 +1,208 @@
+//! What leaves: arguments of any serialisable type, and broadcasts to rooms.
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use crate::error::Error;
+use crate::event::Raw;
+use crate::hub::fanout::Encoded;
+use crate::hub::rooms::NamespaceId;
+use crate::hub::{Publish, Target};
+use crate::proto::packet;
+use crate::proto::value::{Binary, to_args};
+use crate::server::Server;
+
+/// Arguments of an event. A reference is one argument, a tuple is several, `()` is none, and
+/// [`Raw`] is what somebody else sent:
+///
+/// ```
+/// # fn main() -> Result<(), corecast::Error> {
+/// # let io = corecast::Server::new(corecast::Options::default())?;
+/// # let emit = |event: &str| io.to("room1");
+/// # if false {
+/// io.emit("greeting", "hello")?;                                  // one string
+/// io.emit("point", &serde_json::json!({ "x": 1, "y": 2 }))?;      // one object
+/// io.emit("many", ("text", 5, vec![1.5, 2.5]))?;                  // three arguments
+/// io.emit("ping", ())?;                                           // none
+/// io.emit("file", ("a.bin", corecast::Binary(vec![1, 2].into())))?; // text and an attachment
+/// # }
+/// # Ok(())
+/// # }
+/// ```
+pub trait Args {
+    /// Writes the arguments as JSON without brackets, and takes attachments out.
+    ///
+    /// # Errors
+    /// [`Error::Json`]: a value cannot be written as JSON.
+    fn to_raw(&self) -> Result<Raw, Error>;
+}
+
+impl Args for Raw {
+    fn to_raw(&self) -> Result<Raw, Error> {
+        Ok(self.clone())
+    }
+}
+
+impl Args for () {
+    fn to_raw(&self) -> Result<Raw, Error> {
+        Ok(Raw::default())
+    }
+}
+
+impl<T: Serialize + ?Sized> Args for &T {
+    fn to_raw(&self) -> Result<Raw, Error> {
+        one(*self)
+    }
+}
+
+fn one<T: Serialize + ?Sized>(value: &T) -> Result<Raw, Error> {
+    let (mut json, mut attachments) = (Vec::with_capacity(64), Vec::new());
+    to_args(value, &mut json, &mut attachments)?;
+    Ok(Raw { json: json.into(), attachments })
+}
+
+macro_rules! single {
+    ($($type:ty)*) => {$(
+        impl Args for $type {
+            fn to_raw(&self) -> Result<Raw, Error> {
+                one(self)
+            }
+        }
+    )*};
+}
+single!(bool i8 i16 i32 i64 u8 u16 u32 u64 usize isize f32 f64 char String serde_json::Value Binary);
+
+macro_rules! tuple {
+    ($($name:ident)*) => {
+        impl<$($name: Serialize),*> Args for ($($name,)*) {
+            fn to_raw(&self) -> Result<Raw, Error> {
+                let (mut json, mut attachments) = (Vec::with_capacity(64), Vec::new());
+                #[allow(non_snake_case)]
+                let ($($name,)*) = self;
+                $(to_args($name, &mut json, &mut attachments)?;)*
+                Ok(Raw { json: json.into(), attachments })
+            }
+        }
+    };
+}
+tuple!(A);
+tuple!(A B);
+tuple!(A B C);
+tuple!(A B C D);
+tuple!(A B C D E);
+tuple!(A B C D E F);
+tuple!(A B C D E F G);
+tuple!(A B C D E F G H);
+
+/// Refuses the names that belong to the protocol (I-6).
+pub(crate) fn check_name(event: &str) -> Result<(), Error> {
+    if packet::is_reserved(event) { Err(Error::ReservedEvent(event.into())) } else { Ok(()) }
+}
+
+/// Appends an event as Engine.IO text.
+pub(crate) fn write_event(
+    namespace: &str,
+    id: Option<u64>,
+    event: &str,
+    raw: &Raw,
+    out: &mut Vec<u8>,
+) {
+    out.push(b'4');
+    packet::encode_event(namespace, id, raw.attachments.len(), event, &raw.json, out);
+}
+
+/// A choice of sockets of one namespace, on all shards, and what to do with them. May be made and
+/// used on any thread. Made by [`Server::to`], [`Namespace::to`](crate::Namespace::to),
+/// [`Socket::to`](crate::Socket::to) and their `except` and `broadcast`.
+#[derive(Clone)]
+#[must_use = "a broadcast does nothing until its emit is called"]
+pub struct Broadcast {
+    server: Server,
+    namespace: NamespaceId,
+    target: Target,
+    volatile: bool,
+}
+
+impl Broadcast {
+    pub(crate) fn new(server: Server, namespace: NamespaceId) -> Broadcast {
+        Broadcast { server, namespace, target: Target::default(), volatile: false }
+    }
+
+    /// Adds a room, or a socket by its id. With several, a socket in any of them is reached, once.
+    pub fn to(mut self, room: impl AsRef<str>) -> Broadcast {
+        self.target.rooms.push(room.as_ref().into());
+        self
+    }
+
+    /// Leaves out the sockets of a room, or one socket by its id.
+    pub fn except(mut self, room: impl AsRef<str>) -> Broadcast {
+        self.target.except.push(room.as_ref().into());
+        self
+    }
+
+    /// Drops the event for sockets that are not ready to take it at that moment (J-20).
+    pub fn volatile(mut self) -> Broadcast {
+        self.volatile = true;
+        self
+    }
+
+    /// Sends the event: encoded once, staged on every socket by the shard that owns it. Events
+    /// from one thread arrive in order.
+    ///
+    /// # Errors
+    /// [`Error::ReservedEvent`], [`Error::Json`]; [`Error::NotRunning`] before the server listens
+    /// and after it was shut down; [`Error::Limit`] when a shard's mailbox is full (only when
+    /// called outside of a handler).
+    pub fn emit(self, event: &str, args: impl Args) -> Result<(), Error> {
+        check_name(event)?;
+        let raw = args.to_raw()?;
+        let Broadcast { server, namespace, target, volatile } = self;
+        let mut text = Vec::with_capacity(raw.json.len() + event.len() + 32);
+        write_event(&server.namespace_name(namespace), None, event, &raw, &mut text);
+        let encoded = Encoded { text: Bytes::from(text), attachments: raw.attachments };
+        server.publish(Publish { namespace, target, volatile, encoded })
+    }
+
+    /// Makes the selected sockets join a room.
+    ///
+    /// # Errors
+    /// [`Error::NotRunning`], [`Error::Limit`], as for [`Broadcast::emit`].
+    pub fn join(self, room: impl AsRef<str>) -> Result<(), Error> {
+        let room: Box<str> = room.as_ref().into();
+        self.for_each(move |hub, member| {
+            hub.join(member, &room);
+        })
+    }
+
+    /// Makes the selected sockets leave a room.
+    ///
+    /// # Errors
+    /// [`Error::NotRunning`], [`Error::Limit`], as for [`Broadcast::emit`].
+    pub fn leave(self, room: impl AsRef<str>) -> Result<(), Error> {
+        let room: Box<str> = room.as_ref().into();
+        self.for_each(move |hub, member| {
+            hub.leave(member, &room);
+        })
+    }
+
+    /// Disconnects the selected sockets from the namespace, or closes their whole connections.
+    ///
+    /// # Errors
+    /// [`Error::NotRunning`], [`Error::Limit`], as for [`Broadcast::emit`].
+    pub fn disconnect(self, close: bool) -> Result<(), Error> {
+        self.for_each(move |hub, member| hub.disconnect(member, close))
+    }
+
+    fn for_each(
+        self,
+        act: impl Fn(&mut crate::hub::Hub, crate::hub::slab::Key) + Send + Clone + 'static,
+    ) -> Result<(), Error> {
+        let Broadcast { server, namespace, target, .. } = self;
+        server.on_all_shards(move |shard| {
+            let mut hub = shard.hub();
+            for member in hub.selected(namespace, &target) {
+                act(&mut hub, member);
+            }
+        })
+    }
+}

@@ -1,0 +1,215 @@
+//! What arrives: events with their arguments, raw arguments to pass on, and the handshake.
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+
+use crate::emit::Args;
+use crate::error::Error;
+use crate::hub::slab::Key;
+use crate::hub::{self, Arguments, rooms::NamespaceId};
+use crate::options::Limits;
+use crate::proto::http;
+use crate::proto::value;
+use crate::shard::Shard;
+
+/// Arguments as they came: validated JSON and attachments, neither decoded nor copied. Passing it
+/// to an `emit` relays them unchanged. Cheap to clone; may cross threads.
+#[derive(Debug, Clone, Default)]
+pub struct Raw {
+    /// The arguments without the brackets around them; possibly empty.
+    pub(crate) json: Bytes,
+    /// What the placeholders in `json` stand for.
+    pub(crate) attachments: Vec<Bytes>,
+}
+
+impl Raw {
+    /// The arguments as JSON text, separated by commas, without brackets. Attachments show as
+    /// `{"_placeholder":true,"num":0}`.
+    pub fn json(&self) -> &str {
+        // Arguments are cut out of text that was checked, or written by serde_json.
+        std::str::from_utf8(&self.json).unwrap_or_default()
+    }
+
+    /// The attachments, in order.
+    pub fn attachments(&self) -> &[Bytes] {
+        &self.attachments
+    }
+
+    /// All arguments as a tuple or a `Vec`.
+    ///
+    /// # Errors
+    /// [`Error::Json`]: they are of another number or type.
+    pub fn args<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        Ok(value::from_args(self.json(), &self.attachments)?)
+    }
+
+    /// The first argument; `null` if there is none.
+    ///
+    /// # Errors
+    /// [`Error::Json`]: it is of another type.
+    pub fn data<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        Ok(value::first_arg(self.json(), &self.attachments)?)
+    }
+}
+
+impl From<Arguments> for Raw {
+    fn from(arguments: Arguments) -> Self {
+        Raw { json: arguments.json, attachments: arguments.attachments }
+    }
+}
+
+/// An event from a client. Cheap to clone.
+#[derive(Clone)]
+pub struct Event(Rc<Inner>);
+
+struct Inner {
+    name: Box<str>,
+    raw: Raw,
+    shard: Rc<Shard>,
+    member: Key,
+    namespace: NamespaceId,
+    /// Taken by the first answer.
+    ack: Cell<Option<u64>>,
+}
+
+impl std::fmt::Debug for Event {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Event").field("name", &self.0.name).field("raw", &self.0.raw).finish()
+    }
+}
+
+impl Event {
+    pub(crate) fn new(
+        shard: Rc<Shard>,
+        member: Key,
+        namespace: NamespaceId,
+        arguments: Arguments,
+    ) -> Event {
+        let Arguments { name, json, attachments, ack } = arguments;
+        let (raw, ack) = (Raw { json, attachments }, Cell::new(ack));
+        Event(Rc::new(Inner { name, raw, shard, member, namespace, ack }))
+    }
+
+    /// Name of the event.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// The arguments as they came, to relay or to keep.
+    pub fn raw(&self) -> Raw {
+        self.0.raw.clone()
+    }
+
+    /// All arguments as a tuple or a `Vec`, e.g. `event.args::<(String, u32)>()`.
+    ///
+    /// # Errors
+    /// [`Error::Json`]: they are of another number or type.
+    pub fn args<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        self.0.raw.args()
+    }
+
+    /// The first argument; `null` if there is none. Binary arguments are [`Binary`](crate::Binary).
+    ///
+    /// # Errors
+    /// [`Error::Json`]: it is of another type.
+    pub fn data<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        self.0.raw.data()
+    }
+
+    /// Whether the client waits for an acknowledgement that was not given yet.
+    pub fn wants_ack(&self) -> bool {
+        let ack = self.0.ack.take();
+        self.0.ack.set(ack);
+        ack.is_some()
+    }
+
+    /// Acknowledges the event. Only the first call has an effect, and only where the client asked
+    /// for it (J-12).
+    ///
+    /// # Errors
+    /// [`Error::Json`]: the arguments cannot be written. [`Error::Disconnected`]: the socket has
+    /// gone.
+    pub fn ack(&self, args: impl Args) -> Result<(), Error> {
+        let raw = args.to_raw()?;
+        let Some(id) = self.0.ack.take() else { return Ok(()) };
+        let Inner { shard, member, namespace, .. } = &*self.0;
+        let mut hub = shard.hub();
+        let sent = hub.acknowledge(*member, *namespace, id, &raw.json, &raw.attachments);
+        drop(hub);
+        shard.wake();
+        if sent { Ok(()) } else { Err(Error::Disconnected) }
+    }
+}
+
+/// What a client said when it connected (J-22), read from its request when asked for.
+#[derive(Debug, Clone)]
+pub struct Handshake(pub(crate) Rc<hub::Handshake>);
+
+impl Handshake {
+    /// Peer of the TCP connection. Behind a proxy that is the proxy; see [`Handshake::header`].
+    pub fn address(&self) -> SocketAddr {
+        self.0.address
+    }
+
+    /// When the session was opened.
+    pub fn issued(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_millis(self.0.issued_ms)
+    }
+
+    /// Request target as it was sent: path and query.
+    pub fn url(&self) -> String {
+        self.head(|head| head.target.to_owned()).unwrap_or_default()
+    }
+
+    /// The first header of that name, in any case.
+    pub fn header(&self, name: &str) -> Option<String> {
+        self.head(|head| head.header(name).map(str::to_owned)).flatten()
+    }
+
+    /// All headers in the order they were sent.
+    pub fn headers(&self) -> Vec<(String, String)> {
+        let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+        self.head(|head| head.headers().map(owned).collect()).unwrap_or_default()
+    }
+
+    /// A value of the query string, decoded; the last one if it is there more than once.
+    pub fn query(&self, name: &str) -> Option<String> {
+        let value = |head: &http::Head<'_>| {
+            http::query_value(head.query, name).map(|value| value.into_owned())
+        };
+        self.head(value).flatten()
+    }
+
+    /// All values of the query string, decoded.
+    pub fn queries(&self) -> Vec<(String, String)> {
+        let owned = |head: &http::Head<'_>| {
+            let pairs = http::query_pairs(head.query);
+            pairs.map(|(name, value)| (name.into_owned(), value.into_owned())).collect()
+        };
+        self.head(owned).unwrap_or_default()
+    }
+
+    /// Whether the request named an origin, as browsers do across sites.
+    pub fn is_cross_domain(&self) -> bool {
+        self.header("origin").is_some()
+    }
+
+    /// The head was accepted once, so it parses again.
+    fn head<T>(&self, read: impl FnOnce(&http::Head<'_>) -> T) -> Option<T> {
+        let limits = Limits {
+            message_bytes_max: 0,
+            head_bytes_max: 2 * self.0.head.len(),
+            headers_max: Limits::HEADERS,
+            attachments_max: 0,
+            attachments_bytes_max: 0,
+            json_depth_max: 0,
+        };
+        let (head, _) = http::parse_head(&self.0.head, &limits).ok()??;
+        Some(read(&head))
+    }
+}

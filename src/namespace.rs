@@ -1,0 +1,239 @@
+//! A namespace as an application sees it: what to do when clients come, and whom to send to.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::emit::{Args, Broadcast};
+use crate::error::{Error, Reason};
+use crate::event::Event;
+use crate::hub::rooms::NamespaceId;
+use crate::server::Server;
+use crate::shard::watch::Label;
+use crate::socket::Socket;
+
+/// A handler's future. It stays on the shard of its socket, so it need not be `Send`.
+pub(crate) type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
+
+/// A handler with the name it is reported by.
+pub(crate) struct Named<F: ?Sized> {
+    pub(crate) label: &'static Label,
+    pub(crate) call: Rc<F>,
+}
+
+/// The same for handlers that all shards share.
+pub(crate) struct Shared<F: ?Sized> {
+    pub(crate) label: &'static Label,
+    pub(crate) call: Arc<F>,
+}
+
+pub(crate) type OnConnect = dyn Fn(Socket) -> LocalFuture<()> + Send + Sync;
+pub(crate) type OnMiddleware = dyn Fn(Socket) -> LocalFuture<Result<(), ConnectError>> + Send + Sync;
+pub(crate) type OnEvent = dyn Fn(Socket, Event) -> LocalFuture<()> + Send + Sync;
+pub(crate) type OnClose = dyn Fn(Socket, Reason) -> LocalFuture<()> + Send + Sync;
+pub(crate) type OnError = dyn Fn(Socket, String) -> LocalFuture<()> + Send + Sync;
+
+/// What was registered for a namespace.
+#[derive(Default)]
+pub(crate) struct Handlers {
+    pub(crate) middleware: Vec<Shared<OnMiddleware>>,
+    pub(crate) connect: Vec<Shared<OnConnect>>,
+    pub(crate) events: HashMap<String, Vec<Shared<OnEvent>>>,
+    pub(crate) disconnecting: Vec<Shared<OnClose>>,
+    pub(crate) disconnect: Vec<Shared<OnClose>>,
+    pub(crate) error: Vec<Shared<OnError>>,
+}
+
+/// Why a client may not join a namespace. It sees the message, and the data if there is any, in
+/// its `connect_error` event (J-7).
+#[derive(Debug, Clone, PartialEq)]
+pub struct ConnectError {
+    pub(crate) message: String,
+    pub(crate) data: Option<serde_json::Value>,
+}
+
+impl ConnectError {
+    /// An error with a message.
+    pub fn new(message: impl Into<String>) -> ConnectError {
+        ConnectError { message: message.into(), data: None }
+    }
+
+    /// The same with data for the client.
+    pub fn with_data(mut self, data: serde_json::Value) -> ConnectError {
+        self.data = Some(data);
+        self
+    }
+}
+
+impl std::fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for ConnectError {}
+
+/// A namespace of a [`Server`]; cheap to clone, may be used on any thread.
+///
+/// Handlers are plain async closures. They run on the shard of the socket, one after the other up
+/// to their first `await`, so they must not block; what blocks belongs on another thread. They are
+/// registered before the server listens, once for all sockets of the namespace, and cost no memory
+/// per connection.
+///
+/// ```
+/// use corecast::{ConnectError, Event, Options, Server, Socket};
+///
+/// # fn main() -> Result<(), corecast::Error> {
+/// let io = Server::new(Options::default())?;
+/// io.of("/chat")
+///     .middleware(|socket: Socket| async move {
+///         match socket.auth::<serde_json::Value>() {
+///             Ok(auth) if auth["token"] == "secret" => Ok(()),
+///             _ => Err(ConnectError::new("not authorized")),
+///         }
+///     })
+///     .on_connect(|socket: Socket| async move {
+///         socket.join("lobby");
+///     })
+///     .on("message", |socket: Socket, event: Event| async move {
+///         // Relayed as it came, to everyone else in the room.
+///         let _ = socket.to("lobby").emit("message", event.raw());
+///     })
+///     .on_disconnect(|socket: Socket, reason| async move {
+///         println!("{} left: {reason}", socket.id());
+///     });
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Namespace {
+    pub(crate) server: Server,
+    pub(crate) id: NamespaceId,
+}
+
+macro_rules! register {
+    ($self:ident, $what:expr, $list:ident, $call:expr) => {{
+        let name = $self.name();
+        let shared = Shared { label: Label::of(&name, $what), call: Arc::new($call) };
+        $self.server.register($self.id, |handlers| handlers.$list.push(shared));
+        $self
+    }};
+}
+
+impl Namespace {
+    /// Name, beginning with `/`.
+    pub fn name(&self) -> Arc<str> {
+        self.server.namespace_name(self.id)
+    }
+
+    /// Asks `handler` before a client is let in (`use`). Several are asked in the order of
+    /// registration; the first error refuses the client (J-3, J-7).
+    ///
+    /// # Panics
+    /// After the server has begun to listen, like all registrations here.
+    pub fn middleware<F, R>(&self, handler: F) -> &Self
+    where
+        F: Fn(Socket) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<(), ConnectError>> + 'static,
+    {
+        let call = move |socket| -> LocalFuture<_> { Box::pin(handler(socket)) };
+        register!(self, "middleware".into(), middleware, call)
+    }
+
+    /// Calls `handler` for every client that has joined (`connection`).
+    ///
+    /// # Panics
+    /// After the server has begun to listen.
+    pub fn on_connect<F, R>(&self, handler: F) -> &Self
+    where
+        F: Fn(Socket) -> R + Send + Sync + 'static,
+        R: Future<Output = ()> + 'static,
+    {
+        let call = move |socket| -> LocalFuture<()> { Box::pin(handler(socket)) };
+        register!(self, "connection handler".into(), connect, call)
+    }
+
+    /// Calls `handler` for every event of that name from any client of this namespace.
+    ///
+    /// # Panics
+    /// After the server has begun to listen.
+    pub fn on<F, R>(&self, event: &str, handler: F) -> &Self
+    where
+        F: Fn(Socket, Event) -> R + Send + Sync + 'static,
+        R: Future<Output = ()> + 'static,
+    {
+        let call = move |socket, event| -> LocalFuture<()> { Box::pin(handler(socket, event)) };
+        let label = Label::of(&self.name(), format!("event {event:?}"));
+        let shared: Shared<OnEvent> = Shared { label, call: Arc::new(call) };
+        self.server.register(self.id, |handlers| {
+            handlers.events.entry(event.into()).or_default().push(shared);
+        });
+        self
+    }
+
+    /// Calls `handler` when a socket is about to go; its rooms are still set until the handler's
+    /// first `await` (J-17).
+    ///
+    /// # Panics
+    /// After the server has begun to listen.
+    pub fn on_disconnecting<F, R>(&self, handler: F) -> &Self
+    where
+        F: Fn(Socket, Reason) -> R + Send + Sync + 'static,
+        R: Future<Output = ()> + 'static,
+    {
+        let call = move |socket, reason| -> LocalFuture<()> { Box::pin(handler(socket, reason)) };
+        register!(self, "disconnecting handler".into(), disconnecting, call)
+    }
+
+    /// Calls `handler` when a socket has gone: exactly once for each that had connected.
+    ///
+    /// # Panics
+    /// After the server has begun to listen.
+    pub fn on_disconnect<F, R>(&self, handler: F) -> &Self
+    where
+        F: Fn(Socket, Reason) -> R + Send + Sync + 'static,
+        R: Future<Output = ()> + 'static,
+    {
+        let call = move |socket, reason| -> LocalFuture<()> { Box::pin(handler(socket, reason)) };
+        register!(self, "disconnect handler".into(), disconnect, call)
+    }
+
+    /// Calls `handler` when a client has sent something invalid, just before its connection is
+    /// closed (I-13), or when a socket's middleware refuses an event (J-11).
+    ///
+    /// # Panics
+    /// After the server has begun to listen.
+    pub fn on_error<F, R>(&self, handler: F) -> &Self
+    where
+        F: Fn(Socket, String) -> R + Send + Sync + 'static,
+        R: Future<Output = ()> + 'static,
+    {
+        let call = move |socket, error| -> LocalFuture<()> { Box::pin(handler(socket, error)) };
+        register!(self, "error handler".into(), error, call)
+    }
+
+    /// Sends an event to every socket of the namespace; see [`Broadcast::emit`].
+    ///
+    /// # Errors
+    /// As [`Broadcast::emit`].
+    pub fn emit(&self, event: &str, args: impl Args) -> Result<(), Error> {
+        self.broadcast().emit(event, args)
+    }
+
+    /// The sockets in a room, or one socket by its id.
+    pub fn to(&self, room: impl AsRef<str>) -> Broadcast {
+        self.broadcast().to(room)
+    }
+
+    /// All sockets but those in a room, or but one by its id.
+    pub fn except(&self, room: impl AsRef<str>) -> Broadcast {
+        self.broadcast().except(room)
+    }
+
+    /// All sockets of the namespace.
+    pub fn broadcast(&self) -> Broadcast {
+        Broadcast::new(self.server.clone(), self.id)
+    }
+}

@@ -1,0 +1,526 @@
+//! The server: what is registered before it listens, and the handle that emits from any thread.
+
+use std::collections::HashMap;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::time::{Duration, Instant, SystemTime};
+
+use crossbeam_channel::Receiver;
+use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
+
+use crate::emit::{Args, Broadcast};
+use crate::error::{Error, Reason};
+use crate::event::Event;
+use crate::files;
+use crate::hub::id::Secrets;
+use crate::hub::rooms::NamespaceId;
+use crate::hub::{Config, Gauges, Hub, Publish, StaticFile};
+use crate::namespace::{Handlers, Namespace};
+use crate::options::Options;
+use crate::preflight;
+use crate::shard::mesh::{Mail, Mesh};
+use crate::shard::ring;
+use crate::shard::watch::{Pulse, Watch};
+use crate::shard::{Shard, Start};
+use crate::socket::Socket;
+
+/// A Socket.IO server. Cheap to clone; every clone is the same server, on any thread.
+///
+/// Register handlers, then [`Server::listen`]. Emitting works from then on, from handlers, other
+/// threads and foreign runtimes alike. What `server` does without naming a namespace happens in
+/// `/`.
+///
+/// ```no_run
+/// use corecast::{Event, Options, Server, Socket};
+///
+/// fn main() -> Result<(), corecast::Error> {
+///     let io = Server::new(Options::default())?;
+///     io.on_connect(|socket: Socket| async move {
+///         let _ = socket.broadcast().emit("joined", socket.id());
+///     });
+///     io.on("chat", |socket: Socket, event: Event| async move {
+///         let _ = socket.server().emit("chat", event.raw());
+///     });
+///     let running = io.listen("0.0.0.0:4000")?;
+///
+///     // From any thread, also one of another runtime:
+///     let handle = io.clone();
+///     std::thread::spawn(move || handle.to("room1").emit("tick", 1));
+///
+///     running.join()
+/// }
+/// ```
+#[derive(Clone)]
+pub struct Server(Arc<Shared>);
+
+struct Shared {
+    options: Options,
+    /// What is being registered; empty once the server listens.
+    draft: Mutex<Draft>,
+    /// What was registered.
+    spec: OnceLock<Arc<Spec>>,
+    mesh: OnceLock<Mesh>,
+    /// Per shard, as of its last look.
+    stats: Mutex<Vec<Stats>>,
+    is_stopping: AtomicBool,
+}
+
+#[derive(Default)]
+struct Draft {
+    namespaces: Vec<NamespaceSpec>,
+    files: Vec<(String, StaticFile)>,
+}
+
+/// What all shards share and none changes.
+pub(crate) struct Spec {
+    pub(crate) options: Options,
+    pub(crate) namespaces: Vec<NamespaceSpec>,
+    pub(crate) shards: u16,
+    files: Vec<(String, StaticFile)>,
+}
+
+/// A namespace and its handlers.
+pub(crate) struct NamespaceSpec {
+    pub(crate) name: Arc<str>,
+    pub(crate) handlers: Handlers,
+}
+
+/// Counters and sizes of a server, up to 100 ms old. See [`Server::stats`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// What has happened since the start.
+    pub totals: crate::hub::Stats,
+    /// What is held now.
+    pub gauges: Gauges,
+}
+
+impl PartialEq for Server {
+    fn eq(&self, other: &Server) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Server {
+    /// A server with namespace `/` and nothing else. It does not listen yet.
+    ///
+    /// # Errors
+    /// [`Error::Options`] if a value in `options` breaks a rule.
+    pub fn new(options: Options) -> Result<Server, Error> {
+        options.limits()?;
+        let server = Server(Arc::new(Shared {
+            options,
+            draft: Mutex::default(),
+            spec: OnceLock::new(),
+            mesh: OnceLock::new(),
+            stats: Mutex::default(),
+            is_stopping: AtomicBool::new(false),
+        }));
+        server.of("/");
+        Ok(server)
+    }
+
+    /// A namespace, made known if it was not. A missing leading `/` is added (K.1).
+    ///
+    /// # Panics
+    /// For an unknown name after the server has begun to listen.
+    pub fn of(&self, name: &str) -> Namespace {
+        let slash = if name.starts_with('/') { "" } else { "/" };
+        let name: Arc<str> = format!("{slash}{name}").into();
+        let found = |namespaces: &[NamespaceSpec]| {
+            namespaces.iter().position(|namespace| namespace.name == name)
+        };
+        if let Some(spec) = self.0.spec.get() {
+            let id = found(&spec.namespaces);
+            let Some(id) = id else {
+                panic!("namespace {name} was not registered before the server began to listen")
+            };
+            return Namespace { server: self.clone(), id: id as NamespaceId };
+        }
+        let mut draft = self.draft();
+        let id = found(&draft.namespaces).unwrap_or_else(|| {
+            draft.namespaces.push(NamespaceSpec { name, handlers: Handlers::default() });
+            draft.namespaces.len() - 1
+        });
+        Namespace { server: self.clone(), id: id as NamespaceId }
+    }
+
+    /// Serves `body` at `path` to GET requests, for pages that belong to the application.
+    ///
+    /// # Panics
+    /// After the server has begun to listen.
+    pub fn serve_file(&self, path: &str, content_type: &'static str, body: impl Into<bytes::Bytes>) {
+        let body = body.into();
+        let etag = files::content_tag(&body);
+        self.assert_draft();
+        self.draft().files.push((path.into(), StaticFile { content_type, etag, body }));
+    }
+
+    /// [`Namespace::on_connect`] of namespace `/`.
+    pub fn on_connect<F, R>(&self, handler: F) -> &Self
+    where
+        F: Fn(Socket) -> R + Send + Sync + 'static,
+        R: Future<Output = ()> + 'static,
+    {
+        self.of("/").on_connect(handler);
+        self
+    }
+
+    /// [`Namespace::on`] of namespace `/`.
+    pub fn on<F, R>(&self, event: &str, handler: F) -> &Self
+    where
+        F: Fn(Socket, Event) -> R + Send + Sync + 'static,
+        R: Future<Output = ()> + 'static,
+    {
+        self.of("/").on(event, handler);
+        self
+    }
+
+    /// [`Namespace::on_disconnect`] of namespace `/`.
+    pub fn on_disconnect<F, R>(&self, handler: F) -> &Self
+    where
+        F: Fn(Socket, Reason) -> R + Send + Sync + 'static,
+        R: Future<Output = ()> + 'static,
+    {
+        self.of("/").on_disconnect(handler);
+        self
+    }
+
+    /// Sends an event to every socket of `/`; see [`Broadcast::emit`].
+    ///
+    /// # Errors
+    /// As [`Broadcast::emit`].
+    pub fn emit(&self, event: &str, args: impl Args) -> Result<(), Error> {
+        self.broadcast().emit(event, args)
+    }
+
+    /// The sockets of `/` in a room, or one socket by its id.
+    pub fn to(&self, room: impl AsRef<str>) -> Broadcast {
+        self.broadcast().to(room)
+    }
+
+    /// All sockets of `/` but those in a room, or but one by its id.
+    pub fn except(&self, room: impl AsRef<str>) -> Broadcast {
+        self.broadcast().except(room)
+    }
+
+    /// All sockets of `/`.
+    pub fn broadcast(&self) -> Broadcast {
+        Broadcast::new(self.clone(), 0)
+    }
+
+    /// Checks the machine, then starts a shard on every CPU of the options, each listening on
+    /// every address that `addresses` resolves to. With port 0 the system chooses one; see
+    /// [`Running::addresses`].
+    ///
+    /// # Errors
+    /// [`Error::Preflight`] with what to change on this machine, [`Error::Listen`], [`Error::Io`];
+    /// [`Error::Options`] if the server listens already.
+    pub fn listen(&self, addresses: impl ToSocketAddrs) -> Result<Running, Error> {
+        let addresses: Vec<SocketAddr> = addresses.to_socket_addrs()?.collect();
+        let options = &self.0.options;
+        preflight::raise_nofile();
+        preflight::require(&preflight::Request::new(options, addresses.clone()))?;
+        let cpus = match options.cpus.is_empty() {
+            true => preflight::allowed_cpus(),
+            false => options.cpus.clone(),
+        };
+        let spec = self.freeze(cpus.len())?;
+        let (mesh, mailboxes) = Mesh::new(cpus.len(), options.max_mailbox);
+        // Frozen just now, so nobody has set it.
+        let _ = self.0.mesh.set(mesh);
+        *self.lock_stats() = vec![Stats::default(); cpus.len()];
+        let (listeners, addresses) = bind_all(&addresses, cpus.len(), options.backlog)?;
+        let pulses: Vec<Arc<Pulse>> = cpus.iter().map(|_| Arc::default()).collect();
+        let watch = Watch::start(pulses.clone(), options.stall_warning)?;
+        let executors = self.start(&spec, &cpus, listeners, mailboxes, &pulses)?;
+        Ok(Running { server: self.clone(), addresses, executors, _watch: watch })
+    }
+
+    /// Ends the registration.
+    fn freeze(&self, shards: usize) -> Result<Arc<Spec>, Error> {
+        let mut draft = std::mem::take(&mut *self.draft());
+        if self.0.options.serve_client {
+            draft.files.extend(files::client(&self.0.options.path));
+        }
+        let spec = Arc::new(Spec {
+            options: self.0.options.clone(),
+            namespaces: draft.namespaces,
+            shards: shards as u16,
+            files: draft.files,
+        });
+        match self.0.spec.set(spec.clone()) {
+            Ok(()) => Ok(spec),
+            Err(_) => Err(Error::Options("a server listens once; make another one")),
+        }
+    }
+
+    fn start(
+        &self,
+        spec: &Arc<Spec>,
+        cpus: &[usize],
+        listeners: Vec<Vec<TcpListener>>,
+        mailboxes: Vec<Receiver<Mail>>,
+        pulses: &[Arc<Pulse>],
+    ) -> Result<Vec<ExecutorJoinHandle<()>>, Error> {
+        let start = Instant::now();
+        let (ready, results) = crossbeam_channel::bounded(cpus.len());
+        let mut executors = Vec::with_capacity(cpus.len());
+        let parts = cpus.iter().zip(listeners).zip(mailboxes).zip(pulses).enumerate();
+        for (index, (((cpu, listeners), mailbox), pulse)) in parts {
+            let (server, spec, pulse) = (self.clone(), spec.clone(), pulse.clone());
+            let ready = ready.clone();
+            let index = index as u16;
+            let executor = LocalExecutorBuilder::new(Placement::Fixed(*cpu))
+                .name(&format!("corecast-{index}"))
+                // Registered buffers are for glommio's own files and sockets; there are none.
+                .io_memory(0)
+                .preempt_timer(Duration::from_millis(2))
+                .spawn(move || async move {
+                    let hub = new_hub(&spec, index);
+                    let start = Start { index, server, hub, listeners, mailbox, pulse, start };
+                    let told = ready.clone();
+                    Shard::run(start, move |result| {
+                        let _ = told.send(result);
+                    })
+                    .await;
+                })
+                .map_err(|error| Error::Preflight(format!("cannot start a shard: {error}")))?;
+            executors.push(executor);
+        }
+        for _ in cpus {
+            if let Ok(Err(error)) = results.recv() {
+                self.shutdown();
+                return Err(Error::Io(error));
+            }
+        }
+        Ok(executors)
+    }
+
+    /// Stops accepting, ends all sessions as `server shutting down` with time to flush
+    /// ([`Options::shutdown_timeout`]), then ends the shards. Returns at once; [`Running::join`]
+    /// waits.
+    pub fn shutdown(&self) {
+        if self.0.is_stopping.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let Some(mesh) = self.0.mesh.get() else { return };
+        for shard in 0..mesh.len() as u16 {
+            // Shutting down is the one thing that must get through.
+            while let Err(crossbeam_channel::TrySendError::Full(_)) =
+                mesh.post(shard, Mail::Shutdown)
+            {
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    /// Counters since the start and sizes, of all shards together.
+    pub fn stats(&self) -> Stats {
+        let mut sum = Stats::default();
+        for shard in self.lock_stats().iter() {
+            sum.totals.add(&shard.totals);
+            sum.gauges.add(&shard.gauges);
+        }
+        sum
+    }
+
+    pub(crate) fn leave_stats(&self, shard: u16, hub: &Hub) {
+        if let Some(place) = self.lock_stats().get_mut(usize::from(shard)) {
+            *place = Stats { totals: hub.stats(), gauges: hub.gauges() };
+        }
+    }
+
+    fn lock_stats(&self) -> MutexGuard<'_, Vec<Stats>> {
+        self.0.stats.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn draft(&self) -> MutexGuard<'_, Draft> {
+        self.0.draft.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn assert_draft(&self) {
+        assert!(
+            self.0.spec.get().is_none(),
+            "handlers and files are registered before the server begins to listen"
+        );
+    }
+
+    pub(crate) fn register(&self, id: NamespaceId, change: impl FnOnce(&mut Handlers)) {
+        self.assert_draft();
+        if let Some(namespace) = self.draft().namespaces.get_mut(usize::from(id)) {
+            change(&mut namespace.handlers);
+        }
+    }
+
+    pub(crate) fn spec(&self) -> Option<&Arc<Spec>> {
+        self.0.spec.get()
+    }
+
+    /// For shards, which exist only once there is one.
+    pub(crate) fn running_spec(&self) -> &Arc<Spec> {
+        match self.0.spec.get() {
+            Some(spec) => spec,
+            None => unreachable!("a shard was started before the registration ended"),
+        }
+    }
+
+    pub(crate) fn mesh<T>(&self, act: impl FnOnce(&Mesh) -> T) -> Option<T> {
+        self.0.mesh.get().map(act)
+    }
+
+    pub(crate) fn namespace_name(&self, id: NamespaceId) -> Arc<str> {
+        let index = usize::from(id);
+        match self.0.spec.get() {
+            Some(spec) => spec.namespaces[index].name.clone(),
+            None => self.draft().namespaces[index].name.clone(),
+        }
+    }
+
+    /// Hands a broadcast to all shards: directly to that of this thread, by mail to the others.
+    pub(crate) fn publish(&self, publish: Publish) -> Result<(), Error> {
+        if let Some(shard) = Shard::current(self) {
+            return shard.publish(publish);
+        }
+        let publish = Arc::new(publish);
+        self.post_to_all(|| Mail::Publish(publish.clone()))
+    }
+
+    /// Runs something on every shard.
+    pub(crate) fn on_all_shards(
+        &self,
+        act: impl Fn(&Shard) + Clone + Send + 'static,
+    ) -> Result<(), Error> {
+        let Some(current) = Shard::current(self) else {
+            return self.post_to_all(|| {
+                let act = act.clone();
+                Mail::Call(Box::new(move |shard| act(shard)))
+            });
+        };
+        act(&current);
+        current.wake();
+        for shard in (0..current.spec().shards).filter(|shard| *shard != current.index()) {
+            let act = act.clone();
+            current.post(shard, Mail::Call(Box::new(move |shard| act(shard))));
+        }
+        Ok(())
+    }
+
+    fn post_to_all(&self, mail: impl Fn() -> Mail) -> Result<(), Error> {
+        let mesh = self.0.mesh.get().ok_or(Error::NotRunning)?;
+        for shard in 0..mesh.len() as u16 {
+            match mesh.post(shard, mail()) {
+                Ok(()) => {}
+                Err(crossbeam_channel::TrySendError::Full(_)) => {
+                    return Err(Error::Limit("max_mailbox"));
+                }
+                Err(crossbeam_channel::TrySendError::Disconnected(_)) => {
+                    return Err(Error::NotRunning);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A server that listens. Dropping it does not stop the server.
+pub struct Running {
+    server: Server,
+    addresses: Vec<SocketAddr>,
+    executors: Vec<ExecutorJoinHandle<()>>,
+    _watch: Watch,
+}
+
+impl Running {
+    /// Where it listens, with the ports that the system chose.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The server.
+    pub fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// Waits until the server was shut down and all shards have ended.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if a shard's thread has ended in another way.
+    pub fn join(self) -> Result<(), Error> {
+        for executor in self.executors {
+            executor
+                .join()
+                .map_err(|error| Error::Io(std::io::Error::other(format!("a shard: {error}"))))?;
+        }
+        Ok(())
+    }
+}
+
+/// One listener per shard and address; the same port for all shards also where the system chose.
+fn bind_all(
+    addresses: &[SocketAddr],
+    shards: usize,
+    backlog: u32,
+) -> Result<(Vec<Vec<TcpListener>>, Vec<SocketAddr>), Error> {
+    let mut per_shard: Vec<Vec<TcpListener>> = (0..shards).map(|_| Vec::new()).collect();
+    let mut bound = Vec::with_capacity(addresses.len());
+    for address in addresses {
+        let mut address = *address;
+        for listeners in &mut per_shard {
+            let listener = ring::bind(address, backlog)
+                .map_err(|source| Error::Listen { address, source })?;
+            address = listener.local_addr()?;
+            listeners.push(listener);
+        }
+        bound.push(address);
+    }
+    Ok((per_shard, bound))
+}
+
+fn new_hub(spec: &Spec, shard: u16) -> Hub {
+    let options = &spec.options;
+    let ms = |duration: Duration| duration.as_millis() as u64;
+    let epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let config = Config {
+        shard,
+        shards: spec.shards,
+        path: format!("{}/", options.path.trim_end_matches('/')),
+        polling: options.polling,
+        websocket: options.websocket,
+        // Checked when the server was made.
+        limits: options.limits().unwrap_or_else(|_| unreachable!("checked options")),
+        ping_interval_ms: ms(options.ping_interval),
+        ping_timeout_ms: ms(options.ping_timeout),
+        upgrade_timeout_ms: ms(options.upgrade_timeout),
+        connect_timeout_ms: ms(options.connect_timeout),
+        head_timeout_ms: ms(options.head_timeout),
+        body_timeout_ms: ms(options.body_timeout),
+        queue_bytes_max: options.max_queue_bytes,
+        slow_reader: options.slow_reader,
+        connections_max: options.max_connections,
+        namespaces_max: options.max_namespaces,
+        rooms_max: options.max_rooms,
+        acks_max: options.max_pending_acks,
+        retain_handshake: options.retain_handshake,
+        epoch_ms: ms(epoch),
+    };
+    let mut hub = Hub::new(config, Secrets::new(Box::new(fill_random)));
+    for namespace in &spec.namespaces {
+        hub.add_namespace(&namespace.name);
+    }
+    let shared: HashMap<&str, &StaticFile> =
+        spec.files.iter().map(|(path, file)| (path.as_str(), file)).collect();
+    for (path, file) in shared {
+        hub.add_file(path, file.clone().into());
+    }
+    hub
+}
+
+/// The system's CSPRNG. Ids that could be guessed would be worse than none, so its failure, which
+/// no supported kernel knows after boot, ends the process.
+fn fill_random(bytes: &mut [u8]) {
+    if let Err(error) = getrandom::fill(bytes) {
+        panic!("the system has no random numbers: {error}");
+    }
+}

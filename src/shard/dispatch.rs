@@ -1,0 +1,262 @@
+//! Calls the application: middleware, handlers, and what follows from their answers.
+//!
+//! A handler is first polled right where its event is handled. Most are then done and cost no task;
+//! one that waits goes on as a task of the same executor. Either way its panics end here.
+
+use std::any::Any;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use super::Shard;
+use super::watch::Label;
+use crate::error::Reason;
+use crate::event::Event;
+use crate::hub::rooms::NamespaceId;
+use crate::hub::slab::Key;
+use crate::hub::{self, Arguments};
+use crate::namespace::{LocalFuture, Named, Shared};
+use crate::socket::{Own, Socket};
+
+impl Shard {
+    /// Passes on everything that the hub has to tell.
+    pub(super) fn dispatch(self: &Rc<Self>) {
+        loop {
+            let Some(event) = self.hub().poll_event() else { return };
+            match event {
+                hub::Event::Connect { member, namespace } => self.on_connect(member, namespace),
+                hub::Event::ConnectAborted(member) => self.forget(member),
+                hub::Event::Packet { member, namespace, arguments } => {
+                    self.on_packet(member, namespace, arguments);
+                }
+                hub::Event::Ack { token, outcome } => self.answer_ack(token, outcome),
+                hub::Event::Error { member, message } => self.on_error(member, message),
+                hub::Event::Closing { member, reason } => self.on_closing(member, reason),
+            }
+        }
+    }
+
+    fn on_connect(self: &Rc<Self>, member: Key, namespace: NamespaceId) {
+        let handlers = &self.spec().namespaces[usize::from(namespace)].handlers;
+        if handlers.middleware.is_empty() {
+            return self.admit(member, namespace);
+        }
+        let Some(socket) = Socket::new(self, member, namespace) else { return };
+        let (shard, asked) = (self.clone(), socket.clone());
+        let label = handlers.middleware[0].label;
+        let future = async move {
+            let handlers = &shard.spec().namespaces[usize::from(namespace)].handlers;
+            for middleware in &handlers.middleware {
+                if let Err(error) = (middleware.call)(asked.clone()).await {
+                    let data = error.data.as_ref().map(ToString::to_string);
+                    shard.hub().refuse_member(member, &error.message, data.as_deref());
+                    shard.forget(member);
+                    return shard.wake();
+                }
+            }
+            shard.admit(member, namespace);
+            shard.wake();
+        };
+        self.run(&socket, label, Box::pin(future));
+    }
+
+    /// Lets a client in and calls the connection handlers.
+    fn admit(self: &Rc<Self>, member: Key, namespace: NamespaceId) {
+        if !self.hub().accept_member(member) {
+            return self.forget(member);
+        }
+        let handlers = &self.spec().namespaces[usize::from(namespace)].handlers;
+        if let Some(socket) =
+            (!handlers.connect.is_empty()).then(|| Socket::new(self, member, namespace)).flatten()
+        {
+            for handler in &handlers.connect {
+                self.call(&socket, handler.label, || (handler.call)(socket.clone()));
+            }
+        }
+        self.hub().release_handshake(member);
+    }
+
+    fn on_packet(self: &Rc<Self>, member: Key, namespace: NamespaceId, arguments: Arguments) {
+        let Some(socket) = Socket::new(self, member, namespace) else { return };
+        let event = Event::new(self.clone(), member, namespace, arguments);
+        let own = self.own(member, |own| own.middleware.len()).unwrap_or(0);
+        if own == 0 {
+            return self.deliver(&socket, &event);
+        }
+        let (shard, asked) = (self.clone(), socket.clone());
+        let label = Label::of(&socket.namespace().name(), "socket middleware".into());
+        let future = async move {
+            for index in 0..own {
+                let call = shard.own(member, |own| own.middleware.get(index).map(|m| m.call.clone()));
+                let Some(call) = call.flatten() else { break };
+                if let Err(error) = call(asked.clone(), event.clone()).await {
+                    return shard.report_error(&asked, &error);
+                }
+            }
+            // Between the middleware's answer and now the socket may have gone (J-10).
+            if asked.is_connected() {
+                shard.deliver(&asked, &event);
+            }
+        };
+        self.run(&socket, label, Box::pin(future));
+    }
+
+    /// Calls the handlers of an event: those of the namespace, then those of the socket.
+    fn deliver(self: &Rc<Self>, socket: &Socket, event: &Event) {
+        let handlers = &self.spec().namespaces[usize::from(socket.namespace)].handlers;
+        for handler in handlers.events.get(event.name()).into_iter().flatten() {
+            self.call(socket, handler.label, || (handler.call)(socket.clone(), event.clone()));
+        }
+        for handler in self.own_calls(socket.key, |own| own.events.get(event.name())) {
+            self.call(socket, handler.label, || (handler.call)(socket.clone(), event.clone()));
+        }
+    }
+
+    fn on_error(self: &Rc<Self>, member: Key, message: String) {
+        let Some(namespace) = self.hub().namespace_of(member) else { return };
+        if let Some(socket) = Socket::new(self, member, namespace) {
+            self.report_error(&socket, &message);
+        }
+    }
+
+    fn report_error(self: &Rc<Self>, socket: &Socket, message: &str) {
+        let handlers = &self.spec().namespaces[usize::from(socket.namespace)].handlers;
+        for handler in &handlers.error {
+            self.call(socket, handler.label, || (handler.call)(socket.clone(), message.into()));
+        }
+        for handler in self.own_calls(socket.key, |own| Some(&own.error)) {
+            self.call(socket, handler.label, || (handler.call)(socket.clone(), message.into()));
+        }
+    }
+
+    fn on_closing(self: &Rc<Self>, member: Key, reason: Reason) {
+        let Some(namespace) = self.hub().namespace_of(member) else { return };
+        let handlers = &self.spec().namespaces[usize::from(namespace)].handlers;
+        let has_own = self.own(member, |_| ()).is_some();
+        let is_heard = !handlers.disconnecting.is_empty() || !handlers.disconnect.is_empty();
+        let socket = (has_own || is_heard).then(|| Socket::new(self, member, namespace)).flatten();
+        let Some(socket) = socket else { return self.hub().remove_member(member) };
+        let own = self.own_calls(member, |own| Some(&own.disconnecting));
+        self.call_closing(&socket, reason, &handlers.disconnecting, &own);
+        self.hub().remove_member(member);
+        let own = self.own_calls(member, |own| Some(&own.disconnect));
+        self.call_closing(&socket, reason, &handlers.disconnect, &own);
+        self.forget(member);
+    }
+
+    fn call_closing(
+        self: &Rc<Self>,
+        socket: &Socket,
+        reason: Reason,
+        shared: &[Shared<crate::namespace::OnClose>],
+        own: &[Named<crate::socket::SocketClose>],
+    ) {
+        for handler in shared {
+            self.call(socket, handler.label, || (handler.call)(socket.clone(), reason));
+        }
+        for handler in own {
+            self.call(socket, handler.label, || (handler.call)(socket.clone(), reason));
+        }
+    }
+
+    /// Copies of the handlers that one socket has for itself; none, nearly always.
+    fn own_calls<F: ?Sized>(
+        &self,
+        member: Key,
+        list: impl FnOnce(&Own) -> Option<&Vec<Named<F>>>,
+    ) -> Vec<Named<F>> {
+        let copy = |named: &Named<F>| Named { label: named.label, call: named.call.clone() };
+        let copies = self.own(member, |own| {
+            list(own).map(|list| list.iter().map(copy).collect::<Vec<_>>())
+        });
+        copies.flatten().unwrap_or_default()
+    }
+
+    /// Calls a handler, and polls what it returns.
+    fn call(
+        self: &Rc<Self>,
+        socket: &Socket,
+        label: &'static Label,
+        handler: impl FnOnce() -> LocalFuture<()>,
+    ) {
+        self.pulse().enter(label);
+        let future = catch_unwind(AssertUnwindSafe(handler));
+        self.pulse().leave();
+        match future {
+            Ok(future) => self.run(socket, label, future),
+            Err(panic) => self.handler_panicked(socket, label, &*panic),
+        }
+    }
+
+    /// Polls a handler once; what is not done then goes on as a task.
+    fn run(self: &Rc<Self>, socket: &Socket, label: &'static Label, future: LocalFuture<()>) {
+        let socket = socket.clone();
+        let mut guarded = Guarded { shard: self.clone(), socket, label, future, is_counted: false };
+        // The first poll of the task repeats this one with a waker that works.
+        let first = Pin::new(&mut guarded).poll(&mut Context::from_waker(Waker::noop()));
+        if first.is_pending() && guarded.count() {
+            glommio::spawn_local(guarded).detach();
+        }
+    }
+
+    fn handler_panicked(&self, socket: &Socket, label: &'static Label, panic: &(dyn Any + Send)) {
+        let text = panic.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        log::error!("{label} panicked, closing socket {}: {}", socket.id(), text.unwrap_or("?"));
+        self.hub().abort(socket.key);
+        self.wake();
+    }
+}
+
+/// A handler's future that reports how long it runs and does not let panics out.
+struct Guarded {
+    shard: Rc<Shard>,
+    socket: Socket,
+    label: &'static Label,
+    future: LocalFuture<()>,
+    /// Whether it counts among the unfinished handlers of its socket.
+    is_counted: bool,
+}
+
+impl Guarded {
+    /// Counts an unfinished handler; false, and the end of its socket, if there are too many.
+    fn count(&mut self) -> bool {
+        self.is_counted = true;
+        let key = self.socket.key;
+        let running = self.shard.count_handler(key, 1);
+        if running <= self.shard.spec().options.max_pending_handlers {
+            return true;
+        }
+        log::warn!("socket {} has {running} unfinished handlers, closing it", self.socket.id());
+        self.shard.hub().abort(key);
+        false
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        if self.is_counted {
+            self.shard.count_handler(self.socket.key, -1);
+        }
+    }
+}
+
+impl Future for Guarded {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        this.shard.pulse().enter(this.label);
+        let polled = catch_unwind(AssertUnwindSafe(|| this.future.as_mut().poll(cx)));
+        this.shard.pulse().leave();
+        match polled {
+            Ok(polled) => polled,
+            Err(panic) => {
+                this.shard.handler_panicked(&this.socket, this.label, &*panic);
+                Poll::Ready(())
+            }
+        }
+    }
+}

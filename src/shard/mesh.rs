@@ -1,0 +1,112 @@
+//! The only door between cores: one mailbox per shard, rung awake when its shard sleeps.
+//!
+//! What crosses is frozen bytes, an owned descriptor, or a small command; order from one sender to
+//! one shard is kept. Mailboxes are bounded: a shard that finds another one's full keeps its mail
+//! and takes no input until it is gone (`Shard::post`), any other thread gets an error.
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+
+use super::Shard;
+use super::ring::Doorbell;
+use crate::hub::Publish;
+
+/// One item between shards, or from any thread to one.
+pub(crate) enum Mail {
+    /// A broadcast, for the members on that shard.
+    Publish(Arc<Publish>),
+    /// A connection whose session lives on that shard, with the bytes read so far.
+    Adopt { fd: OwnedFd, address: SocketAddr, bytes: Vec<u8> },
+    /// Anything rare.
+    Call(Box<dyn FnOnce(&Rc<Shard>) + Send>),
+    /// End all sessions, then the shard.
+    Shutdown,
+}
+
+/// The sending side of one shard's mailbox.
+struct Mailbox {
+    sender: Sender<Mail>,
+    /// Set once the shard has its ring.
+    doorbell: OnceLock<Doorbell>,
+    /// Whether the shard sleeps, or is about to. Whoever clears it has to ring.
+    is_parked: AtomicBool,
+}
+
+/// All mailboxes of a server.
+pub(crate) struct Mesh {
+    boxes: Box<[Mailbox]>,
+}
+
+impl Mesh {
+    /// A mesh of `shards` mailboxes for `capacity` items each, and their receiving sides.
+    pub(crate) fn new(shards: usize, capacity: usize) -> (Mesh, Vec<Receiver<Mail>>) {
+        let (boxes, receivers) = (0..shards)
+            .map(|_| {
+                let (sender, receiver) = crossbeam_channel::bounded(capacity);
+                let is_parked = AtomicBool::new(false);
+                (Mailbox { sender, doorbell: OnceLock::new(), is_parked }, receiver)
+            })
+            .unzip::<_, _, Vec<_>, _>();
+        (Mesh { boxes: boxes.into() }, receivers)
+    }
+
+    /// Number of shards.
+    pub(crate) fn len(&self) -> usize {
+        self.boxes.len()
+    }
+
+    /// Connects a shard's doorbell; to be called once, before it reads mail.
+    pub(crate) fn set_doorbell(&self, shard: u16, doorbell: Doorbell) {
+        let _ = self.boxes[usize::from(shard)].doorbell.set(doorbell);
+    }
+
+    /// Puts an item into a mailbox; gives it back when that is full, or its shard has ended.
+    pub(crate) fn post(&self, shard: u16, mail: Mail) -> Result<(), TrySendError<Mail>> {
+        let mailbox = &self.boxes[usize::from(shard)];
+        mailbox.sender.try_send(mail)?;
+        // Pairs with `park`: either we see the flag, or the shard sees the item.
+        std::sync::atomic::fence(Ordering::SeqCst);
+        if mailbox.is_parked.load(Ordering::Relaxed)
+            && mailbox.is_parked.swap(false, Ordering::AcqRel)
+        {
+            if let Some(doorbell) = mailbox.doorbell.get() {
+                doorbell.ring();
+            }
+        }
+        Ok(())
+    }
+
+    /// Announces that a shard is about to sleep. It must look into its mailbox once more after.
+    pub(crate) fn park(&self, shard: u16) {
+        self.boxes[usize::from(shard)].is_parked.store(true, Ordering::Relaxed);
+        std::sync::atomic::fence(Ordering::SeqCst);
+    }
+
+    /// The shard is awake and looks into its mailbox every turn.
+    pub(crate) fn unpark(&self, shard: u16) {
+        self.boxes[usize::from(shard)].is_parked.store(false, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn order_is_kept_and_a_full_mailbox_gives_the_item_back() {
+        let (mesh, receivers) = Mesh::new(2, 2);
+        assert_eq!(mesh.len(), 2);
+        assert!(mesh.post(1, Mail::Shutdown).is_ok());
+        assert!(mesh.post(1, Mail::Call(Box::new(|_| {}))).is_ok());
+        assert!(matches!(mesh.post(1, Mail::Shutdown), Err(TrySendError::Full(Mail::Shutdown))));
+        assert!(matches!(receivers[1].try_recv(), Ok(Mail::Shutdown)));
+        assert!(matches!(receivers[1].try_recv(), Ok(Mail::Call(_))));
+        drop(receivers);
+        assert!(matches!(mesh.post(0, Mail::Shutdown), Err(TrySendError::Disconnected(_))));
+    }
+}

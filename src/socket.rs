@@ -1,0 +1,402 @@
+//! One client in one namespace, as its handlers see it.
+
+use std::any::{Any, TypeId};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+
+use crate::emit::{Args, Broadcast, check_name, write_event};
+use crate::error::{Error, Reason};
+use crate::event::{Event, Handshake, Raw};
+use crate::hub::AckLost;
+use crate::hub::rooms::NamespaceId;
+use crate::hub::slab::Key;
+use crate::namespace::{LocalFuture, Namespace, Named};
+use crate::server::Server;
+use crate::shard::Shard;
+use crate::shard::watch::Label;
+
+pub(crate) type SocketEvent = dyn Fn(Socket, Event) -> LocalFuture<()>;
+pub(crate) type SocketClose = dyn Fn(Socket, Reason) -> LocalFuture<()>;
+pub(crate) type SocketError = dyn Fn(Socket, String) -> LocalFuture<()>;
+pub(crate) type SocketUse = dyn Fn(Socket, Event) -> LocalFuture<Result<(), String>>;
+
+/// What was registered for, or kept with, one socket. Exists only where something was.
+#[derive(Default)]
+pub(crate) struct Own {
+    pub(crate) events: HashMap<Box<str>, Vec<Named<SocketEvent>>>,
+    pub(crate) middleware: Vec<Named<SocketUse>>,
+    pub(crate) disconnecting: Vec<Named<SocketClose>>,
+    pub(crate) disconnect: Vec<Named<SocketClose>>,
+    pub(crate) error: Vec<Named<SocketError>>,
+    data: HashMap<TypeId, Rc<dyn Any>>,
+}
+
+/// One client in one namespace. A cheap handle that stays on its shard; to reach a socket from
+/// another thread send to its id: `server.to(id)`.
+///
+/// ```
+/// use std::time::Duration;
+/// use corecast::{Event, Options, Server, Socket};
+///
+/// # fn main() -> Result<(), corecast::Error> {
+/// let io = Server::new(Options::default())?;
+/// io.on_connect(|socket: Socket| async move {
+///     socket.join("room1");
+///     let _ = socket.emit("welcome", socket.id());            // to this client
+///     let _ = socket.broadcast().emit("joined", socket.id()); // to everyone else
+///     let _ = socket.to("room1").except("room2").emit("news", &["a", "b"]);
+///
+///     // Ask the client, and wait for its answer for two seconds.
+///     let answer = socket.timeout(Duration::from_secs(2)).emit_with_ack("question", "why?");
+///     match answer.await {
+///         Ok(reply) => println!("because {:?}", reply.data::<String>()),
+///         Err(error) => println!("{error}"),
+///     }
+///
+///     // A handler for this socket alone, which also answers.
+///     socket.on("add", |_socket, event: Event| async move {
+///         if let Ok((a, b)) = event.args::<(i64, i64)>() {
+///             let _ = event.ack(&(a + b));
+///         }
+///     });
+/// });
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Socket {
+    pub(crate) shard: Rc<Shard>,
+    pub(crate) key: Key,
+    pub(crate) namespace: NamespaceId,
+    id: Rc<str>,
+}
+
+impl std::fmt::Debug for Socket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Socket").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl Socket {
+    pub(crate) fn new(shard: &Rc<Shard>, key: Key, namespace: NamespaceId) -> Option<Socket> {
+        let id = shard.hub().socket_id(key)?;
+        Some(Socket { shard: shard.clone(), key, namespace, id: id.text().as_str().into() })
+    }
+
+    /// Id of the socket, 20 characters; others may know it. Also a room that only it is in.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Its namespace.
+    pub fn namespace(&self) -> Namespace {
+        Namespace { server: self.server(), id: self.namespace }
+    }
+
+    /// The server.
+    pub fn server(&self) -> Server {
+        self.shard.server()
+    }
+
+    /// Whether packets pass. False before all middleware has agreed and after the socket has gone.
+    pub fn is_connected(&self) -> bool {
+        self.shard.hub().is_connected(self.key)
+    }
+
+    /// What the client said when it connected. `None` once the socket has gone, or after the
+    /// connection handler if [`Options::retain_handshake`](crate::Options::retain_handshake) is
+    /// off.
+    pub fn handshake(&self) -> Option<Handshake> {
+        self.shard.hub().handshake(self.key).map(Handshake)
+    }
+
+    /// What the client sent as `auth`; an empty object if nothing.
+    ///
+    /// # Errors
+    /// [`Error::Json`]: it is of another type. [`Error::Disconnected`]: the socket has gone.
+    pub fn auth<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        let hub = self.shard.hub();
+        let auth = hub.auth(self.key).ok_or(Error::Disconnected)?;
+        Ok(serde_json::from_str(if auth.is_empty() { "{}" } else { auth })?)
+    }
+
+    /// Sends an event to this client. It leaves at the end of the shard's turn, with whatever else
+    /// was sent to it by then.
+    ///
+    /// # Errors
+    /// [`Error::ReservedEvent`], [`Error::Json`]; [`Error::Disconnected`]: the socket has gone.
+    pub fn emit(&self, event: &str, args: impl Args) -> Result<(), Error> {
+        self.emit_now(event, &args.to_raw()?, None, false)
+    }
+
+    /// Sends an event and awaits the client's acknowledgement, without a limit in time: until the
+    /// socket has gone. See [`Socket::timeout`].
+    pub fn emit_with_ack(&self, event: &str, args: impl Args) -> AckFuture {
+        self.options().emit_with_ack(event, args)
+    }
+
+    /// For the next event: how long to wait for its acknowledgement.
+    pub fn timeout(&self, timeout: Duration) -> Emit {
+        Emit { timeout: Some(timeout), ..self.options() }
+    }
+
+    /// For the next event: drop it if the client is not ready to take it (J-20).
+    pub fn volatile(&self) -> Emit {
+        Emit { volatile: true, ..self.options() }
+    }
+
+    fn options(&self) -> Emit {
+        Emit { socket: self.clone(), timeout: None, volatile: false }
+    }
+
+    fn emit_now(
+        &self,
+        event: &str,
+        raw: &Raw,
+        ack: Option<u64>,
+        volatile: bool,
+    ) -> Result<(), Error> {
+        check_name(event)?;
+        let namespace = &self.shard.spec().namespaces[usize::from(self.namespace)];
+        let sent = self.shard.with_scratch(|text| {
+            write_event(&namespace.name, ack, event, raw, text);
+            self.shard.hub().emit(self.key, text, &raw.attachments, volatile)
+        });
+        self.shard.wake();
+        if sent { Ok(()) } else { Err(Error::Disconnected) }
+    }
+
+    /// Everyone in the namespace but this socket.
+    pub fn broadcast(&self) -> Broadcast {
+        self.namespace().except(&*self.id)
+    }
+
+    /// Everyone in a room but this socket.
+    pub fn to(&self, room: impl AsRef<str>) -> Broadcast {
+        self.broadcast().to(room)
+    }
+
+    /// Everyone but this socket and those in a room.
+    pub fn except(&self, room: impl AsRef<str>) -> Broadcast {
+        self.broadcast().except(room)
+    }
+
+    /// Joins a room. False if it is there already, has gone, or is in
+    /// [`Options::max_rooms`](crate::Options::max_rooms) rooms. O(rooms of this socket).
+    pub fn join(&self, room: impl AsRef<str>) -> bool {
+        self.shard.hub().join(self.key, room.as_ref())
+    }
+
+    /// Leaves a room; false if it was not there. O(rooms of this socket).
+    pub fn leave(&self, room: impl AsRef<str>) -> bool {
+        self.shard.hub().leave(self.key, room.as_ref())
+    }
+
+    /// The rooms it is in, its own id first.
+    pub fn rooms(&self) -> Vec<Rc<str>> {
+        let mut rooms = vec![self.id.clone()];
+        rooms.extend(self.shard.hub().rooms_of(self.key));
+        rooms
+    }
+
+    /// Leaves the namespace: the client sees `io server disconnect` and does not come back by
+    /// itself. With `close`, its whole connection is closed, all its namespaces included.
+    pub fn disconnect(&self, close: bool) {
+        self.shard.hub().disconnect(self.key, close);
+        self.shard.wake();
+    }
+
+    /// Keeps a value with the socket, one per type; returns the one that was there. It is dropped
+    /// after the `disconnect` handlers.
+    pub fn set<T: 'static>(&self, value: T) -> Option<Rc<T>> {
+        let old = self.own(|own| own.data.insert(TypeId::of::<T>(), Rc::new(value)))??;
+        old.downcast().ok()
+    }
+
+    /// The value of that type kept with the socket.
+    pub fn get<T: 'static>(&self) -> Option<Rc<T>> {
+        let value = self.shard.own(self.key, |own| own.data.get(&TypeId::of::<T>()).cloned())??;
+        value.downcast().ok()
+    }
+
+    /// Calls `handler` for events of that name from this client, after the handlers of the
+    /// namespace.
+    pub fn on<F, R>(&self, event: &str, handler: F)
+    where
+        F: Fn(Socket, Event) -> R + 'static,
+        R: Future<Output = ()> + 'static,
+    {
+        let call = move |socket, event| -> LocalFuture<()> { Box::pin(handler(socket, event)) };
+        let named: Named<SocketEvent> = self.named(format!("event {event:?}"), Rc::new(call));
+        self.own(|own| own.events.entry(event.into()).or_default().push(named));
+    }
+
+    /// Asks `handler` before an event of this client is handled (`socket.use`); the first error
+    /// drops the event and goes to the `error` handlers (J-10, J-11).
+    pub fn middleware<F, R>(&self, handler: F)
+    where
+        F: Fn(Socket, Event) -> R + 'static,
+        R: Future<Output = Result<(), String>> + 'static,
+    {
+        let call = move |socket, event| -> LocalFuture<_> { Box::pin(handler(socket, event)) };
+        let named: Named<SocketUse> = self.named("socket middleware".into(), Rc::new(call));
+        self.own(|own| own.middleware.push(named));
+    }
+
+    /// Calls `handler` when this socket is about to go; its rooms are still set until the
+    /// handler's first `await`.
+    pub fn on_disconnecting<F, R>(&self, handler: F)
+    where
+        F: Fn(Socket, Reason) -> R + 'static,
+        R: Future<Output = ()> + 'static,
+    {
+        let call = move |socket, reason| -> LocalFuture<()> { Box::pin(handler(socket, reason)) };
+        let named: Named<SocketClose> = self.named("disconnecting handler".into(), Rc::new(call));
+        self.own(|own| own.disconnecting.push(named));
+    }
+
+    /// Calls `handler` when this socket has gone.
+    pub fn on_disconnect<F, R>(&self, handler: F)
+    where
+        F: Fn(Socket, Reason) -> R + 'static,
+        R: Future<Output = ()> + 'static,
+    {
+        let call = move |socket, reason| -> LocalFuture<()> { Box::pin(handler(socket, reason)) };
+        let named: Named<SocketClose> = self.named("disconnect handler".into(), Rc::new(call));
+        self.own(|own| own.disconnect.push(named));
+    }
+
+    /// Calls `handler` when this client has sent something invalid, or when its middleware refuses
+    /// an event.
+    pub fn on_error<F, R>(&self, handler: F)
+    where
+        F: Fn(Socket, String) -> R + 'static,
+        R: Future<Output = ()> + 'static,
+    {
+        let call = move |socket, error| -> LocalFuture<()> { Box::pin(handler(socket, error)) };
+        let named: Named<SocketError> = self.named("error handler".into(), Rc::new(call));
+        self.own(|own| own.error.push(named));
+    }
+
+    fn named<F: ?Sized>(&self, what: String, call: Rc<F>) -> Named<F> {
+        let namespace = &self.shard.spec().namespaces[usize::from(self.namespace)];
+        Named { label: Label::of(&namespace.name, what), call }
+    }
+
+    /// Changes what is kept with this socket, unless it has gone.
+    fn own<T>(&self, change: impl FnOnce(&mut Own) -> T) -> Option<T> {
+        self.shard.own_or_new(self.key, change)
+    }
+}
+
+/// One event about to be sent to one client, with options. Made by [`Socket::timeout`] and
+/// [`Socket::volatile`].
+#[derive(Debug, Clone)]
+#[must_use = "nothing is sent until emit is called"]
+pub struct Emit {
+    socket: Socket,
+    timeout: Option<Duration>,
+    volatile: bool,
+}
+
+impl Emit {
+    /// How long to wait for the acknowledgement.
+    pub fn timeout(mut self, timeout: Duration) -> Emit {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Drop the event if the client is not ready to take it.
+    pub fn volatile(mut self) -> Emit {
+        self.volatile = true;
+        self
+    }
+
+    /// Sends the event.
+    ///
+    /// # Errors
+    /// As [`Socket::emit`].
+    pub fn emit(self, event: &str, args: impl Args) -> Result<(), Error> {
+        self.socket.emit_now(event, &args.to_raw()?, None, self.volatile)
+    }
+
+    /// Sends the event, now, and awaits its acknowledgement.
+    pub fn emit_with_ack(self, event: &str, args: impl Args) -> AckFuture {
+        let state = match self.start(event, args) {
+            Ok(token) => AckState::Waiting { shard: self.socket.shard, token },
+            Err(error) => AckState::Failed(Some(error)),
+        };
+        AckFuture { state }
+    }
+
+    fn start(&self, event: &str, args: impl Args) -> Result<u64, Error> {
+        check_name(event)?;
+        let raw = args.to_raw()?;
+        let Socket { shard, key, .. } = &self.socket;
+        let timeout_ms = self.timeout.map(|timeout| timeout.as_millis() as u64);
+        if !shard.hub().is_connected(*key) {
+            return Err(Error::Disconnected);
+        }
+        let token = shard.new_token();
+        let id = shard.hub().await_ack(*key, timeout_ms, token);
+        let id = id.ok_or(Error::Limit("max_pending_acks"))?;
+        shard.expect_ack(token);
+        self.socket.emit_now(event, &raw, Some(id), self.volatile)?;
+        Ok(token)
+    }
+}
+
+/// The acknowledgement of an event, when it comes.
+///
+/// Resolves to the client's arguments, or to [`Error::Timeout`], [`Error::Disconnected`], or what
+/// kept the event from being sent. The event is sent whether or not this is awaited.
+#[must_use = "without awaiting it, use emit"]
+pub struct AckFuture {
+    state: AckState,
+}
+
+enum AckState {
+    Waiting { shard: Rc<Shard>, token: u64 },
+    Failed(Option<Error>),
+}
+
+/// Where an awaited answer is put.
+#[derive(Default)]
+pub(crate) struct AckSlot {
+    pub(crate) outcome: Option<Result<Raw, AckLost>>,
+    pub(crate) waker: Option<Waker>,
+}
+
+impl Future for AckFuture {
+    type Output = Result<Raw, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.state {
+            AckState::Failed(error) => Poll::Ready(Err(error.take().unwrap_or(Error::Disconnected))),
+            AckState::Waiting { shard, token } => shard.poll_ack(*token, cx).map(|outcome| {
+                outcome.map_err(|lost| match lost {
+                    AckLost::TimedOut => Error::Timeout,
+                    AckLost::Disconnected => Error::Disconnected,
+                })
+            }),
+        }
+    }
+}
+
+impl Drop for AckFuture {
+    fn drop(&mut self) {
+        if let AckState::Waiting { shard, token } = &self.state {
+            shard.forget_ack(*token);
+        }
+    }
+}
+
+/// Records of [`Own`], by socket.
+pub(crate) type Owns = RefCell<HashMap<Key, Box<Own>>>;

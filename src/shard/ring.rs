@@ -37,7 +37,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::{cell::Cell, mem};
 
 use io_uring::types::{BufRingEntry, Fd, SubmitArgs, Timespec};
-use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
+use io_uring::{Builder, EnterFlags, IoUring, cqueue, opcode, squeue};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::hub::buffer::SendBuf;
@@ -171,7 +171,7 @@ const GROUP: u16 = 0;
 /// Enters per turn at most. The kernel does about 20 deferred items per enter.
 const ROUNDS: usize = 16;
 /// The most that one send operation is asked for; longer buffers take several.
-const SEND_BYTES_MAX: usize = 1 << 30;
+const SEND_BYTES_MAX: usize = if cfg!(test) { 1 << 16 } else { 1 << 30 };
 
 /// The io_uring of one shard. Used by the thread that made it, and no other.
 pub struct Ring {
@@ -217,7 +217,10 @@ impl Ring {
             let text = "receive buffers: their number must be a power of two up to 32,768";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
-        let mut io = build(config).map_err(explain)?;
+        Ring::with(build(config).map_err(explain)?, config)
+    }
+
+    fn with(mut io: IoUring, config: &RingConfig) -> io::Result<Ring> {
         // SAFETY: eventfd(2) has no memory arguments. It blocks on purpose: a read of a
         // non-blocking one through io_uring would return EAGAIN instead of waiting.
         let event = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
@@ -916,16 +919,32 @@ impl Drop for Buffers {
 
 /// The ring with deferred task work; on a kernel that refuses, with cooperative task work.
 fn build(config: &RingConfig) -> io::Result<IoUring> {
-    let mut builder = IoUring::builder();
-    builder.dontfork().setup_submit_all().setup_taskrun_flag().setup_cqsize(config.completions);
-    let mut deferred = builder.clone();
-    deferred.setup_single_issuer().setup_defer_taskrun();
-    match deferred.build(config.submissions) {
+    match deferred(config).build(config.submissions) {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-            builder.setup_coop_taskrun().build(config.submissions)
+            cooperative(config).build(config.submissions)
         }
         result => result,
     }
+}
+
+/// Completions are made when this thread enters to fetch them, and only then (Linux 6.1).
+fn deferred(config: &RingConfig) -> Builder {
+    let mut builder = sized(config);
+    builder.setup_single_issuer().setup_defer_taskrun();
+    builder
+}
+
+/// Completions are made in any system call of this thread, without interrupting it (Linux 5.19).
+fn cooperative(config: &RingConfig) -> Builder {
+    let mut builder = sized(config);
+    builder.setup_coop_taskrun();
+    builder
+}
+
+fn sized(config: &RingConfig) -> Builder {
+    let mut builder = IoUring::builder();
+    builder.dontfork().setup_submit_all().setup_taskrun_flag().setup_cqsize(config.completions);
+    builder
 }
 
 /// Adds to an error of the set-up what to do about it.

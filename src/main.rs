@@ -1,1 +1,3 @@
+//! The `corecast` command.
+
 fn main() {}

@@ -90,23 +90,20 @@ pub fn validate(text: &str, depth_max: usize) -> Result<(), Error> {
         // Here a value has ended.
         loop {
             at = skip_space(bytes, at);
-            let byte = bytes.get(at).copied();
-            match (byte, open.depth, open.is_object()) {
-                (None, 0, _) => return Ok(()),
-                (Some(b','), 1.., true) => {
-                    at = key_end(bytes, skip_space(bytes, at + 1)).ok_or(Error::Syntax)?;
-                    break;
-                }
-                (Some(b','), 1.., false) => {
+            match bytes.get(at) {
+                Some(b',') if open.depth > 0 => {
                     at = skip_space(bytes, at + 1);
+                    if open.object {
+                        at = key_end(bytes, at).ok_or(Error::Syntax)?;
+                    }
                     break;
                 }
-                (Some(b'}'), 1.., true) | (Some(b']'), 1.., false) => {
-                    open.pop();
-                    at += 1;
-                }
+                Some(b'}') if open.object => open.pop(),
+                Some(b']') if open.depth > 0 && !open.object => open.pop(),
+                None if open.depth == 0 => return Ok(()),
                 _ => return Err(Error::Syntax),
             }
+            at += 1;
         }
     }
 }
@@ -136,16 +133,15 @@ impl Open {
         self.object =
             self.depth > 0 && self.objects[below / 64 % (DEPTH_MAX / 64)] >> (below % 64) & 1 == 1;
     }
-
-    fn is_object(&self) -> bool {
-        self.object
-    }
 }
 
 /// The first byte from `at` that is no JSON white space.
 #[inline]
 fn skip_space(bytes: &[u8], mut at: usize) -> usize {
-    while let Some(b' ' | b'\t' | b'\n' | b'\r') = bytes.get(at) {
+    while let Some(byte @ 0..=b' ') = bytes.get(at) {
+        if !matches!(byte, b' ' | b'\t' | b'\n' | b'\r') {
+            break;
+        }
         at += 1;
     }
     at
@@ -175,32 +171,58 @@ fn string_end(bytes: &[u8], mut at: usize) -> Option<usize> {
 }
 
 /// The first byte from `at` that is a quote, a backslash or a control character.
-///
-/// Eight bytes at a time: `(x - n) & !x` has a byte's top bit set where that byte is below n. A
-/// borrow can only set wrong bits above a right one, so the lowest is exact.
 #[inline]
 fn plain_end(bytes: &[u8], mut at: usize) -> usize {
-    const ONES: u64 = u64::MAX / 255;
-    while let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
-        let word = u64::from_le_bytes(*chunk);
-        let quote = word ^ (ONES * b'"' as u64);
-        let slash = word ^ (ONES * b'\\' as u64);
-        let hit = (word.wrapping_sub(ONES * 0x20) & !word)
-            | (quote.wrapping_sub(ONES) & !quote)
-            | (slash.wrapping_sub(ONES) & !slash);
-        let hit = hit & (ONES * 0x80);
-        if hit != 0 {
-            return at + (hit.trailing_zeros() / 8) as usize;
+    let start = at;
+    while let Some(chunk) = chunk_at::<8>(bytes, at) {
+        if let Some(offset) = special_in(*chunk) {
+            return at + offset;
         }
         at += 8;
+        if at - start == 16 {
+            // A long string: the compiler makes vector instructions of this.
+            let special = |hit, byte: &u8| hit | is_special(*byte);
+            while chunk_at::<16>(bytes, at).is_some_and(|chunk| !chunk.iter().fold(false, special))
+            {
+                at += 16;
+            }
+        }
     }
     while let Some(byte) = bytes.get(at) {
-        if *byte < 0x20 || *byte == b'"' || *byte == b'\\' {
+        if is_special(*byte) {
             break;
         }
         at += 1;
     }
     at
+}
+
+#[inline]
+fn chunk_at<const N: usize>(bytes: &[u8], at: usize) -> Option<&[u8; N]> {
+    bytes.get(at..)?.first_chunk()
+}
+
+/// A quote, a backslash or a control character.
+#[inline]
+fn is_special(byte: u8) -> bool {
+    (byte < 0x20) | (byte == b'"') | (byte == b'\\')
+}
+
+/// The first special byte of eight.
+///
+/// `(x - n) & !x` has a byte's top bit set where that byte is below n. A borrow can only set wrong
+/// bits above a right one, so the lowest is exact.
+#[inline]
+fn special_in(chunk: [u8; 8]) -> Option<usize> {
+    const ONES: u64 = u64::MAX / 255;
+    let word = u64::from_le_bytes(chunk);
+    let quote = word ^ (ONES * b'"' as u64);
+    let slash = word ^ (ONES * b'\\' as u64);
+    let hit = (word.wrapping_sub(ONES * 0x20) & !word)
+        | (quote.wrapping_sub(ONES) & !quote)
+        | (slash.wrapping_sub(ONES) & !slash);
+    let hit = hit & (ONES * 0x80);
+    (hit != 0).then_some((hit.trailing_zeros() / 8) as usize)
 }
 
 /// Behind the escape whose backslash is before `at`.
@@ -437,3 +459,6 @@ pub fn write_string(text: &str, out: &mut Vec<u8>) {
     }
     out.push(b'"');
 }
+
+#[cfg(test)]
+mod tests;

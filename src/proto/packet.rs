@@ -326,7 +326,8 @@ pub fn encode_event(
     out: &mut Vec<u8>,
 ) {
     let kind = if attachments > 0 { Kind::BinaryEvent } else { Kind::Event };
-    let body = 3 + json::string_len(event) + args.len();
+    let comma = usize::from(!args.is_empty());
+    let body = 2 + json::string_len(event) + comma + args.len();
     write_header(kind, attachments, namespace, id, body, out);
     out.push(b'[');
     json::write_string(event, out);
@@ -412,3 +413,6 @@ fn write_decimal(mut number: u64, out: &mut Vec<u8>) {
         number /= 10;
     }
 }
+
+#[cfg(test)]
+mod tests;

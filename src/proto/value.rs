@@ -129,7 +129,9 @@ impl Formatter for Collector<'_> {
     }
 }
 
-/// Reads all arguments, raw and without brackets, into a tuple or a `Vec`.
+/// Reads all arguments, raw and without brackets, into a tuple, an array or a `Vec`.
+///
+/// As many as there are: a tuple of another length is an error. `()` stands for none.
 ///
 /// # Errors
 /// The arguments are of another type or number; a placeholder names no attachment; or the text is
@@ -139,6 +141,11 @@ pub fn from_args<T: DeserializeOwned>(
     attachments: &[Bytes],
 ) -> Result<T, serde_json::Error> {
     let _scope = Scope::enter(attachments);
+    if args.is_empty() {
+        // serde reads `()` from null only.
+        let none = serde_json::from_str("[]");
+        return none.or_else(|error| serde_json::from_str("null").map_err(|_| error));
+    }
     let mut text = String::with_capacity(args.len() + 2);
     text.push('[');
     text.push_str(args);
@@ -174,5 +181,167 @@ impl Scope {
 impl Drop for Scope {
     fn drop(&mut self) {
         ARRIVED.set(self.outer.take());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn binary(bytes: &'static [u8]) -> Binary {
+        Binary(Bytes::from_static(bytes))
+    }
+
+    fn written<T: Serialize + ?Sized>(value: &T) -> (String, Vec<Bytes>) {
+        let (mut args, mut attachments) = (Vec::new(), Vec::new());
+        to_args(value, &mut args, &mut attachments).expect("serialises");
+        (String::from_utf8(args).expect("UTF-8"), attachments)
+    }
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct File {
+        name: String,
+        body: Binary,
+        thumbnail: Option<Binary>,
+        pages: Vec<Binary>,
+        part: Part,
+    }
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    enum Part {
+        Whole,
+        One(Binary),
+        Range { from: u32, bytes: Binary },
+    }
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Either {
+        Text(String),
+        Bytes(Binary),
+    }
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(tag = "type")]
+    enum Tagged {
+        Blob {
+            bytes: Binary,
+            #[serde(flatten)]
+            rest: std::collections::BTreeMap<String, Binary>,
+        },
+    }
+
+    #[test]
+    fn nested_binaries_travel_as_attachments() {
+        let file = |thumbnail, part| File {
+            name: "a".into(),
+            body: binary(b"body"),
+            thumbnail,
+            pages: vec![binary(b"p0"), binary(b"")],
+            part,
+        };
+        let parts = [
+            Part::Whole,
+            Part::One(binary(b"one")),
+            Part::Range { from: 1, bytes: binary(b"range") },
+        ];
+        for (part, thumbnail) in parts.into_iter().zip([None, Some(binary(b"t")), None]) {
+            let value = file(thumbnail, part);
+            let (args, attachments) = written(&value);
+            assert!(args.contains(r#""body":{"_placeholder":true,"num":0}"#), "{args}");
+            assert_eq!(first_arg::<File>(&args, &attachments).expect("reads"), value);
+        }
+        for value in [Either::Text("x".into()), Either::Bytes(binary(b"y"))] {
+            let (args, attachments) = written(&value);
+            assert_eq!(first_arg::<Either>(&args, &attachments).expect("reads"), value);
+        }
+        let rest = [("more".to_string(), binary(b"2"))].into();
+        let value = Tagged::Blob { bytes: binary(b"1"), rest };
+        let (args, attachments) = written(&value);
+        assert_eq!(attachments.len(), 2);
+        assert_eq!(first_arg::<Tagged>(&args, &attachments).expect("reads"), value);
+    }
+
+    #[test]
+    fn arguments_are_appended_and_attachments_shared() {
+        let (mut args, mut attachments) = (Vec::new(), Vec::new());
+        let large = Binary(Bytes::from(vec![7; 1_000]));
+        to_args("text", &mut args, &mut attachments).expect("a string");
+        to_args(&large, &mut args, &mut attachments).expect("bytes");
+        to_args(&json!({"a": [1, null, f64::NAN]}), &mut args, &mut attachments).expect("a value");
+        to_args(&BytesLike(b"copied"), &mut args, &mut attachments).expect("bytes");
+        let placeholder = |num| format!("{{\"_placeholder\":true,\"num\":{num}}}");
+        let expected =
+            format!("\"text\",{},{{\"a\":[1,null,null]}},{}", placeholder(0), placeholder(1));
+        assert_eq!(String::from_utf8(args.clone()).expect("UTF-8"), expected);
+        // Shared, not copied: the same address.
+        assert_eq!(attachments[0].as_ptr(), large.0.as_ptr());
+        assert_eq!(attachments[1], b"copied"[..]);
+        assert!(LEAVING.take().is_none());
+
+        // A failure leaves no trace.
+        let bad = (Binary::default(), std::collections::BTreeMap::from([(vec![1], 1)]));
+        assert!(to_args(&bad, &mut args, &mut attachments).is_err());
+        assert_eq!((args.len(), attachments.len()), (expected.len(), 2));
+    }
+
+    /// What `serde_bytes` and the serde feature of `bytes` do.
+    struct BytesLike(&'static [u8]);
+
+    impl Serialize for BytesLike {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.serialize_bytes(self.0)
+        }
+    }
+
+    #[test]
+    fn arguments_are_read_into_tuples_and_vectors() {
+        let args = r#"1,"two" , {"_placeholder":true,"num":1}"#;
+        let attachments = [Bytes::from_static(b"x"), Bytes::from_static(b"y")];
+        let (one, two, three): (u8, String, Binary) = from_args(args, &attachments).expect("reads");
+        assert_eq!((one, two.as_str(), three), (1, "two", binary(b"y")));
+        assert_eq!(from_args::<Vec<Value>>(args, &[]).expect("reads").len(), 3);
+        assert!(from_args::<(u8, String)>(args, &attachments).is_err());
+        assert!(from_args::<Vec<u8>>("", &[]).expect("reads").is_empty());
+        from_args::<[u8; 0]>("", &[]).expect("reads");
+        from_args::<()>("", &[]).expect("no arguments");
+        assert!(from_args::<(u8,)>("", &[]).is_err());
+
+        assert_eq!(first_arg::<u8>(args, &attachments).expect("reads"), 1);
+        assert_eq!(first_arg::<Option<u8>>("", &[]).expect("reads"), None);
+        first_arg::<()>("", &[]).expect("reads");
+        assert!(first_arg::<u8>("", &[]).is_err());
+        // Legal JSON that Rust types cannot hold is an error here, not at the gate.
+        assert!(first_arg::<f64>("1e999", &[]).is_err());
+        assert!(first_arg::<String>("\"\\ud800\"", &[]).is_err());
+        let deep = "[".repeat(500) + &"]".repeat(500);
+        assert!(from_args::<Vec<Value>>(&deep, &[]).is_err());
+    }
+
+    #[test]
+    fn placeholders_that_name_nothing_are_errors() {
+        let attachments = [Bytes::from_static(b"x")];
+        for arg in [
+            r#"{"_placeholder":true,"num":1}"#,
+            r#"{"_placeholder":true,"num":"splice"}"#,
+            r#"{"_placeholder":true,"num":-1}"#,
+            r#"{"_placeholder":true}"#,
+            r#"{"_placeholder":false,"num":0}"#,
+            r#"{"num":0}"#,
+            "{}",
+            "[120]",
+            "\"x\"",
+            "null",
+        ] {
+            assert!(first_arg::<Binary>(arg, &attachments).is_err(), "{arg}");
+        }
+        let legal = r#"{"extra":[1],"num":0,"_pl\u0061ceholder":true}"#;
+        assert_eq!(first_arg::<Binary>(legal, &attachments).expect("reads"), binary(b"x"));
+        // Outside of a packet's arguments there is nothing to take, and nothing is left over.
+        assert!(serde_json::from_str::<Binary>(legal).is_err());
+        assert_eq!(serde_json::to_string(&binary(b"x")).expect("plain JSON"), "[120]");
+        assert!(ARRIVED.with_borrow(Option::is_none) && LEAVING.take().is_none());
     }
 }

@@ -1,16 +1,16 @@
 //! corecast: a Socket.IO server for Linux.
 
+mod emit;
 pub mod error;
+mod event;
+mod files;
 #[doc(hidden)]
 pub mod hub;
+mod namespace;
 pub mod options;
 pub mod preflight;
 #[doc(hidden)]
 pub mod proto;
-mod emit;
-mod event;
-mod files;
-mod namespace;
 mod server;
 mod shard;
 mod socket;

@@ -30,7 +30,8 @@ pub(crate) struct Shared<F: ?Sized> {
 }
 
 pub(crate) type OnConnect = dyn Fn(Socket) -> LocalFuture<()> + Send + Sync;
-pub(crate) type OnMiddleware = dyn Fn(Socket) -> LocalFuture<Result<(), ConnectError>> + Send + Sync;
+pub(crate) type OnMiddleware =
+    dyn Fn(Socket) -> LocalFuture<Result<(), ConnectError>> + Send + Sync;
 pub(crate) type OnEvent = dyn Fn(Socket, Event) -> LocalFuture<()> + Send + Sync;
 pub(crate) type OnClose = dyn Fn(Socket, Reason) -> LocalFuture<()> + Send + Sync;
 pub(crate) type OnError = dyn Fn(Socket, String) -> LocalFuture<()> + Send + Sync;
@@ -113,15 +114,6 @@ pub struct Namespace {
     pub(crate) id: NamespaceId,
 }
 
-macro_rules! register {
-    ($self:ident, $what:expr, $list:ident, $call:expr) => {{
-        let name = $self.name();
-        let shared = Shared { label: Label::of(&name, $what), call: Arc::new($call) };
-        $self.server.register($self.id, |handlers| handlers.$list.push(shared));
-        $self
-    }};
-}
-
 impl Namespace {
     /// Name, beginning with `/`.
     pub fn name(&self) -> Arc<str> {
@@ -139,7 +131,7 @@ impl Namespace {
         R: Future<Output = Result<(), ConnectError>> + 'static,
     {
         let call = move |socket| -> LocalFuture<_> { Box::pin(handler(socket)) };
-        register!(self, "middleware".into(), middleware, call)
+        self.add::<OnMiddleware>("middleware", Arc::new(call), |handlers| &mut handlers.middleware)
     }
 
     /// Calls `handler` for every client that has joined (`connection`).
@@ -152,7 +144,9 @@ impl Namespace {
         R: Future<Output = ()> + 'static,
     {
         let call = move |socket| -> LocalFuture<()> { Box::pin(handler(socket)) };
-        register!(self, "connection handler".into(), connect, call)
+        self.add::<OnConnect>("connection handler", Arc::new(call), |handlers| {
+            &mut handlers.connect
+        })
     }
 
     /// Calls `handler` for every event of that name from any client of this namespace.
@@ -165,12 +159,9 @@ impl Namespace {
         R: Future<Output = ()> + 'static,
     {
         let call = move |socket, event| -> LocalFuture<()> { Box::pin(handler(socket, event)) };
-        let label = Label::of(&self.name(), format!("event {event:?}"));
-        let shared: Shared<OnEvent> = Shared { label, call: Arc::new(call) };
-        self.server.register(self.id, |handlers| {
-            handlers.events.entry(event.into()).or_default().push(shared);
-        });
-        self
+        self.add::<OnEvent>(&format!("event {event:?}"), Arc::new(call), |handlers| {
+            handlers.events.entry(event.into()).or_default()
+        })
     }
 
     /// Calls `handler` when a socket is about to go; its rooms are still set until the handler's
@@ -184,7 +175,9 @@ impl Namespace {
         R: Future<Output = ()> + 'static,
     {
         let call = move |socket, reason| -> LocalFuture<()> { Box::pin(handler(socket, reason)) };
-        register!(self, "disconnecting handler".into(), disconnecting, call)
+        self.add::<OnClose>("disconnecting handler", Arc::new(call), |handlers| {
+            &mut handlers.disconnecting
+        })
     }
 
     /// Calls `handler` when a socket has gone: exactly once for each that had connected.
@@ -197,7 +190,9 @@ impl Namespace {
         R: Future<Output = ()> + 'static,
     {
         let call = move |socket, reason| -> LocalFuture<()> { Box::pin(handler(socket, reason)) };
-        register!(self, "disconnect handler".into(), disconnect, call)
+        self.add::<OnClose>("disconnect handler", Arc::new(call), |handlers| {
+            &mut handlers.disconnect
+        })
     }
 
     /// Calls `handler` when a client has sent something invalid, just before its connection is
@@ -211,7 +206,7 @@ impl Namespace {
         R: Future<Output = ()> + 'static,
     {
         let call = move |socket, error| -> LocalFuture<()> { Box::pin(handler(socket, error)) };
-        register!(self, "error handler".into(), error, call)
+        self.add::<OnError>("error handler", Arc::new(call), |handlers| &mut handlers.error)
     }
 
     /// Sends an event to every socket of the namespace; see [`Broadcast::emit`].
@@ -235,5 +230,16 @@ impl Namespace {
     /// All sockets of the namespace.
     pub fn broadcast(&self) -> Broadcast {
         Broadcast::new(self.server.clone(), self.id)
+    }
+
+    fn add<F: ?Sized>(
+        &self,
+        what: &str,
+        call: Arc<F>,
+        list: impl FnOnce(&mut Handlers) -> &mut Vec<Shared<F>>,
+    ) -> &Self {
+        let shared = Shared { label: Label::of(&self.name(), what.into()), call };
+        self.server.register(self.id, |handlers| list(handlers).push(shared));
+        self
     }
 }

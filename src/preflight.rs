@@ -118,6 +118,11 @@ const MEMLOCK_MIN: u64 = 512 * 1024;
 /// RLIMIT_NOFILE below this is reported even if no number of connections is wanted.
 const NOFILE_USUAL: u64 = 4_096;
 
+/// The CPUs that this process may use, in order.
+pub fn allowed_cpus() -> Vec<usize> {
+    parse_list(field(&read("/proc/self/status"), "Cpus_allowed_list:").unwrap_or(""))
+}
+
 /// Looks at everything, in the order of what to mend first.
 pub fn run(request: &Request) -> Vec<Check> {
     let status = read("/proc/self/status");

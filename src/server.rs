@@ -150,7 +150,12 @@ impl Server {
     ///
     /// # Panics
     /// After the server has begun to listen.
-    pub fn serve_file(&self, path: &str, content_type: &'static str, body: impl Into<bytes::Bytes>) {
+    pub fn serve_file(
+        &self,
+        path: &str,
+        content_type: &'static str,
+        body: impl Into<bytes::Bytes>,
+    ) {
         let body = body.into();
         let etag = files::content_tag(&body);
         self.assert_draft();
@@ -281,7 +286,7 @@ impl Server {
                     let hub = new_hub(&spec, index);
                     let start = Start { index, server, hub, listeners, mailbox, pulse, start };
                     let told = ready.clone();
-                    Shard::run(start, move |result| {
+                    Shard::serve(start, move |result| {
                         let _ = told.send(result);
                     })
                     .await;
@@ -468,8 +473,8 @@ fn bind_all(
     for address in addresses {
         let mut address = *address;
         for listeners in &mut per_shard {
-            let listener = ring::bind(address, backlog)
-                .map_err(|source| Error::Listen { address, source })?;
+            let listener =
+                ring::bind(address, backlog).map_err(|source| Error::Listen { address, source })?;
             address = listener.local_addr()?;
             listeners.push(listener);
         }

@@ -17,7 +17,7 @@ use crate::event::{Event, Handshake, Raw};
 use crate::hub::AckLost;
 use crate::hub::rooms::NamespaceId;
 use crate::hub::slab::Key;
-use crate::namespace::{LocalFuture, Namespace, Named};
+use crate::namespace::{LocalFuture, Named, Namespace};
 use crate::server::Server;
 use crate::shard::Shard;
 use crate::shard::watch::Label;
@@ -379,7 +379,9 @@ impl Future for AckFuture {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.state {
-            AckState::Failed(error) => Poll::Ready(Err(error.take().unwrap_or(Error::Disconnected))),
+            AckState::Failed(error) => {
+                Poll::Ready(Err(error.take().unwrap_or(Error::Disconnected)))
+            }
             AckState::Waiting { shard, token } => shard.poll_ack(*token, cx).map(|outcome| {
                 outcome.map_err(|lost| match lost {
                     AckLost::TimedOut => Error::Timeout,

@@ -409,6 +409,11 @@ impl Hub {
         }
     }
 
+    /// Connections, being closed included.
+    pub fn connection_count(&self) -> usize {
+        self.links.conns.len()
+    }
+
     /// Bytes waiting for, or in the hands of, the kernel. O(connections).
     pub fn queued_bytes(&self) -> usize {
         let conns = &self.links.conns;

@@ -89,7 +89,8 @@ impl Shard {
         let label = Label::of(&socket.namespace().name(), "socket middleware".into());
         let future = async move {
             for index in 0..own {
-                let call = shard.own(member, |own| own.middleware.get(index).map(|m| m.call.clone()));
+                let call =
+                    shard.own(member, |own| own.middleware.get(index).map(|m| m.call.clone()));
                 let Some(call) = call.flatten() else { break };
                 if let Err(error) = call(asked.clone(), event.clone()).await {
                     return shard.report_error(&asked, &error);
@@ -168,9 +169,8 @@ impl Shard {
         list: impl FnOnce(&Own) -> Option<&Vec<Named<F>>>,
     ) -> Vec<Named<F>> {
         let copy = |named: &Named<F>| Named { label: named.label, call: named.call.clone() };
-        let copies = self.own(member, |own| {
-            list(own).map(|list| list.iter().map(copy).collect::<Vec<_>>())
-        });
+        let copies =
+            self.own(member, |own| list(own).map(|list| list.iter().map(copy).collect::<Vec<_>>()));
         copies.flatten().unwrap_or_default()
     }
 

@@ -12,7 +12,7 @@ pub(crate) mod watch;
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -84,7 +84,7 @@ pub(crate) struct Start {
 
 impl Shard {
     /// Runs a shard on this executor until it is shut down. `ready` is told how its ring fared.
-    pub(crate) async fn run(start: Start, ready: impl FnOnce(std::io::Result<()>)) {
+    pub(crate) async fn serve(start: Start, ready: impl FnOnce(std::io::Result<()>)) {
         let Start { index, server, hub, listeners, mailbox, pulse, start } = start;
         let buffers = server.spec().map_or(1_024, |spec| spec.options.receive_buffers);
         let mut ring = match Ring::new(&RingConfig { buffers, ..RingConfig::default() }) {
@@ -192,7 +192,10 @@ impl Shard {
     }
 
     async fn pump(self: &Rc<Self>, ring: &mut Ring, mailbox: &Receiver<Mail>) {
-        let sleeper = ring.sleeper();
+        let sleeper = match ring.sleeper() {
+            Ok(sleeper) => sleeper,
+            Err(error) => return log::error!("shard {}: cannot sleep: {error}", self.index),
+        };
         let mut bell: Option<Pin<Box<dyn Future<Output = ()> + '_>>> = None;
         let mut turns = 0;
         loop {
@@ -447,7 +450,9 @@ impl Shard {
 
     pub(crate) fn poll_ack(&self, token: u64, cx: &mut Context<'_>) -> Poll<Result<Raw, AckLost>> {
         let mut acks = self.acks.borrow_mut();
-        let Some(slot) = acks.get_mut(&token) else { return Poll::Ready(Err(AckLost::Disconnected)) };
+        let Some(slot) = acks.get_mut(&token) else {
+            return Poll::Ready(Err(AckLost::Disconnected));
+        };
         match slot.outcome.take() {
             Some(outcome) => Poll::Ready(outcome),
             None => {

@@ -28,7 +28,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::rc::Rc;
 use std::slice;
@@ -36,6 +36,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::{cell::Cell, mem};
 
+use glommio::io::BufferedFile;
 use io_uring::types::{BufRingEntry, Fd, SubmitArgs, Timespec};
 use io_uring::{Builder, EnterFlags, IoUring, cqueue, opcode, squeue};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -260,10 +261,10 @@ impl Ring {
 
     /// The eventfd as a file of this thread's executor: reading 8 bytes from it sleeps until the
     /// ring or a [`Doorbell`] has something.
-    pub fn sleeper(&self) -> std::io::Result<glommio::io::BufferedFile> {
-        let fd = self.event.try_clone()?;
+    pub fn sleeper(&self) -> io::Result<BufferedFile> {
+        let fd = OwnedFd::from(self.event.try_clone()?).into_raw_fd();
         // SAFETY: the descriptor is a duplicate of ours and open; the file becomes its only owner.
-        Ok(unsafe { glommio::io::BufferedFile::from_raw_fd(std::os::fd::IntoRawFd::into_raw_fd(OwnedFd::from(fd))) })
+        Ok(unsafe { BufferedFile::from_raw_fd(fd) })
     }
 
     /// The eventfd to sleep on. Blocking; the ring keeps it open, so duplicate it for an owner

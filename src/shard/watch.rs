@@ -91,16 +91,17 @@ impl Watch {
     pub(crate) fn start(pulses: Vec<Arc<Pulse>>, limit: Duration) -> std::io::Result<Watch> {
         let stop = Arc::new(AtomicBool::new(false));
         let is_stopped = stop.clone();
-        let thread = std::thread::Builder::new().name("corecast-watch".into()).spawn(move || {
-            let fresh = Seen { calls: 0, since: Instant::now(), is_reported: false };
-            let mut seen = vec![fresh; pulses.len()];
-            while !is_stopped.load(Ordering::Relaxed) {
-                for (shard, (pulse, seen)) in pulses.iter().zip(&mut seen).enumerate() {
-                    look(shard, pulse, seen, limit);
+        let thread =
+            std::thread::Builder::new().name("corecast-watch".into()).spawn(move || {
+                let fresh = Seen { calls: 0, since: Instant::now(), is_reported: false };
+                let mut seen = vec![fresh; pulses.len()];
+                while !is_stopped.load(Ordering::Relaxed) {
+                    for (shard, (pulse, seen)) in pulses.iter().zip(&mut seen).enumerate() {
+                        look(shard, pulse, seen, limit);
+                    }
+                    std::thread::park_timeout(limit / 2);
                 }
-                std::thread::park_timeout(limit / 2);
-            }
-        })?;
+            })?;
         Ok(Watch { stop, thread: Some(thread) })
     }
 }

@@ -213,6 +213,13 @@ impl Socket {
         self.shard.wake();
     }
 
+    /// Closes the connection below Socket.IO (`socket.conn.close()`): no DISCONNECT is sent, so the
+    /// client sees `transport close` and reconnects. All its sockets see `forced close`.
+    pub fn close_connection(&self) {
+        self.shard.hub().close_connection(self.key);
+        self.shard.wake();
+    }
+
     /// Keeps a value with the socket, one per type; returns the one that was there. It is dropped
     /// after the `disconnect` handlers.
     pub fn set<T: 'static>(&self, value: T) -> Option<Rc<T>> {

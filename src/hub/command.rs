@@ -202,6 +202,14 @@ impl Hub {
         }
     }
 
+    /// Closes the connection of a socket after what is queued, without a DISCONNECT packet: the
+    /// client sees a closed transport and reconnects.
+    pub fn close_connection(&mut self, key: Key) {
+        if let Some(session) = self.members.get(key).map(|member| member.session) {
+            self.close_session(session, Reason::ForcedClose, Goodbye::Flush);
+        }
+    }
+
     /// Closes the connection of a socket because its handler has failed or cannot keep up. Its
     /// sockets see `forced close`, its client a closed transport.
     pub fn abort(&mut self, key: Key) {

@@ -127,7 +127,9 @@ impl Floor {
             // The request was there when the listener was woken; take it before the first
             // event, and let epoll report only what comes after.
             self.read(raw);
-            self.epoll.add(raw, IN | EDGE, raw as u64)?;
+            if self.connections[raw as usize].is_some() {
+                self.epoll.add(raw, IN | EDGE, raw as u64)?;
+            }
         }
     }
 

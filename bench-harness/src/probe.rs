@@ -82,7 +82,8 @@ pub(crate) fn host() -> String {
         .lines()
         .find_map(|line| line.strip_prefix("model name")?.split_once(':'))
         .map_or("unknown CPU", |(_, name)| name.trim());
-    let count = std::thread::available_parallelism().map_or(0, usize::from);
+    // Not available_parallelism: that counts what our own pinning left.
+    let count = cpu.lines().filter(|line| line.starts_with("processor")).count();
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     format!("{model}, {count} CPUs, Linux {}", kernel.trim())
 }

@@ -294,6 +294,12 @@ fn other_parsers_agree_on_mutated_documents() {
         good += usize::from(ours);
     }
     assert!((40_000..180_000).contains(&good), "{good} valid documents are no mixture");
+    for text in ["1e999", "99999999999999999999", r#""\ud800""#] {
+        let mut input = text.to_owned().into_bytes();
+        let mut tape = Tape(Vec::new());
+        let found = simd_json::fill_tape(&mut input, &mut buffers, &mut tape).is_ok();
+        assert!(valid(text) && !found, "{text}");
+    }
     assert!(typed > 100 && simd >= typed, "{typed}, {simd}: the differences were not reached");
 }
 

@@ -1,1 +1,3 @@
+//! Load generator and floor.
+
 fn main() {}

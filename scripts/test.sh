@@ -77,23 +77,28 @@ RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps
 section "binaries and examples"
 cargo build --workspace --bins --examples
 
+export NODE_OPTIONS=--test-reporter=spec
+
 # The CPUs this process may use: "0-1,4" to one number a line.
 mapfile -t cpus < <(sed -n 's/^Cpus_allowed_list:[[:space:]]*//p' /proc/self/status |
     tr ',' '\n' | while IFS=- read -r first last; do seq "$first" "${last:-$first}"; done)
 
+# Runs a script of tests/npm under its name in the logs; a quarter of an hour is a hang.
+npm_suite() {
+    (cd tests/npm && timeout --kill-after=30 900 npm run "$1") 2>&1 | tee "$logs/$2.txt"
+}
+
 end_to_end() {
     section "official client against --cpus $1"
-    (cd tests/npm && CORECAST_E2E_CMD="'$target/debug/examples/e2e_server' --cpus $1" \
-        npm run test:e2e) 2>&1 | tee "$logs/e2e-$2.txt"
+    CORECAST_E2E_CMD="'$target/debug/examples/e2e_server' --cpus $1" npm_suite test:e2e "$2"
 }
-end_to_end "${cpus[0]}" one
+end_to_end "${cpus[0]}" e2e-one
 if [ ${#cpus[@]} -gt 1 ]; then
-    end_to_end "$(IFS=,; echo "${cpus[*]:0:4}")" several
+    end_to_end "$(IFS=,; echo "${cpus[*]:0:4}")" e2e-several
 fi
 
 section "browser"
-(cd tests/npm && CORECAST_DEMO_CMD="'$target/debug/corecast' serve" npm run test:browser) 2>&1 |
-    tee "$logs/browser.txt"
+CORECAST_DEMO_CMD="'$target/debug/corecast' serve" npm_suite test:browser browser
 
 section "summary"
 for log in doc rust e2e-one e2e-several browser; do

@@ -193,7 +193,7 @@ describe("chat demo", () => {
     const refusal = dialog.getByRole("alert");
     await refusal.getByText("Refused: wrong token").waitFor();
     await refusal.getByText('"code": 401').waitFor();
-    await refusal.getByText("the token of this demo is letmein").waitFor();
+    await refusal.getByText("try letmein").waitFor();
     await ada.screenshot({ path: join(artifacts, "refused.png") });
     // Ada is still in #general meanwhile.
     await say(ben, "are you still there?");

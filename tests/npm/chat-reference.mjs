@@ -8,7 +8,7 @@
 //
 // NAMESPACES: `/` and `/private`, with the same events and with rooms of their own. `/private` has a
 // middleware: auth.token must be the string "letmein", or else the connection is refused with
-// connect_error, message "wrong token", data {"code":401,"hint":"the token of this demo is letmein"}.
+// connect_error, message "wrong token", data {"code":401,"hint":"try letmein"}.
 //
 // A socket is in one chat room at most. The Socket.IO room of the chat room `general` is called
 // `room:general`, since the bare names are socket ids.
@@ -132,7 +132,7 @@ function serve(nsp) {
 io.of("/private").use((socket, next) => {
   if (socket.handshake.auth.token === "letmein") return next();
   const error = new Error("wrong token");
-  error.data = { code: 401, hint: "the token of this demo is letmein" };
+  error.data = { code: 401, hint: "try letmein" };
   next(error);
 });
 serve(io.of("/"));

@@ -169,6 +169,7 @@ fn pair() -> (TcpStream, OwnedFd) {
     let peer = connect(listener.local_addr().expect("address"));
     let (ours, _) = listener.accept().expect("accept");
     ours.set_nonblocking(true).expect("nonblocking");
+    ours.set_nodelay(true).expect("nodelay");
     (peer, ours.into())
 }
 
@@ -203,6 +204,15 @@ fn in_own_process(name: &str) -> bool {
 
 fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").expect("fds").count()
+}
+
+/// Whether the kernel has made threads to carry blocking operations out.
+fn has_workers() -> bool {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("tasks");
+    tasks.flatten().any(|task| {
+        let name = std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+        name.starts_with("iou-wrk")
+    })
 }
 
 /// An echo server on `ring` until `clients` connections have come and gone.
@@ -279,7 +289,7 @@ fn echoes_with_the_default_sizes() {
 
 #[test]
 fn echoes_where_the_kernel_has_no_deferred_task_work() {
-    let io = cooperative(&SMALL).build(SMALL.submissions).expect("ring");
+    let io = build(&SMALL, false).expect("ring");
     echo_test(Ring::with(io, &SMALL).expect("ring"), 50, 20, 1_000);
 }
 
@@ -569,9 +579,9 @@ fn without_descriptors_accepting_stops_until_it_is_resumed() {
 fn long_sends_to_a_slow_reader_arrive_whole() {
     let mut rig = Rig::new(&SMALL);
     let (mut peer, ours) = pair();
-    SockRef::from(&ours).set_send_buffer_size(8_192).expect("option");
+    SockRef::from(&ours).set_send_buffer_size(100_000).expect("option");
     rig.ring.adopt(0, ours);
-    let bytes = pattern(3_000_000, 1);
+    let bytes = pattern(30_000_000, 1);
     let chunk = Chunk::new(bytes.len());
     chunk.append(&bytes);
     let expected = bytes.clone();
@@ -585,10 +595,13 @@ fn long_sends_to_a_slow_reader_arrive_whole() {
         assert!(all[expected.len()..] == expected[10..]);
     });
     rig.ring.send(0, SendBuf::Owned(bytes.clone()));
-    rig.until_note(Note::Sent(0, Ok(3_000_000)));
+    rig.until_rig(|rig| {
+        assert!(!has_workers(), "a send has become a thread");
+        rig.notes.contains(&Note::Sent(0, Ok(30_000_000)))
+    });
     let end = bytes.len() as u32;
     rig.ring.send(0, SendBuf::Shared { chunk: chunk.clone(), start: 10, end });
-    rig.until_note(Note::Sent(0, Ok(2_999_990)));
+    rig.until_note(Note::Sent(0, Ok(29_999_990)));
     assert_eq!(rig.notes.len(), 2, "one completion per send");
     assert_eq!(Rc::strong_count(&chunk), 1);
     reader.join().expect("reader");

@@ -82,7 +82,7 @@ impl Rig {
     fn until_rig(&mut self, mut done: impl FnMut(&mut Rig) -> bool) {
         let start = Instant::now();
         while !done(self) {
-            assert!(start.elapsed() < PATIENCE, "turning in vain: {:?}", self.notes);
+            check(start);
             if self.turn() == 0 {
                 park(&mut self.ring);
             }
@@ -93,7 +93,7 @@ impl Rig {
     fn settle(&mut self) {
         let start = Instant::now();
         while !self.ring.prepare_park() {
-            assert!(start.elapsed() < PATIENCE, "the ring never comes to rest");
+            check(start);
             self.turn();
         }
         self.ring.unpark();
@@ -129,6 +129,11 @@ impl Rig {
         assert_eq!(self.ring.operations, listening);
         assert_eq!(self.ring.sends_free.len(), self.ring.sends.len());
     }
+}
+
+/// Fails a test that goes round and round.
+fn check(start: Instant) {
+    assert!(start.elapsed() < PATIENCE, "turning in vain");
 }
 
 /// Sleeps on the eventfd as the shard does, unless there is something to do.
@@ -219,7 +224,9 @@ fn has_workers() -> bool {
 fn echo(ring: &mut Ring, clients: usize) {
     let mut queues: Vec<VecDeque<Vec<u8>>> = Vec::new();
     let mut gone = 0;
+    let start = Instant::now();
     while gone < clients {
+        check(start);
         let handled = ring.turn(|ring, completion| match completion {
             Completion::Accepted(fd) => {
                 let conn = queues.len() as u32;
@@ -313,7 +320,10 @@ fn a_doorbell_wakes_a_parked_ring_and_an_awake_ring_is_not_notified() {
     assert_eq!(rig.turn(), 0);
     peer.write_all(b"awake").expect("write");
     // Without the sleep of `until`, in which notification is on.
-    while rig.turn() == 0 {}
+    let start = Instant::now();
+    while rig.turn() == 0 {
+        check(start);
+    }
     assert_eq!(rig.bytes(0), b"awake");
     assert!(!readable(rig.ring.eventfd(), Duration::ZERO), "notified while awake");
 
@@ -842,7 +852,8 @@ fn a_callback_that_panics_loses_no_memory_safety() {
         peers.push(peer);
     }
     let panics = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        while rig.ring.turn(|_, _| panic!("in a callback")).is_ok() {}
+        let start = Instant::now();
+        while rig.ring.turn(|_, _| panic!("in a callback")).is_ok() && start.elapsed() < PATIENCE {}
     }));
     assert!(panics.is_err());
     // The completions behind the one that panicked are still there.
@@ -858,7 +869,9 @@ fn lent_bytes_outlive_a_ring_that_the_callback_replaces() {
     rig.ring.receive_many(0);
     peer.write_all(b"still here").expect("write");
     let mut seen = Vec::new();
+    let start = Instant::now();
     while seen.is_empty() {
+        check(start);
         let handled = rig.ring.turn(|ring, completion| {
             if let Completion::Received { bytes, .. } = completion {
                 *ring = Ring::new(&SMALL).expect("ring");
@@ -993,7 +1006,9 @@ fn nothing_is_left_after_thousands_of_connections_of_every_fate() {
         }
         assert!(churn.connected > 1_000);
         churn.peers.clear();
+        let start = Instant::now();
         while churn.rig.ring.operations > 1 || churn.rig.ring.open() > 0 {
+            check(start);
             churn.turn();
             if churn.rig.ring.prepare_park() {
                 // What has no receive armed does not see its peer go.

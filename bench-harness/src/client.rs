@@ -115,13 +115,20 @@ impl Client {
             } else if progress.1.elapsed() > PATIENCE {
                 bail!(
                     "{} of {count} connections joined the namespace, then nothing for \
-                     {PATIENCE:?}: does the server answer `40` on {}?",
+                     {PATIENCE:?} on {}; the open handshakes: {:?}",
                     self.ready,
-                    self.target
+                    self.target,
+                    self.handshakes_open()
                 );
             }
         }
         Ok(())
+    }
+
+    /// How far each handshake in progress has come.
+    fn handshakes_open(&self) -> Vec<(usize, State)> {
+        let all = self.connections.iter().map(|connection| connection.state).enumerate();
+        all.filter(|(_, state)| *state != State::Ready).collect()
     }
 
     fn start(&mut self, count: usize) -> Result<()> {

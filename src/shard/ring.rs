@@ -33,6 +33,7 @@ use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
 use std::{mem, ptr, slice};
 
 use glommio::io::BufferedFile;
@@ -101,12 +102,13 @@ pub enum Completion<'a> {
     },
 }
 
-/// Wakes the thread of a ring that sleeps on its eventfd. Any thread may hold one.
+/// Wakes the thread of a ring that waits, by an eventfd that the ring polls. Any thread may hold
+/// one.
 #[derive(Debug, Clone)]
 pub struct Doorbell(Arc<File>);
 
 impl Doorbell {
-    /// Makes the eventfd readable. Cheap, but a system call: leave it out while the shard is awake.
+    /// Completes an operation of the ring. A system call: leave it out while the shard is awake.
     pub fn ring(&self) {
         // Nothing can fail here but EAGAIN on a counter that is full, and then it is readable.
         let _ = (&*self.0).write(&1u64.to_ne_bytes());
@@ -166,6 +168,7 @@ const KIND: u64 = 0xff << 56;
 const ACCEPT: u64 = 1 << 56;
 const RECEIVE: u64 = 2 << 56;
 const SEND: u64 = 3 << 56;
+const BELL: u64 = 4 << 56;
 
 /// The buffer group that receives choose from.
 const GROUP: u16 = 0;
@@ -180,7 +183,11 @@ const SEND_BYTES_MAX: usize = 128 << 10;
 pub struct Ring {
     /// Declared first, so that it is closed before any memory it knows is freed.
     io: IoUring,
-    event: Arc<File>,
+    /// What [`Doorbell`]s write to; only polled, never read, so that a bell is never missed.
+    bell: Arc<File>,
+    bell_armed: bool,
+    /// Readable when something completes while notification is on.
+    event: File,
     /// Shared with a running `turn` only, which lends the buffers to its callback.
     buffers: Rc<Buffers>,
     /// Indexed by the caller's number.
@@ -224,19 +231,14 @@ impl Ring {
     }
 
     fn with(mut io: IoUring, config: &RingConfig) -> io::Result<Ring> {
-        // SAFETY: eventfd(2) has no memory arguments. It blocks on purpose: a read of a
-        // non-blocking one through io_uring would return EAGAIN instead of waiting.
-        let event = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
-        if event < 0 {
-            return Err(explain(io::Error::last_os_error()));
-        }
-        // SAFETY: the descriptor is new and nobody else's.
-        let event = Arc::new(File::from(unsafe { OwnedFd::from_raw_fd(event) }));
+        let (bell, event) = (Arc::new(eventfd()?), eventfd()?);
         io.completion().disable_eventfd();
         io.submitter().register_eventfd(event.as_raw_fd()).map_err(explain)?;
         let buffers = Rc::new(Buffers::new(&io, config).map_err(explain)?);
         Ok(Ring {
             io,
+            bell,
+            bell_armed: false,
             event,
             buffers,
             conns: Vec::new(),
@@ -258,11 +260,11 @@ impl Ring {
 
     /// A handle that other threads wake this ring's thread with.
     pub fn doorbell(&self) -> Doorbell {
-        Doorbell(self.event.clone())
+        Doorbell(self.bell.clone())
     }
 
-    /// The eventfd as a file of this thread's executor: reading 8 bytes from it sleeps until the
-    /// ring or a [`Doorbell`] has something.
+    /// The eventfd as a file of this thread's executor: between [`Ring::prepare_park`] and
+    /// [`Ring::unpark`], reading 8 bytes from it sleeps until something completes.
     pub fn sleeper(&self) -> io::Result<BufferedFile> {
         let fd = OwnedFd::from(self.event.try_clone()?).into_raw_fd();
         // SAFETY: the descriptor is a duplicate of ours and open; the file becomes its only owner.
@@ -386,14 +388,9 @@ impl Ring {
     }
 
     /// Connections held, closing ones included.
+    #[cfg(test)]
     pub fn open(&self) -> usize {
         self.open
-    }
-
-    /// Where the peer is; `None` if it has gone already. A system call.
-    pub fn peer_address(&self, conn: u32) -> Option<SocketAddr> {
-        let fd = self.conns.get(conn as usize)?.fd.as_ref()?;
-        SockRef::from(fd).peer_addr().ok()?.as_socket()
     }
 
     /// Submits what is queued, then reports what has completed, one call of `on` each. Never
@@ -405,6 +402,7 @@ impl Ring {
         // Held until the end, so that lent bytes outlive whatever `on` does to its `&mut Ring`.
         let buffers = Rc::clone(&self.buffers);
         self.rearm_starved();
+        self.arm_bell();
         self.submit()?;
         if self.batch_next == self.batch.len() {
             self.batch.clear();
@@ -414,6 +412,10 @@ impl Ring {
         let mut handled = 0;
         while let Some(cqe) = self.batch.get(self.batch_next).cloned() {
             self.batch_next += 1;
+            if cqe.user_data() & KIND == BELL {
+                self.bell_armed = cqueue::more(cqe.flags());
+                continue;
+            }
             handled += 1;
             self.complete(&cqe, &buffers, &mut on);
         }
@@ -427,10 +429,43 @@ impl Ring {
         Ok(handled)
     }
 
+    /// Sleeps in the kernel until something completes, a [`Doorbell`] rings, or `timeout` has
+    /// passed; not at all when there is something to do. For a thread that has nothing else to
+    /// wait for: one system call, where sleeping on the eventfd through an executor takes many.
+    ///
+    /// # Errors
+    /// Only what makes the ring unusable.
+    pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        self.rearm_starved();
+        self.arm_bell();
+        self.submit()?;
+        if self.has_work() {
+            return Ok(());
+        }
+        let limit = timeout.map(Timespec::from);
+        let arguments =
+            limit.as_ref().map_or(SubmitArgs::new(), |limit| SubmitArgs::new().timespec(limit));
+        match self.io.submitter().submit_with_args(1, &arguments) {
+            Err(error) if error.raw_os_error() == Some(libc::ETIME) => Ok(()),
+            Err(error) => tolerate(error),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    /// Polls the doorbell, for as many rings as the kernel reports with one operation.
+    fn arm_bell(&mut self) {
+        if !self.bell_armed {
+            let bell = Fd(self.bell.as_raw_fd());
+            let entry = opcode::PollAdd::new(bell, libc::POLLIN as u32).multi(true).build();
+            self.bell_armed = self.try_push(&entry.user_data(BELL));
+        }
+    }
+
     /// Call before sleeping on the eventfd. Submits everything and turns notification on. False
     /// when there is something to do already; then notification stays off: do a turn.
     pub fn prepare_park(&mut self) -> bool {
         self.rearm_starved();
+        self.arm_bell();
         if self.submit().is_err() || self.has_work() {
             return false;
         }
@@ -903,6 +938,18 @@ impl Drop for Buffers {
         // reference was leaked and this is never reached; lent slices hold a reference too.
         unsafe { libc::munmap(self.map.cast(), self.map_bytes) };
     }
+}
+
+/// A blocking eventfd: a read of a non-blocking one through io_uring would return EAGAIN instead
+/// of waiting.
+fn eventfd() -> io::Result<File> {
+    // SAFETY: eventfd(2) has no memory arguments.
+    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
+    if fd < 0 {
+        return Err(explain(io::Error::last_os_error()));
+    }
+    // SAFETY: the descriptor is new and nobody else's.
+    Ok(File::from(unsafe { OwnedFd::from_raw_fd(fd) }))
 }
 
 /// Completions are made in any system call of this thread, without interrupting it. Making them

@@ -142,13 +142,13 @@ fn check(start: Instant) {
 /// Sleeps on the eventfd as the shard does, unless there is something to do.
 fn park(ring: &mut Ring) {
     if ring.prepare_park() {
-        assert!(readable(ring.eventfd(), PATIENCE), "nobody has woken the ring");
-        (&*ring.event).read_exact(&mut [0; 8]).expect("eventfd");
+        assert!(readable(ring.event.as_raw_fd(), PATIENCE), "nobody has woken the ring");
+        (&ring.event).read_exact(&mut [0; 8]).expect("eventfd");
         ring.unpark();
     }
 }
 
-fn readable(fd: RawFd, patience: Duration) -> bool {
+fn readable(fd: std::os::fd::RawFd, patience: Duration) -> bool {
     let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
     loop {
         // SAFETY: one pollfd, alive during the call.
@@ -322,13 +322,42 @@ fn a_doorbell_wakes_a_parked_ring_and_an_awake_ring_is_not_notified() {
         check(start);
     }
     assert_eq!(rig.bytes(0), b"awake");
-    assert!(!readable(rig.ring.eventfd(), Duration::ZERO), "notified while awake");
+    assert!(!readable(rig.ring.event.as_raw_fd(), Duration::ZERO), "notified while awake");
 
     assert!(rig.ring.prepare_park());
     peer.write_all(b"asleep").expect("write");
-    assert!(readable(rig.ring.eventfd(), PATIENCE), "not notified while asleep");
+    assert!(readable(rig.ring.event.as_raw_fd(), PATIENCE), "not notified while asleep");
     assert!(!rig.ring.prepare_park(), "parked over a completion");
     rig.until_note(Note::Received(0, b"asleep".to_vec()));
+}
+
+#[test]
+fn a_waiting_ring_wakes_for_completions_bells_and_time() {
+    let mut rig = Rig::new(&SMALL);
+    rig.ring.wait(Some(Duration::from_millis(1))).expect("time passes");
+    let bell = rig.ring.doorbell();
+    for _ in 0..3 {
+        let bell = bell.clone();
+        let ringer = thread::spawn(move || bell.ring());
+        // Without the bell this would never return.
+        rig.ring.wait(None).expect("a bell");
+        ringer.join().expect("ringer");
+        assert_eq!(rig.turn(), 0, "a bell is nothing to report");
+    }
+    bell.ring();
+    rig.ring.wait(None).expect("a bell that came first");
+    let (mut peer, ours) = pair();
+    rig.ring.adopt(0, ours);
+    rig.ring.receive_many(0);
+    let writer = thread::spawn(move || {
+        peer.write_all(b"late").expect("write");
+        peer
+    });
+    while rig.bytes(0).is_empty() {
+        rig.ring.wait(None).expect("bytes");
+        rig.turn();
+    }
+    writer.join().expect("writer");
 }
 
 #[test]
@@ -337,7 +366,7 @@ fn accepted_sockets_have_the_options_of_bind() {
     let address = rig.listen();
     let second = bind(address, 16).expect("two shards share a port");
     drop(second);
-    let peer = connect(address);
+    let _peer = connect(address);
     rig.until_note(Note::Accepted);
     let fd = rig.accepted.pop().expect("accepted");
     let socket = SockRef::from(&fd);
@@ -350,8 +379,6 @@ fn accepted_sockets_have_the_options_of_bind() {
     assert_ne!(status & libc::O_NONBLOCK, 0);
     assert_ne!(own & libc::FD_CLOEXEC, 0);
     rig.ring.adopt(3, fd);
-    assert_eq!(rig.ring.peer_address(3), peer.local_addr().ok());
-    assert_eq!(rig.ring.peer_address(2), None);
     assert!(rig.ring.is_idle(3) && !rig.ring.is_idle(2));
     rig.close_all();
 }

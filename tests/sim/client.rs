@@ -301,12 +301,16 @@ impl Client {
         }
         let requests = [&mut self.get, &mut self.post];
         let found = requests.into_iter().find(|requests| requests.stream == Some(stream));
-        let is_lost = found.is_none_or(|requests| {
-            requests.stream = None;
-            requests.busy
-        });
+        let is_lost = match found {
+            Some(requests) => {
+                requests.stream = None;
+                requests.busy
+            }
+            // Or a connection for requests, whose last answer has just been read.
+            None => self.ws == Some(stream),
+        };
         if is_lost {
-            self.lost(&format!("a connection ended, reset: {was_reset}"), ctx);
+            self.lost(&format!("connection {stream} ended, reset: {was_reset}"), ctx);
         }
     }
 

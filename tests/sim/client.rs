@@ -62,6 +62,8 @@ struct Probe {
     aborts_at: Option<u64>,
     /// Never sends its `5`, and goes on polling.
     is_fake: bool,
+    /// Too late for a `5` then: the server may just be giving up.
+    until: u64,
 }
 
 pub struct Ctx<'a> {
@@ -276,6 +278,9 @@ impl Client {
         match text.as_bytes().first() {
             Some(b'0') => {
                 let open: serde_json::Value = serde_json::from_str(&text[1..]).expect("open");
+                if self.state == State::Open && self.temper == Temper::Garbage {
+                    return self.lost("its sid was spoilt", ctx);
+                }
                 self.sid = open["sid"].as_str().expect("a sid").into();
                 assert_eq!(self.state, State::Opening, "opened twice");
                 self.state = State::Open;
@@ -411,14 +416,17 @@ impl Client {
                     .then(|| ctx.step + ctx.rng.u64(0..30));
                 let is_fake = self.upgrades_left > 0 && ctx.chance(20);
                 let (is_open, is_probed) = (false, false);
-                self.probe = Some(Probe { stream, is_open, is_probed, aborts_at, is_fake });
+                let until = ctx.now + 1_000;
+                let probe = Probe { stream, is_open, is_probed, aborts_at, is_fake, until };
+                self.probe = Some(probe);
                 let bytes = codec::handshake(PATH, Some(&self.sid));
                 self.send(ctx, stream, &bytes);
             }
             return;
         };
         let stream = probe.stream;
-        if probe.aborts_at.is_some_and(|at| at <= ctx.step) {
+        let is_late = probe.until <= ctx.now && !probe.is_fake;
+        if is_late || probe.aborts_at.is_some_and(|at| at <= ctx.step) {
             match ctx.rng.u8(0..4) {
                 0 => ctx.net.reset(stream, true),
                 1 => ctx.net.half_close(stream),

@@ -76,7 +76,6 @@ pub struct Model {
     pub by_key: HashMap<(usize, Key), String>,
     pub messages: Vec<Message>,
     pub facts: Vec<Facts>,
-    pub tokens: Vec<u64>,
     /// Slow readers lose packets instead of their connection.
     pub drops: bool,
     pub has_garbage: bool,

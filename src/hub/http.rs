@@ -513,6 +513,8 @@ impl Hub {
         let mut out = Vec::with_capacity(answer.body.len() + 256);
         http::write_response(&response, &mut out);
         self.links.send_owned(index, out);
+        // Nothing is received meanwhile: without a deadline, a peer that does not read stays.
+        self.set_conn_deadline(index, Some(self.config.head_timeout_ms));
     }
 
     /// The server goes: idle connections end now, the others after their answer.

@@ -7,7 +7,7 @@ use fastrand::Rng;
 
 use crate::codec::{self, Pkt};
 use crate::model::Model;
-use crate::net::{End, Net};
+use crate::net::{End, Net, WINDOW};
 use crate::profile::Profile;
 use crate::script::Script;
 
@@ -254,7 +254,7 @@ impl Client {
             match (opcode, payload.as_slice()) {
                 (1, b"3probe") => probe.is_probed = true,
                 (8, _) => self.probe_ended(ctx),
-                other => panic!("a probe got {other:?}"),
+                other => assert_eq!(self.temper, Temper::Garbage, "a probe got {other:?}"),
             }
             return;
         }
@@ -364,8 +364,10 @@ impl Client {
                 self.state = State::Done;
                 let probe = self.probe.as_ref().map(|probe| probe.stream);
                 let mine = [self.get.stream, self.post.stream, self.ws, probe];
+                let window = if ctx.chance(50) { 0 } else { WINDOW };
                 for stream in mine.into_iter().flatten() {
                     ctx.net.streams[stream].stalled = true;
+                    ctx.net.streams[stream].window = window;
                 }
                 return;
             }

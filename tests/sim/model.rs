@@ -79,6 +79,8 @@ pub struct Model {
     /// Slow readers lose packets instead of their connection.
     pub drops: bool,
     pub has_garbage: bool,
+    /// The server is shutting down.
+    pub is_over: bool,
     /// How much was checked, so that a run which tests nothing is noticed.
     pub received: u64,
 }
@@ -171,6 +173,7 @@ impl Model {
         let sid = self.by_key.get(&(shard, key)).expect("a closing socket was accepted").clone();
         let ledger = self.ledgers.get_mut(&sid).expect("a ledger");
         assert!(ledger.closed.is_none(), "{sid}: closed twice");
+        let is_over = self.is_over;
         ledger.closed = Some(reason);
         let Some(facts) = ledger.client.map(|client| self.facts[client]) else { return };
         let Facts { left, broke, stalled, muted, garbage, excused, .. } = facts;
@@ -181,7 +184,8 @@ impl Model {
             Reason::TransportClose => left || broke,
             Reason::TransportError => left || broke || stalled || excused,
             Reason::ForcedClose => excused,
-            Reason::ParseError => false,
+            Reason::ServerShuttingDown => is_over,
+            // A parse error is garbage; who waits for a namespace too long has no socket.
             _ => false,
         };
         let client = ledger.client;

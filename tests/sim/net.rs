@@ -31,6 +31,8 @@ pub struct Stream {
     pub inbox: Vec<u8>,
     /// The client does not read: the server can send until the window is full.
     pub stalled: bool,
+    /// Bytes that the kernels hold for it.
+    pub window: usize,
     /// The client has let go: nobody reads what comes.
     pub closed: bool,
 }
@@ -53,9 +55,14 @@ impl Net {
             place: Place::Backlog(shard),
             inbox: Vec::new(),
             stalled: false,
+            window: WINDOW,
             closed: false,
         });
         self.streams.len() - 1
+    }
+
+    pub fn open_streams(&self) -> Vec<(usize, &Stream)> {
+        self.streams.iter().enumerate().filter(|(_, stream)| stream.place != Place::Gone).collect()
     }
 
     pub fn write(&mut self, stream: usize, bytes: &[u8]) {
@@ -100,6 +107,7 @@ impl Net {
 
     /// Whether the kernels take more bytes for the client.
     pub fn takes(&self, stream: usize) -> bool {
-        self.streams[stream].down.len() < WINDOW || self.streams[stream].closed
+        let stream = &self.streams[stream];
+        stream.down.len() < stream.window || stream.closed
     }
 }

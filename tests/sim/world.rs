@@ -13,7 +13,7 @@ use fastrand::Rng;
 use crate::app::App;
 use crate::client::{Client, Ctx, PATH};
 use crate::model::{Facts, Model};
-use crate::net::{End, Net, Place};
+use crate::net::{End, Net, Place, Stream};
 use crate::profile::Profile;
 use crate::script::SPACES;
 
@@ -228,8 +228,14 @@ impl World {
             if self.net.streams[stream].place != Place::Backlog(s) || self.rng.bool() {
                 continue;
             }
-            let conn = self.shards[s].hub.handle_accepted(address()).expect("room for all");
-            self.place(s, conn, stream);
+            match self.shards[s].hub.handle_accepted(address()) {
+                Some(conn) => self.place(s, conn, stream),
+                None => {
+                    assert!(self.model.is_over, "refused though there is room");
+                    let stream = &mut self.net.streams[stream];
+                    (stream.place, stream.down_end) = (Place::Gone, End::Eof);
+                }
+            }
             self.drain(s);
         }
     }
@@ -365,12 +371,10 @@ impl World {
             self.net.streams[to].down.extend(bytes);
             return;
         }
-        if self.strikes(Fault::LoseSent) {
-            return;
-        }
+        let is_lost = self.strikes(Fault::LoseSent);
         let Some(link) = self.shards[s].links.get_mut(&conn) else { return };
         link.send = None;
-        if !closing {
+        if !closing && !is_lost {
             self.shards[s].hub.handle_sent(conn, true);
             self.drain(s);
         }
@@ -400,8 +404,10 @@ impl World {
             if self.shards[s].mail[from].len() > 1 && self.strikes(Fault::SwapMails) {
                 self.shards[s].mail[from].swap(0, 1);
             }
-            while !self.shards[s].mail[from].is_empty() && self.rng.u64(0..=self.profile.delay) < 2
-            {
+            if self.rng.u64(0..=self.profile.delay) > 2 {
+                continue;
+            }
+            while !self.shards[s].mail[from].is_empty() && self.rng.u8(..) > 30 {
                 match self.shards[s].mail[from].pop_front() {
                     Some(Mail::Publish(publish, n, rooms, except)) => {
                         self.apply(s, &publish, n, &rooms, &except);
@@ -450,10 +456,23 @@ impl World {
         assert_eq!(shard.hub.connection_count(), shard.links.len(), "connections");
     }
 
+    /// Milliseconds until a timer of a hub has something to do, if only timers can go on.
+    pub fn until_next_timer(&self) -> Option<u64> {
+        let busy = |stream: &Stream| {
+            stream.place != Place::Gone && (stream.up_end != End::Open || !stream.up.is_empty())
+        };
+        if !self.is_quiet() || self.net.streams.iter().any(busy) {
+            return None;
+        }
+        self.shards.iter().filter_map(|shard| shard.hub.next_timeout_ms()).min()
+    }
+
     /// Nothing is in the hands of the kernel or between the shards.
     pub fn is_quiet(&self) -> bool {
+        // A peer that has vanished takes nothing more.
+        let is_vain = |link: &Link| self.net.streams[link.stream].stalled;
         let idle = |shard: &Shard| {
-            shard.links.values().all(|link| link.send.is_none())
+            shard.links.values().all(|link| link.send.is_none() || is_vain(link))
                 && shard.mail.iter().all(VecDeque::is_empty)
                 && !shard.hub.has_work()
         };

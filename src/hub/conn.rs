@@ -260,12 +260,23 @@ impl Hub {
                 let mut pong = Vec::with_capacity(data.len() + 2);
                 websocket::write_frame(Opcode::Pong, data, &mut pong);
                 self.links.send_owned(index, pong);
-                if !probe {
-                    self.links.check_queue(session);
-                }
+                self.check_pongs(index, session, probe);
             }
             Message::Pong(_) => {}
             Message::Close(code) => self.end_websocket(index, code, Reason::TransportClose),
+        }
+    }
+
+    /// A peer that makes us answer must read the answers, on a probe too.
+    fn check_pongs(&mut self, index: u32, session: u32, probe: bool) {
+        if !probe {
+            return self.links.check_queue(session);
+        }
+        let queued = self.links.conns.at(index).map_or(0, |conn| conn.out.bytes());
+        if queued > self.config.queue_bytes_max {
+            self.links.stats.slow_closed += 1;
+            self.forget_probe(session);
+            self.drop_conn(index);
         }
     }
 

@@ -602,6 +602,9 @@ impl Hub {
         let Some(key) = self.links.sessions.key_at(index) else { return };
         let now = self.now;
         let Some(session) = self.links.sessions.at_mut(index) else { return };
+        if session.state == State::Closed {
+            return;
+        }
         let upgrade = session.upgrade.as_deref();
         let deadlines = [
             Some(session.heartbeat),

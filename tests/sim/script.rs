@@ -63,9 +63,10 @@ impl Script {
 
     /// Sockets that are connected as far as the client knows, with the number of events it sent.
     pub fn sockets(&self) -> impl Iterator<Item = (&str, u64)> {
-        self.spaces.iter().filter(|s| !s.left && !s.asked).filter_map(|space| {
-            space.sid.as_deref().map(|sid| (sid, space.seq))
-        })
+        self.spaces
+            .iter()
+            .filter(|s| !s.left && !s.asked)
+            .filter_map(|space| space.sid.as_deref().map(|sid| (sid, space.seq)))
     }
 
     /// Whether an answer to CONNECT is due.

@@ -43,6 +43,8 @@ pub(super) struct Conn {
     pub(super) alarm: Alarm,
     /// A receive is armed (one-shot), or armed for ever (multishot).
     is_receiving: bool,
+    /// The receive that is armed stays so until the peer closes, whatever becomes of the stage.
+    is_multishot: bool,
     /// Close when everything queued was sent.
     close_after_flush: bool,
     /// The kernel was asked to let go; only `handle_closed` is awaited.
@@ -63,6 +65,7 @@ impl Conn {
             out: OutQueue::default(),
             alarm: Alarm::default(),
             is_receiving: false,
+            is_multishot: false,
             close_after_flush: false,
             close_requested: false,
             peer_closed: false,
@@ -131,7 +134,7 @@ impl Hub {
                 self.websocket_input(index, session, decoder, bytes);
             }
             Stage::Closing => {
-                conn.is_receiving = false;
+                conn.is_receiving = conn.is_multishot;
                 self.receive_more(index);
             }
         }
@@ -196,6 +199,7 @@ impl Hub {
         };
         if wanted {
             conn.is_receiving = true;
+            conn.is_multishot = many;
             self.outputs.push_back(match many {
                 true => Output::ReceiveMany(index),
                 false => Output::ReceiveOnce(index),
@@ -256,12 +260,23 @@ impl Hub {
                 let mut pong = Vec::with_capacity(data.len() + 2);
                 websocket::write_frame(Opcode::Pong, data, &mut pong);
                 self.links.send_owned(index, pong);
-                if !probe {
-                    self.links.check_queue(session);
-                }
+                self.check_pongs(index, session, probe);
             }
             Message::Pong(_) => {}
             Message::Close(code) => self.end_websocket(index, code, Reason::TransportClose),
+        }
+    }
+
+    /// A peer that makes us answer must read the answers, on a probe too.
+    fn check_pongs(&mut self, index: u32, session: u32, probe: bool) {
+        if !probe {
+            return self.links.check_queue(session);
+        }
+        let queued = self.links.conns.at(index).map_or(0, |conn| conn.out.bytes());
+        if queued > self.config.queue_bytes_max {
+            self.links.stats.slow_closed += 1;
+            self.forget_probe(session);
+            self.drop_conn(index);
         }
     }
 

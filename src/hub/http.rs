@@ -129,7 +129,10 @@ impl Hub {
                 return false;
             }
             Ok(Some((head, consumed))) => {
-                http.keep_alive = head.keep_alive;
+                // A body that nobody reads would be taken for the next request: unless it is read
+                // (`post_request`), the answer is the last one.
+                let has_body = !matches!(head.framing, Framing::None | Framing::Length(0));
+                http.keep_alive = head.keep_alive && !has_body && !self.is_closing;
                 http.is_head = head.method == Method::Head;
                 (self.route(index, &head, &input[..consumed]), consumed)
             }
@@ -376,8 +379,11 @@ impl Hub {
             self.answer_error(index, 413);
             return Step::Answered;
         }
+        if let Some(http) = self.links.conns.at_mut(index).and_then(|conn| conn.http()) {
+            http.keep_alive = head.keep_alive && !self.is_closing;
+        }
         if head.expect_continue {
-            self.links.send_owned(index, b"HTTP/1.1 100 Continue\r\n\r\n".to_vec());
+            self.links.send_owned(index, http::CONTINUE.to_vec());
         }
         Step::Body { session, body: Body::new(head.framing, limit) }
     }
@@ -513,6 +519,8 @@ impl Hub {
         let mut out = Vec::with_capacity(answer.body.len() + 256);
         http::write_response(&response, &mut out);
         self.links.send_owned(index, out);
+        // Nothing is received meanwhile: without a deadline, a peer that does not read stays.
+        self.set_conn_deadline(index, Some(self.config.head_timeout_ms));
     }
 
     /// The server goes: idle connections end now, the others after their answer.

@@ -94,6 +94,14 @@ pub struct Arguments {
     pub ack: Option<u64>,
 }
 
+impl Arguments {
+    /// Bytes that the peer has made us hold.
+    fn bytes(&self) -> usize {
+        let attachments = self.attachments.iter().map(Bytes::len).sum::<usize>();
+        self.name.len() + self.json.len() + attachments
+    }
+}
+
 impl Hub {
     /// A text message of an open session.
     pub(super) fn message_text(&mut self, index: u32, text: &str) {
@@ -221,8 +229,10 @@ impl Hub {
         }
         let session = member.session;
         let held = &mut member.rare.get_or_insert_default().held;
-        let bytes: usize = held.iter().map(|held| held.json.len()).sum();
-        if held.len() < HELD_MAX && bytes <= self.config.limits.message_bytes_max {
+        let bytes: usize = held.iter().map(Arguments::bytes).sum::<usize>() + arguments.bytes();
+        let limits = &self.config.limits;
+        if held.len() < HELD_MAX && bytes <= limits.message_bytes_max + limits.attachments_bytes_max
+        {
             held.push(arguments);
         } else {
             self.reject_packet(session, "too many packets before the connection");

@@ -602,6 +602,9 @@ impl Hub {
         let Some(key) = self.links.sessions.key_at(index) else { return };
         let now = self.now;
         let Some(session) = self.links.sessions.at_mut(index) else { return };
+        if session.state == State::Closed {
+            return;
+        }
         let upgrade = session.upgrade.as_deref();
         let deadlines = [
             Some(session.heartbeat),
@@ -692,7 +695,8 @@ impl Hub {
         self.links.stats.bad_packets += 1;
         let Some(session) = self.links.sessions.at(index) else { return };
         for member in session.members.clone() {
-            if let Some(member) = self.members.key_at(member) {
+            let key = self.members.key_at(member);
+            if let Some(member) = key.filter(|key| self.is_connected(*key)) {
                 self.events.push_back(Event::Error { member, message: message.into() });
             }
         }

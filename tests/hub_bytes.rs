@@ -1,0 +1,11 @@
+//! Raw bytes in, raw bytes out, through a hub in memory: the rows of the behaviour inventory that
+//! can be seen on the wire, one test per row or a table with the row in it.
+
+#[path = "hub_bytes/http.rs"]
+mod http;
+#[path = "hub_bytes/session.rs"]
+mod session;
+#[path = "hub_bytes/socket.rs"]
+mod socket;
+#[path = "hub_bytes/wire.rs"]
+mod wire;

@@ -1,0 +1,358 @@
+//! One hub, its kernel and its application in memory: bytes in, bytes out, events as text.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use corecast::Options;
+use corecast::hub::id::Secrets;
+use corecast::hub::slab::Key;
+use corecast::hub::{Config, Event, Hub, Output, PeerEnd};
+
+#[derive(Debug, Default)]
+struct Line {
+    out: Vec<u8>,
+    is_shut: bool,
+    is_closed: bool,
+}
+
+pub struct Wire {
+    pub hub: Hub,
+    pub now: u64,
+    /// What the application heard.
+    pub log: Vec<String>,
+    /// Sockets that asked to connect, in order.
+    pub members: Vec<Key>,
+    /// Accept whoever asks.
+    pub accepts: bool,
+    /// Send nothing: the kernels' buffers are full.
+    pub holds: bool,
+    lines: HashMap<u32, Line>,
+    pub migrated: Vec<(u16, Vec<u8>)>,
+}
+
+pub fn config() -> Config {
+    let options = Options::default();
+    Config {
+        shard: 0,
+        shards: 1,
+        path: "/socket.io/".into(),
+        polling: true,
+        websocket: true,
+        limits: options.limits().unwrap(),
+        ping_interval_ms: 25_000,
+        ping_timeout_ms: 20_000,
+        upgrade_timeout_ms: 10_000,
+        connect_timeout_ms: 45_000,
+        head_timeout_ms: 60_000,
+        body_timeout_ms: 300_000,
+        queue_bytes_max: 1 << 20,
+        slow_reader: options.slow_reader,
+        connections_max: 100,
+        namespaces_max: 100,
+        rooms_max: 100,
+        acks_max: 100,
+        retain_handshake: true,
+        epoch_ms: 0,
+    }
+}
+
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub head: String,
+    pub body: String,
+}
+
+pub fn reply(bytes: &[u8]) -> Reply {
+    let text = String::from_utf8(bytes.to_vec()).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no reply: {text:?}"));
+    Reply { status: head[9..12].parse().unwrap(), head: head.into(), body: body.into() }
+}
+
+/// A client's frame; the mask is 0, so the bytes can be read in a failure.
+pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut out = vec![first];
+    match payload.len() {
+        n @ 0..=125 => out.push(0x80 | n as u8),
+        n => {
+            out.push(0x80 | 126);
+            out.extend((n as u16).to_be_bytes());
+        }
+    }
+    out.extend([0, 0, 0, 0]);
+    out.extend_from_slice(payload);
+    out
+}
+
+pub fn text(payload: &str) -> Vec<u8> {
+    frame(0x81, payload.as_bytes())
+}
+
+/// Frames of the server as text.
+pub fn unframe(mut bytes: &[u8]) -> Vec<String> {
+    let mut found = Vec::new();
+    while let [first, second, rest @ ..] = bytes {
+        let (len, rest) = match second {
+            126 => (u16::from_be_bytes([rest[0], rest[1]]) as usize, &rest[2..]),
+            127 => (u64::from_be_bytes(rest[..8].try_into().unwrap()) as usize, &rest[8..]),
+            n => (*n as usize, rest),
+        };
+        let payload = &rest[..len];
+        bytes = &rest[len..];
+        found.push(match (first, payload) {
+            (0x81, text) => String::from_utf8(text.to_vec()).unwrap(),
+            (0x82, bytes) => format!("<{bytes:?}>"),
+            (0x88, []) => "<close>".into(),
+            (0x88, code) => format!("<close {}>", u16::from_be_bytes([code[0], code[1]])),
+            (0x8a, data) => format!("<pong {}>", String::from_utf8_lossy(data)),
+            other => panic!("{other:?}"),
+        });
+    }
+    found
+}
+
+impl Wire {
+    pub fn new() -> Wire {
+        Wire::with(config())
+    }
+
+    pub fn with(config: Config) -> Wire {
+        let mut rng = fastrand::Rng::with_seed(1);
+        let mut hub = Hub::new(config, Secrets::new(Box::new(move |bytes| rng.fill(bytes))));
+        hub.add_namespace("/");
+        hub.add_namespace("/admin");
+        Wire {
+            hub,
+            now: 0,
+            log: Vec::new(),
+            members: Vec::new(),
+            accepts: true,
+            holds: false,
+            lines: HashMap::new(),
+            migrated: Vec::new(),
+        }
+    }
+
+    pub fn open(&mut self) -> u32 {
+        let address = SocketAddr::from(([127, 0, 0, 1], 9));
+        let conn = self.hub.handle_accepted(address).unwrap();
+        self.lines.insert(conn, Line::default());
+        self.run();
+        conn
+    }
+
+    pub fn put(&mut self, conn: u32, bytes: impl AsRef<[u8]>) {
+        self.hub.handle_received(conn, &mut bytes.as_ref().to_vec());
+        self.run();
+    }
+
+    /// A new connection that sends this.
+    pub fn with_bytes(&mut self, bytes: impl AsRef<[u8]>) -> u32 {
+        let conn = self.open();
+        self.put(conn, bytes);
+        conn
+    }
+
+    pub fn end(&mut self, conn: u32, end: PeerEnd) {
+        self.hub.handle_peer_closed(conn, end);
+        self.run();
+    }
+
+    /// Moves the clock to `ms`.
+    pub fn at(&mut self, ms: u64) {
+        while let Some(wait) = self.hub.next_timeout_ms().filter(|wait| self.now + wait < ms) {
+            self.now += wait;
+            self.hub.handle_time(self.now);
+            self.run();
+        }
+        self.now = ms;
+        self.hub.handle_time(self.now);
+        self.run();
+    }
+
+    /// Handles everything that is to be done, sends included.
+    pub fn run(&mut self) {
+        loop {
+            self.drain();
+            if self.holds {
+                return;
+            }
+            let mut sends = Vec::new();
+            self.hub.flush(100, |conn, buf| sends.push((conn, buf)));
+            if sends.is_empty() && !self.hub.has_work() {
+                return;
+            }
+            for (conn, buf) in sends {
+                let line = self.lines.get_mut(&conn).unwrap();
+                assert!(!line.is_shut && !line.is_closed);
+                line.out.extend(buf.to_vec());
+                self.hub.handle_sent(conn, true);
+                self.drain();
+            }
+        }
+    }
+
+    fn drain(&mut self) {
+        loop {
+            if let Some(output) = self.hub.poll_output() {
+                match output {
+                    Output::ReceiveOnce(_) | Output::ReceiveMany(_) => {}
+                    Output::ShutdownWrite(conn) => {
+                        self.lines.get_mut(&conn).unwrap().is_shut = true;
+                    }
+                    Output::Close(conn) => {
+                        self.lines.get_mut(&conn).unwrap().is_closed = true;
+                        self.hub.handle_closed(conn);
+                    }
+                    Output::Migrate { shard, bytes, .. } => self.migrated.push((shard, bytes)),
+                }
+            } else if let Some(event) = self.hub.poll_event() {
+                self.event(event);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        let line = match event {
+            Event::Connect { member, namespace } => {
+                self.members.push(member);
+                let auth = self.hub.auth(member).unwrap_or_default().to_owned();
+                if self.accepts {
+                    assert!(self.hub.accept_member(member));
+                }
+                format!("connect {namespace} {auth}")
+            }
+            Event::ConnectAborted(_) => "aborted".into(),
+            Event::Packet { arguments, .. } => {
+                let json = String::from_utf8_lossy(&arguments.json).into_owned();
+                let ack = arguments.ack.map_or(String::new(), |ack| format!(" #{ack}"));
+                let attachments: String =
+                    arguments.attachments.iter().map(|a| format!(" {:?}", &a[..])).collect();
+                format!("{}({json}){ack}{attachments}", arguments.name)
+            }
+            Event::Ack { token, outcome } => match outcome {
+                Ok(arguments) => {
+                    format!("ack {token} {}", String::from_utf8_lossy(&arguments.json))
+                }
+                Err(lost) => format!("ack {token} {lost:?}"),
+            },
+            Event::Error { message, .. } => format!("error {message}"),
+            Event::Closing { member, reason } => {
+                self.hub.remove_member(member);
+                reason.to_string()
+            }
+        };
+        self.log.push(line);
+    }
+
+    /// What the application heard since the last call.
+    pub fn heard(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.log)
+    }
+
+    /// What was sent to a connection since the last call.
+    pub fn got(&mut self, conn: u32) -> Vec<u8> {
+        self.run();
+        std::mem::take(&mut self.lines.get_mut(&conn).unwrap().out)
+    }
+
+    pub fn reply(&mut self, conn: u32) -> Reply {
+        reply(&self.got(conn))
+    }
+
+    /// Status and body of the answer on a connection.
+    pub fn answer(&mut self, conn: u32) -> (u16, String) {
+        let reply = self.reply(conn);
+        (reply.status, reply.body)
+    }
+
+    pub fn said(&mut self, conn: u32) -> Vec<String> {
+        unframe(&self.got(conn))
+    }
+
+    /// Whether the server has ended a connection.
+    pub fn is_over(&self, conn: u32) -> bool {
+        let line = &self.lines[&conn];
+        line.is_shut || line.is_closed
+    }
+
+    /// A request on a connection of its own: status and body.
+    pub fn ask(&mut self, request: &str) -> (u16, String) {
+        let conn = self.with_bytes(request);
+        self.answer(conn)
+    }
+
+    /// A session over polling: its id.
+    pub fn polling(&mut self) -> String {
+        let (status, body) = self.ask(&get("transport=polling"));
+        assert_eq!(status, 200);
+        body[9..29].into()
+    }
+
+    /// A GET of a session: the connection it is parked or answered on.
+    pub fn poll(&mut self, sid: &str) -> u32 {
+        self.with_bytes(get(&format!("transport=polling&sid={sid}")))
+    }
+
+    pub fn post(&mut self, sid: &str, body: &str) -> (u16, String) {
+        self.ask(&post(sid, body))
+    }
+
+    /// A websocket after its 101, with what came behind it.
+    pub fn websocket(&mut self, sid: Option<&str>) -> (u32, Vec<String>) {
+        let conn = self.with_bytes(upgrade("websocket", sid));
+        let bytes = self.got(conn);
+        let end = bytes.windows(4).position(|w| w == b"\r\n\r\n").unwrap() + 4;
+        assert!(bytes.starts_with(b"HTTP/1.1 101 Switching Protocols\r\n"), "{bytes:?}");
+        (conn, unframe(&bytes[end..]))
+    }
+
+    /// A websocket session in namespace `/`.
+    pub fn joined(&mut self) -> u32 {
+        let (conn, open) = self.websocket(None);
+        assert_eq!(open.len(), 1);
+        self.put(conn, text("40"));
+        assert!(self.said(conn)[0].starts_with("40{\"sid\":\""));
+        self.heard();
+        conn
+    }
+
+    /// A polling session in namespace `/`.
+    pub fn joined_polling(&mut self) -> String {
+        let sid = self.polling();
+        assert_eq!(self.post(&sid, "40"), (200, "ok".into()));
+        let conn = self.poll(&sid);
+        assert!(self.answer(conn).1.starts_with("40{\"sid\":\""));
+        self.heard();
+        sid
+    }
+
+    pub fn emit(&mut self, member: usize, text: &str) -> bool {
+        let sent = self.hub.emit(self.members[member], text.as_bytes(), &[], false);
+        self.run();
+        sent
+    }
+}
+
+pub fn get(query: &str) -> String {
+    format!("GET /socket.io/?EIO=4&{query} HTTP/1.1\r\nHost: h\r\n\r\n")
+}
+
+pub fn post(sid: &str, body: &str) -> String {
+    format!(
+        "POST /socket.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nHost: h\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+pub fn upgrade(transport: &str, sid: Option<&str>) -> String {
+    let sid = sid.map_or(String::new(), |sid| format!("&sid={sid}"));
+    format!(
+        "GET /socket.io/?EIO=4&transport={transport}{sid} HTTP/1.1\r\nHost: h\r\n\
+         Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+}

@@ -1,1 +1,210 @@
-fn main() {}
+//! `bench-harness`: loads a Socket.IO server and says what its work costs.
+//!
+//! This file is the command line; the README says what is measured and how to read it.
+
+mod client;
+mod codec;
+mod engines;
+mod floor;
+mod ledger;
+mod load;
+mod probe;
+mod report;
+mod sys;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand, ValueEnum};
+use serde::Serialize;
+
+use client::Wait;
+use ledger::Kind;
+use load::Plan;
+use probe::Probe;
+
+#[derive(Parser)]
+#[command(version, about = "Loads a Socket.IO server and says what its work costs")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Measure a server that runs already
+    Run(RunArguments),
+    /// Start each engine in turn, measure all of them, print a Markdown table
+    Table(TableArguments),
+    /// Be the floor: the server that does the least work the load allows
+    Floor {
+        #[arg(long, default_value = "127.0.0.1:4000")]
+        listen: SocketAddr,
+    },
+}
+
+#[derive(clap::Args)]
+struct LoadArguments {
+    /// Connections that receive every broadcast
+    #[arg(long, default_value_t = 5000)]
+    connections: usize,
+    /// Bytes of data in each event, at least 16
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u16).range(16..))]
+    payload: u16,
+    /// Length of each measurement
+    #[arg(long, default_value_t = 5.0, value_parser = positive)]
+    seconds: f64,
+    /// Pin the client to this CPU
+    #[arg(long)]
+    client_cpu: Option<usize>,
+    /// How the client waits; spinning spares the server the wake-ups
+    #[arg(long, value_enum, default_value = "spin")]
+    wait: Wait,
+    /// Also write the results here
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+struct RunArguments {
+    /// Where the server listens
+    #[arg(long, default_value = "127.0.0.1:4000")]
+    url: SocketAddr,
+    /// The server's process
+    #[arg(long)]
+    pid: u32,
+    #[arg(long, value_enum, default_value = "all")]
+    mode: Mode,
+    /// Messages in flight; by default 1 broadcast, 256 echoes; ignored by mode all
+    #[arg(long)]
+    in_flight: Option<usize>,
+    /// Messages per second, sent on schedule (default: one whenever one finishes)
+    #[arg(long, value_parser = positive)]
+    rate: Option<f64>,
+    #[command(flatten)]
+    load: LoadArguments,
+}
+
+#[derive(clap::Args)]
+struct TableArguments {
+    /// How often each engine is measured, in turn
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+    /// Connections of the memory row
+    #[arg(long, default_value_t = 15_000)]
+    idle_connections: usize,
+    /// Pin the servers to this CPU
+    #[arg(long)]
+    server_cpu: Option<usize>,
+    /// corecast's bench server (default: target/release/examples/bench_server, if it is there)
+    #[arg(long)]
+    corecast: Option<PathBuf>,
+    /// Engines to measure, after the floor (default: those that are installed)
+    #[arg(long, value_delimiter = ',')]
+    engines: Option<Vec<String>>,
+    #[command(flatten)]
+    load: LoadArguments,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Mode {
+    Connect,
+    Idle,
+    Fanout,
+    Echo,
+    All,
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Run(arguments) => run(&arguments),
+        Command::Table(arguments) => table(&arguments),
+        Command::Floor { listen } => floor::run(listen),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench-harness: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl LoadArguments {
+    fn plan(&self, rate: Option<f64>) -> Result<Plan> {
+        sys::raise_open_files().context("raise the limit of open files")?;
+        if let Some(cpu) = self.client_cpu {
+            sys::pin_to(cpu).with_context(|| format!("pin the client to CPU {cpu}"))?;
+        }
+        Ok(Plan {
+            connections: self.connections,
+            payload: self.payload.into(),
+            seconds: self.seconds,
+            rate,
+            wait: self.wait,
+        })
+    }
+}
+
+fn run(arguments: &RunArguments) -> Result<()> {
+    let (mode, target) = (arguments.mode, arguments.url);
+    let probe = Probe::new(arguments.pid)?;
+    let plan = arguments.load.plan(arguments.rate)?;
+    load::check_limits(plan.connections, &probe)?;
+    let mut found =
+        report::Run { host: probe::host(), payload: plan.payload, ..Default::default() };
+    let (mut client, connected) = load::connect(target, &plan, &probe)?;
+    found.connect = Some(connected);
+    if matches!(mode, Mode::Idle | Mode::All) {
+        found.idle_busy = Some(load::idle(&mut client, &plan, &probe)?);
+    }
+    let loads: &[(&str, Kind, usize)] = match mode {
+        Mode::Connect | Mode::Idle => &[],
+        Mode::Fanout => &[("fanout", Kind::Fanout, arguments.in_flight.unwrap_or(1))],
+        Mode::Echo => &[("echo", Kind::Echo, arguments.in_flight.unwrap_or(256))],
+        Mode::All => &[
+            ("fanout-1", Kind::Fanout, 1),
+            ("fanout-8", Kind::Fanout, 8),
+            ("echo", Kind::Echo, 256),
+        ],
+    };
+    for (name, kind, in_flight) in loads.iter().copied() {
+        let in_flight = if mode == Mode::All { in_flight.min(plan.connections) } else { in_flight };
+        let loaded = load::run(&mut client, kind, in_flight, &plan, &probe)
+            .with_context(|| format!("{name}, {in_flight} in flight"))?;
+        found.loads.push((name.into(), loaded));
+    }
+    print!("{}", found.text());
+    write_json(arguments.load.json.as_deref(), &found)
+}
+
+fn table(arguments: &TableArguments) -> Result<()> {
+    let plan = arguments.load.plan(None)?;
+    let corecast = arguments.corecast.as_deref();
+    let engines = engines::installed(corecast, arguments.engines.as_deref())?;
+    let bench = engines::Bench {
+        plan,
+        idle_connections: arguments.idle_connections,
+        server_cpu: arguments.server_cpu,
+        rounds: arguments.rounds.into(),
+    };
+    let columns = bench.run(&engines)?;
+    println!("{}", bench.heading(&columns));
+    print!("{}", report::table(&engines::ROWS, &columns));
+    write_json(arguments.load.json.as_deref(), &(probe::host(), engines::ROWS, columns))
+}
+
+fn write_json(path: Option<&Path>, value: &impl Serialize) -> Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    let text = serde_json::to_string_pretty(value)?;
+    std::fs::write(path, text + "\n").with_context(|| format!("write {}", path.display()))
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if value > 0.0 && value.is_finite() => Ok(value),
+        _ => Err("a number above 0".into()),
+    }
+}

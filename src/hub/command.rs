@@ -84,7 +84,9 @@ impl Hub {
         });
     }
 
-    /// Visits each selected member once. O(members of the rooms named).
+    /// Visits each selected member that is connected once: not those that are still asking (U-10),
+    /// nor those that are leaving and stand in their rooms until the application lets go of them.
+    /// O(members of the rooms named).
     fn select(
         &mut self,
         namespace: NamespaceId,
@@ -103,7 +105,8 @@ impl Hub {
         if plain && lists.len() == 1 && by_id.iter().all(Option::is_none) {
             // The common case: one list, which holds nobody twice.
             for index in lists[0] {
-                if let Some(member) = self.members.at(*index) {
+                let member = self.members.at(*index);
+                if let Some(member) = member.filter(|m| m.state == State::Connected) {
                     visit(&mut self.links, *index, member);
                 }
             }
@@ -125,7 +128,9 @@ impl Hub {
         }
         let lists = lists.into_iter().flatten().chain(by_id.iter().flatten());
         for index in lists {
-            if let Some(member) = self.members.at_mut(*index).filter(|m| m.mark != mark) {
+            let member = self.members.at_mut(*index);
+            let is_new = |m: &&mut Member| m.mark != mark && m.state == State::Connected;
+            if let Some(member) = member.filter(is_new) {
                 member.mark = mark;
                 visit(&mut self.links, *index, member);
             }
@@ -135,11 +140,7 @@ impl Hub {
     /// The connected members that a target selects.
     pub fn selected(&mut self, namespace: NamespaceId, target: &Target) -> Vec<Key> {
         let mut indices = Vec::new();
-        self.select(namespace, target, |_, index, member| {
-            if member.state == State::Connected {
-                indices.push(index);
-            }
-        });
+        self.select(namespace, target, |_, index, _| indices.push(index));
         indices.into_iter().filter_map(|index| self.members.key_at(index)).collect()
     }
 

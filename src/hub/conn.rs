@@ -43,6 +43,8 @@ pub(super) struct Conn {
     pub(super) alarm: Alarm,
     /// A receive is armed (one-shot), or armed for ever (multishot).
     is_receiving: bool,
+    /// The receive that is armed stays so until the peer closes, whatever becomes of the stage.
+    is_multishot: bool,
     /// Close when everything queued was sent.
     close_after_flush: bool,
     /// The kernel was asked to let go; only `handle_closed` is awaited.
@@ -63,6 +65,7 @@ impl Conn {
             out: OutQueue::default(),
             alarm: Alarm::default(),
             is_receiving: false,
+            is_multishot: false,
             close_after_flush: false,
             close_requested: false,
             peer_closed: false,
@@ -131,7 +134,7 @@ impl Hub {
                 self.websocket_input(index, session, decoder, bytes);
             }
             Stage::Closing => {
-                conn.is_receiving = false;
+                conn.is_receiving = conn.is_multishot;
                 self.receive_more(index);
             }
         }
@@ -196,6 +199,7 @@ impl Hub {
         };
         if wanted {
             conn.is_receiving = true;
+            conn.is_multishot = many;
             self.outputs.push_back(match many {
                 true => Output::ReceiveMany(index),
                 false => Output::ReceiveOnce(index),

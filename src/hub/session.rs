@@ -692,7 +692,8 @@ impl Hub {
         self.links.stats.bad_packets += 1;
         let Some(session) = self.links.sessions.at(index) else { return };
         for member in session.members.clone() {
-            if let Some(member) = self.members.key_at(member) {
+            let key = self.members.key_at(member);
+            if let Some(member) = key.filter(|key| self.is_connected(*key)) {
                 self.events.push_back(Event::Error { member, message: message.into() });
             }
         }

@@ -1,0 +1,318 @@
+//! The floor: the least work that satisfies the load client, as a number to divide by.
+//!
+//! One thread, one epoll, canned replies. It knows the client's frames: whole in one read,
+//! never fragmented, `pub` or `echo` told apart by one byte. There are no rooms, no ids, no
+//! heartbeat, no limits, no checks; a peer that is not our client is dropped or misunderstood.
+//! What remains per delivery is one send(2), per echo one recv(2) and one send(2), which a
+//! server on sockets cannot avoid.
+//!
+//! How broadcasts in flight coalesce: each is appended once to a ring of bytes, and every
+//! member has a cursor into it. A sweep visits the members in a circle and gives each, in one
+//! send, everything between its cursor and the head; after a few sends it looks whether more
+//! has arrived. A broadcast that arrives in the middle of a sweep therefore rides along with
+//! the rest of it, and N members cost N sends per revolution however many broadcasts are in
+//! flight, whenever they came in.
+//!
+//! ```text
+//!   ring   ..|msg 41|msg 42|msg 43|            members  0 1 2 3 4 5 6 7
+//!                   ^ cursor of 6  ^ head                     at ^  next: send 42, 43 to 6
+//! ```
+
+use std::io::ErrorKind::WouldBlock;
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+use anyhow::{Context, Result};
+
+use crate::codec::{ACCEPT, TEXT};
+use crate::sys::{self, EDGE, Epoll, IN};
+
+/// Sends between two looks at the input: a look costs a tenth of a send.
+const SENDS_PER_LOOK: usize = 64;
+/// More than any burst of broadcasts; a member this far behind is dropped.
+const RING: usize = 1 << 20;
+/// Token of the listener; a connection's token is its descriptor.
+const LISTENER: u64 = u64::MAX;
+
+struct Connection {
+    /// Closed with the connection; everything else goes by its number.
+    _fd: OwnedFd,
+    /// Position in `members`, `u32::MAX` until the namespace was joined.
+    place: u32,
+    /// Bytes of the ring that were sent, counted from the first broadcast ever; ≤ `head`.
+    cursor: u64,
+}
+
+struct Floor {
+    epoll: Epoll,
+    listener: TcpListener,
+    /// By descriptor.
+    connections: Vec<Option<Connection>>,
+    members: Vec<RawFd>,
+    /// The member that the sweep visits next; < `members.len()` unless that is 0.
+    at: usize,
+    /// Visits until every member has had what is in the ring.
+    left: usize,
+    ring: Vec<u8>,
+    /// Bytes ever appended; `ring[head % RING]` is written next.
+    head: u64,
+    /// The answer to the upgrade request: the 101 head and the Engine.IO open packet.
+    hello: &'static [u8],
+    /// The answer to `40`.
+    welcome: &'static [u8],
+    input: Vec<u8>,
+}
+
+/// Serves on `address` for ever. Prints the address that was bound, for port 0.
+pub(crate) fn run(address: SocketAddr) -> Result<()> {
+    let listener = TcpListener::bind(address).with_context(|| format!("listen on {address}"))?;
+    listener.set_nonblocking(true)?;
+    let fd = listener.as_raw_fd();
+    sys::set_backlog(fd, 4096)?;
+    sys::no_delay(fd)?;
+    // Accept only what can be answered at once: one wake-up and one epoll event less each.
+    sys::defer_accept(fd, 5)?;
+    let epoll = Epoll::new(512)?;
+    epoll.add(fd, IN, LISTENER)?;
+    println!("floor listens on {}", listener.local_addr()?);
+    std::io::stdout().flush()?;
+
+    let mut floor = Floor {
+        epoll,
+        listener,
+        connections: Vec::new(),
+        members: Vec::new(),
+        at: 0,
+        left: 0,
+        ring: vec![0; RING],
+        head: 0,
+        hello: hello().leak(),
+        welcome: text_frame(br#"40{"sid":"AAAAAAAAAAAAAAAAAAAA"}"#).leak(),
+        input: vec![0; 64 * 1024],
+    };
+    loop {
+        let idle = floor.left == 0;
+        floor.look(if idle { -1 } else { 0 })?;
+        for _ in 0..floor.left.min(SENDS_PER_LOOK) {
+            floor.visit();
+        }
+    }
+}
+
+impl Floor {
+    fn look(&mut self, timeout_ms: i32) -> Result<()> {
+        for index in 0..self.epoll.wait(timeout_ms)? {
+            match self.epoll.token(index) {
+                LISTENER => self.accept()?,
+                fd => self.read(fd as RawFd),
+            }
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self) -> Result<()> {
+        loop {
+            let fd = match sys::accept(self.listener.as_raw_fd()) {
+                Ok(fd) => fd,
+                Err(error) if error.kind() == WouldBlock => return Ok(()),
+                Err(error) => return Err(error).context("accept"),
+            };
+            let raw = fd.as_raw_fd();
+            if self.connections.len() <= raw as usize {
+                self.connections.resize_with(raw as usize + 1, || None);
+            }
+            let connection = Connection { _fd: fd, place: u32::MAX, cursor: 0 };
+            self.connections[raw as usize] = Some(connection);
+            // The request was there when the listener was woken; take it before the first
+            // event, and let epoll report only what comes after.
+            self.read(raw);
+            if self.connections[raw as usize].is_some() {
+                self.epoll.add(raw, IN | EDGE, raw as u64)?;
+            }
+        }
+    }
+
+    /// One recv(2): with an edge-triggered epoll a short read means that no more is there.
+    fn read(&mut self, fd: RawFd) {
+        match sys::recv(fd, &mut self.input) {
+            Ok(0) => self.drop_connection(fd),
+            Ok(length) => self.answer(fd, length),
+            Err(error) if error.kind() == WouldBlock => {}
+            Err(_) => self.drop_connection(fd),
+        }
+    }
+
+    /// Takes the messages in `input[..length]` apart and answers them.
+    fn answer(&mut self, fd: RawFd, length: usize) {
+        if self.input[0] == b'G' {
+            self.send_whole(fd, self.hello);
+            return;
+        }
+        let mut start = 0;
+        while start < length {
+            // Two bytes of header for short payloads, four for those up to 64 KiB.
+            let (mask_at, size) = match usize::from(self.input[start + 1] & 0x7f) {
+                126 => {
+                    let size = [self.input[start + 2], self.input[start + 3]];
+                    (start + 4, usize::from(u16::from_be_bytes(size)))
+                }
+                size => (start + 2, size),
+            };
+            let (body, end) = (mask_at + 4, mask_at + 4 + size);
+            if end > length {
+                return self.drop_connection(fd);
+            }
+            unmask(&mut self.input[mask_at..end]);
+            match (size, self.input.get(body + 4)) {
+                (2, _) => self.join(fd),
+                (_, Some(b'p')) => {
+                    // `pub` becomes `msg`: as long, so that the frame is complete in place.
+                    self.input[body + 4..body + 7].copy_from_slice(b"msg");
+                    let frame = set_header(&mut self.input, body, size);
+                    self.append(frame, end);
+                }
+                _ => {
+                    let frame = set_header(&mut self.input, body, size);
+                    let sent = sys::send(fd, &self.input[frame..end]);
+                    if sent.ok() != Some(end - frame) {
+                        return self.drop_connection(fd);
+                    }
+                }
+            }
+            start = end;
+        }
+    }
+
+    fn join(&mut self, fd: RawFd) {
+        if let Some(connection) = &mut self.connections[fd as usize] {
+            connection.place = self.members.len() as u32;
+            connection.cursor = self.head;
+            self.members.push(fd);
+            self.send_whole(fd, self.welcome);
+        }
+    }
+
+    fn append(&mut self, start: usize, end: usize) {
+        let frame = &self.input[start..end];
+        let at = (self.head % RING as u64) as usize;
+        let (first, second) = frame.split_at(frame.len().min(RING - at));
+        self.ring[at..at + first.len()].copy_from_slice(first);
+        self.ring[..second.len()].copy_from_slice(second);
+        self.head += frame.len() as u64;
+        self.left = self.members.len();
+    }
+
+    /// Sends to one member what it has not had yet.
+    fn visit(&mut self) {
+        self.left = self.left.saturating_sub(1);
+        let Some(&fd) = self.members.get(self.at) else { return };
+        self.at = if self.at + 1 < self.members.len() { self.at + 1 } else { 0 };
+        let Some(connection) = &mut self.connections[fd as usize] else { return };
+        if self.head - connection.cursor > RING as u64 {
+            return self.drop_connection(fd);
+        }
+        while connection.cursor < self.head {
+            let from = (connection.cursor % RING as u64) as usize;
+            let to = RING.min(from + (self.head - connection.cursor) as usize);
+            match sys::send(fd, &self.ring[from..to]) {
+                Ok(sent) => connection.cursor += sent as u64,
+                // Its buffer is full: once more round.
+                Err(error) if error.kind() == WouldBlock => {
+                    self.left = self.members.len();
+                    return;
+                }
+                Err(_) => return self.drop_connection(fd),
+            }
+        }
+    }
+
+    fn send_whole(&mut self, fd: RawFd, bytes: &[u8]) {
+        if sys::send(fd, bytes).ok() != Some(bytes.len()) {
+            self.drop_connection(fd);
+        }
+    }
+
+    fn drop_connection(&mut self, fd: RawFd) {
+        let Some(connection) = self.connections[fd as usize].take() else { return };
+        let place = connection.place as usize;
+        if place < self.members.len() {
+            self.members.swap_remove(place);
+            if let Some(&moved) = self.members.get(place)
+                && let Some(moved) = &mut self.connections[moved as usize]
+            {
+                moved.place = place as u32;
+            }
+            if self.at >= self.members.len() {
+                self.at = 0;
+            }
+        }
+    }
+}
+
+/// Unmasks `bytes`, which begin with the four bytes of the mask; those become zero.
+fn unmask(bytes: &mut [u8]) {
+    let Some(mask) = bytes.first_chunk::<4>().copied() else { return };
+    let wide = u64::from(u32::from_ne_bytes(mask)) * 0x1_0000_0001;
+    let (chunks, rest) = bytes.as_chunks_mut::<8>();
+    for chunk in chunks {
+        *chunk = (u64::from_ne_bytes(*chunk) ^ wide).to_ne_bytes();
+    }
+    for (byte, mask) in rest.iter_mut().zip(mask) {
+        *byte ^= mask;
+    }
+}
+
+/// Writes a server's header in front of the payload at `body`, over what is left of the
+/// client's, which was longer by the mask; returns where the frame starts.
+fn set_header(input: &mut [u8], body: usize, size: usize) -> usize {
+    let start = if size < 126 {
+        input[body - 1] = size as u8;
+        body - 2
+    } else {
+        input[body - 3] = 126;
+        input[body - 2..body].copy_from_slice(&(size as u16).to_be_bytes());
+        body - 4
+    };
+    input[start] = 0x80 | TEXT;
+    start
+}
+
+fn hello() -> Vec<u8> {
+    let mut bytes = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: {ACCEPT}\r\n\r\n"
+    )
+    .into_bytes();
+    bytes.extend(text_frame(
+        b"0{\"sid\":\"AAAAAAAAAAAAAAAAAAAA\",\"upgrades\":[],\"pingInterval\":25000,\
+          \"pingTimeout\":20000,\"maxPayload\":1000000}",
+    ));
+    bytes
+}
+
+fn text_frame(payload: &[u8]) -> Vec<u8> {
+    assert!(payload.len() < 126, "a canned reply has the short header");
+    let mut frame = vec![0x80 | TEXT, payload.len() as u8];
+    frame.extend_from_slice(payload);
+    frame
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::{client_frame, server_frame};
+
+    #[test]
+    fn a_client_frame_becomes_a_server_frame_in_place() {
+        for size in [12usize, 125, 126, 1000] {
+            let payload: Vec<u8> = (0..size).map(|index| b'a' + (index % 26) as u8).collect();
+            let mut bytes = client_frame(TEXT, &payload);
+            let body = bytes.len() - size;
+            unmask(&mut bytes[body - 4..]);
+            let start = set_header(&mut bytes, body, size);
+            let frame = server_frame(&bytes[start..]).expect("valid").expect("whole");
+            assert_eq!(&bytes[start..][frame.payload], payload.as_slice());
+        }
+    }
+}

@@ -3,6 +3,8 @@
 import { randomUUID } from "node:crypto";
 import { Manager } from "socket.io-client";
 
+import { Proxy } from "./proxy.mjs";
+
 // Bound of every wait; reached only when something is broken.
 const PATIENCE = 30_000;
 
@@ -77,9 +79,10 @@ export class Client {
   }
 }
 
-// The clients of one test; closed together when it ends.
+// The clients of one test and their proxies; closed together when it ends.
 export class Clients {
   #managers = [];
+  #proxies = [];
 
   constructor(url, transports) {
     this.url = url;
@@ -120,11 +123,20 @@ export class Clients {
     return Promise.all(Array.from({ length: n }, () => this.connect(nsp, options)));
   }
 
-  close() {
+  // A proxy in front of the server at `port`.
+  async proxy(port, gate) {
+    const proxy = new Proxy(port, gate);
+    await proxy.start();
+    this.#proxies.push(proxy);
+    return proxy;
+  }
+
+  async close() {
     for (const manager of this.#managers) {
       manager.reconnection(false);
       manager._close();
     }
+    await Promise.all(this.#proxies.map((proxy) => proxy.cut()));
   }
 }
 

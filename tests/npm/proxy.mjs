@@ -74,6 +74,7 @@ export class Proxy {
 
   // Closes every connection and refuses new ones.
   async cut() {
+    if (!this.#server.listening) return;
     const closed = new Promise((resolve) => this.#server.close(resolve));
     for (const { inner, outer } of [...this.#pairs]) {
       inner.destroy();

@@ -334,10 +334,10 @@ impl Hub {
     fn leave_namespace(&mut self, namespace: NamespaceId, place: u32) {
         let members = &mut self.namespaces[usize::from(namespace)].members;
         members.swap_remove(place as usize);
-        if let Some(moved) = members.get(place as usize) {
-            if let Some(moved) = self.members.at_mut(*moved) {
-                moved.place = place;
-            }
+        if let Some(moved) = members.get(place as usize)
+            && let Some(moved) = self.members.at_mut(*moved)
+        {
+            moved.place = place;
         }
     }
 

@@ -174,7 +174,7 @@ impl Links {
                 }
             })
         });
-        if out.bytes() + run.len() > self.queue_bytes_max && !out.is_empty() {
+        if out.bytes() + run.bytes() > self.queue_bytes_max && !out.is_empty() {
             return self.overflow(index);
         }
         out.stage(run);
@@ -668,10 +668,10 @@ impl Hub {
             return;
         }
         upgrade.noop = Tick::after(now_ms, NOOP_MS);
-        if let Transport::Polling(polling) = &mut session.transport {
-            if let Some(get) = polling.get.take() {
-                self.answer_payload(get, b"6");
-            }
+        if let Transport::Polling(polling) = &mut session.transport
+            && let Some(get) = polling.get.take()
+        {
+            self.answer_payload(get, b"6");
         }
     }
 

@@ -96,6 +96,16 @@ pub(super) struct Session {
 
 const _: () = assert!(size_of::<Session>() <= 112);
 
+impl Session {
+    /// Bytes that wait for a GET.
+    pub(super) fn outbox_bytes(&self) -> usize {
+        match &self.transport {
+            Transport::WebSocket(_) => 0,
+            Transport::Polling(polling) => polling.outbox.len(),
+        }
+    }
+}
+
 /// What a client hears at the end of its session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Goodbye {

@@ -196,7 +196,7 @@ fn seeds(profile: u64) -> Vec<u64> {
 }
 
 /// Seeds per test.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 500;
 
 fn run_all(profile: u64) {
     let seeds = seeds(profile);
@@ -242,6 +242,23 @@ fn acks() {
 #[test]
 fn everything() {
     run_all(7);
+}
+
+/// Seeds that once failed, by what was wrong.
+#[test]
+fn fixed_seeds() {
+    if std::env::var("SIM_SEED").is_ok() || std::env::var("SIM_SEEDS").is_ok() {
+        return;
+    }
+    let table: [(&str, &[u64]); 4] = [
+        ("broadcasts to sockets that were leaving", &[9, 18, 24, 29]),
+        ("a second receive while a websocket closes", &[3, 15, 17, 20, 22, 58]),
+        ("errors for sockets that nobody knows", &[263]),
+        ("no deadline for the answer to a parked GET", &[1, 7, 8, 11, 74, 108, 342]),
+    ];
+    for seed in table.iter().flat_map(|(_, seeds)| *seeds) {
+        run(*seed, Fault::None);
+    }
 }
 
 /// The checks notice a fault: most runs in which it struck fail.

@@ -1,7 +1,7 @@
 //! What a packet costs: decode, encode, and the JSON validators that could stand behind decode.
 //!
 //! `cargo bench --bench codec` runs criterion. `cargo bench --bench codec -- table` prints the
-//! table of docs/performance.md: candidates take turns within each round, and a ratio compares
+//! tables of docs/performance.md: candidates take turns within each round, and a ratio compares
 //! two neighbours in one round, so that a noisy machine disturbs both alike.
 #![allow(clippy::print_stdout, reason = "the table is the product")]
 #![allow(missing_docs, reason = "criterion_group! makes public functions")]
@@ -92,12 +92,38 @@ fn time(calls: u32, run: &mut dyn FnMut() -> bool) -> f64 {
     start.elapsed().as_nanos() as f64 / f64::from(calls)
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+/// Nanoseconds per call of each run in each round, the runs taking turns.
+fn rounds(calls: u32, runs: &mut [Box<dyn FnMut() -> bool + '_>]) -> Vec<Vec<f64>> {
+    let mut times = vec![Vec::new(); runs.len()];
+    for round in 0..ROUNDS + 3 {
+        for (run, times) in runs.iter_mut().zip(&mut times) {
+            let ns = time(calls, run);
+            // The first rounds warm caches and grow buffers.
+            if round >= 3 {
+                times.push(ns);
+            }
+        }
+    }
+    times
 }
 
-fn table() {
+/// The fastest round: what is left when nobody disturbs.
+fn fastest(times: &[f64]) -> f64 {
+    times.iter().copied().fold(f64::INFINITY, f64::min)
+}
+
+/// The median over the rounds of `times` by `base`.
+fn ratio(times: &[f64], base: &[f64]) -> f64 {
+    let mut ratios: Vec<f64> = times.iter().zip(base).map(|(a, b)| a / b).collect();
+    ratios.sort_by(f64::total_cmp);
+    ratios[ratios.len() / 2]
+}
+
+fn calls(text: &str) -> u32 {
+    (ROUND_TIME.as_nanos() / (1 + text.len() as u128)).max(10) as u32
+}
+
+fn validator_table() {
     println!(
         "| document | bytes | ours ns | serde_json ns | simd-json ns | padded ns \
          | serde_json / ours | simd-json / ours | padded / ours |"
@@ -107,37 +133,48 @@ fn table() {
         for size in SIZES {
             let text = document(shape, size);
             let (mut simd, mut padded) = (Simd::default(), Simd::default());
-            let mut runs: [Box<dyn FnMut() -> bool>; 4] = [
-                Box::new(|| exact(black_box(&text))),
-                Box::new(|| serde(black_box(&text))),
-                Box::new(|| simd.check(black_box(&text))),
-                Box::new(|| padded.check_padded(black_box(&text))),
-            ];
-            let calls = (ROUND_TIME.as_nanos() / (1 + text.len() as u128)).max(10) as u32;
-            let mut times: [Vec<f64>; 4] = Default::default();
-            for round in 0..ROUNDS + 3 {
-                for (run, times) in runs.iter_mut().zip(&mut times) {
-                    let ns = time(calls, run);
-                    // The first rounds warm caches and grow buffers.
-                    if round >= 3 {
-                        times.push(ns);
-                    }
-                }
-            }
-            let ratio = |other: usize| {
-                median(times[other].iter().zip(&times[0]).map(|(a, b)| a / b).collect())
-            };
-            let ns: Vec<String> =
-                times.iter().map(|t| format!("{:.0}", median(t.clone()))).collect();
-            println!(
-                "| {shape} | {} | {} | {:.2} | {:.2} | {:.2} |",
-                text.len(),
-                ns.join(" | "),
-                ratio(1),
-                ratio(2),
-                ratio(3)
+            let times = rounds(
+                calls(&text),
+                &mut [
+                    Box::new(|| exact(black_box(&text))),
+                    Box::new(|| serde(black_box(&text))),
+                    Box::new(|| simd.check(black_box(&text))),
+                    Box::new(|| padded.check_padded(black_box(&text))),
+                ],
             );
+            print!("| {shape} | {} |", text.len());
+            times.iter().for_each(|times| print!(" {:.0} |", fastest(times)));
+            times[1..].iter().for_each(|other| print!(" {:.2} |", ratio(other, &times[0])));
+            println!();
         }
+    }
+}
+
+fn packet_table() {
+    let limits = Options::default().limits().expect("defaults hold");
+    println!("| packet | bytes | decode and split ns | encode ns |\n|---|---|---|---|");
+    for size in [20, 50, 128, 200, 500, 2_000] {
+        let data = document("objects", size);
+        let text = format!("2{data}");
+        let (mut validator, mut out) = (packet::Validator::new(), Vec::new());
+        let args = packet::event_parts(&data).expect("an event").1;
+        let times = rounds(
+            calls(&text),
+            &mut [
+                Box::new(|| {
+                    let packet = packet::decode(black_box(&text), &limits, &mut validator);
+                    packet.is_ok_and(|packet| packet::event_parts(packet.data).is_ok())
+                }),
+                Box::new(|| {
+                    out.clear();
+                    let args = black_box(args).as_bytes();
+                    packet::encode_event("/", None, 0, black_box("m"), args, &mut out);
+                    !black_box(&out).is_empty()
+                }),
+            ],
+        );
+        let (decode, encode) = (fastest(&times[0]), fastest(&times[1]));
+        println!("| objects | {} | {decode:.0} | {encode:.0} |", text.len());
     }
 }
 
@@ -193,7 +230,8 @@ criterion_group! {
 
 fn main() {
     if std::env::args().any(|arg| arg == "table") {
-        table();
+        validator_table();
+        packet_table();
     } else {
         codec();
         Criterion::default().configure_from_args().final_summary();

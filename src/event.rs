@@ -40,6 +40,22 @@ impl Raw {
         &self.attachments
     }
 
+    /// The arguments from the one at `count` on, to relay what follows a room name or the like; none
+    /// if there are not more than `count` (`...args`, K.3). O(length of what is skipped), no copy.
+    ///
+    /// All attachments stay, so that placeholders keep their numbers: whoever gets the rest also
+    /// gets the bytes of the arguments that were skipped.
+    pub fn skip(self, count: usize) -> Raw {
+        let (_, rest) = value::split_args(self.json(), count);
+        Raw { json: self.json.slice_ref(rest.as_bytes()), ..self }
+    }
+
+    /// The first `count` arguments, or all if there are fewer. Attachments as for [`Raw::skip`].
+    pub fn take(self, count: usize) -> Raw {
+        let (first, _) = value::split_args(self.json(), count);
+        Raw { json: self.json.slice_ref(first.as_bytes()), ..self }
+    }
+
     /// All arguments as a tuple or a `Vec`.
     ///
     /// # Errors

@@ -22,4 +22,4 @@ pub use namespace::{ConnectError, Namespace};
 pub use options::{Options, SlowReader};
 pub use proto::value::Binary;
 pub use server::{Running, Server, Stats};
-pub use socket::{AckFuture, Emit, Socket};
+pub use socket::{AckFuture, Emit, Socket, sleep};

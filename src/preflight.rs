@@ -501,7 +501,8 @@ fn check_port(address: SocketAddr) -> Check {
     judge_port(address, outcome.err().as_ref(), owner)
 }
 
-/// SO_REUSEADDR passes over connections in TIME_WAIT; without SO_REUSEPORT a listener is in the way.
+/// SO_REUSEADDR passes over connections in TIME_WAIT; a listener is in the way, as SO_REUSEPORT
+/// is off.
 fn try_bind(address: SocketAddr) -> io::Result<()> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;

@@ -199,11 +199,11 @@ impl Socket {
         self.shard.hub().leave(self.key, room.as_ref())
     }
 
-    /// The rooms it is in, its own id first.
+    /// The rooms it is in, its own id first; none once it has gone (J-17).
     pub fn rooms(&self) -> Vec<Rc<str>> {
-        let mut rooms = vec![self.id.clone()];
-        rooms.extend(self.shard.hub().rooms_of(self.key));
-        rooms
+        let hub = self.shard.hub();
+        let own = hub.socket_id(self.key).map(|_| self.id.clone());
+        own.into_iter().chain(hub.rooms_of(self.key)).collect()
     }
 
     /// Leaves the namespace: the client sees `io server disconnect` and does not come back by
@@ -405,6 +405,15 @@ impl Drop for AckFuture {
             shard.forget_ack(*token);
         }
     }
+}
+
+/// Waits inside a handler. Other handlers, sockets and shards go on meanwhile; the timers of other
+/// runtimes do not work on a shard, and `std::thread::sleep` would stop it.
+///
+/// # Panics
+/// Outside of handlers.
+pub async fn sleep(duration: Duration) {
+    glommio::timer::sleep(duration).await;
 }
 
 /// Records of [`Own`], by socket.

@@ -241,3 +241,31 @@ fn raw_address(address: SocketAddr) -> (libc::sockaddr_storage, u32) {
 fn check(result: i32) -> Result<i32> {
     if result < 0 { Err(Error::last_os_error()) } else { Ok(result) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::net::{Ipv4Addr, TcpListener};
+
+    #[test]
+    fn a_source_address_is_used() -> Result<()> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let source = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
+        let stream = connect(listener.local_addr()?, Some(source))?;
+        let (mut peer, address) = listener.accept()?;
+        assert_eq!(address.ip(), source);
+        assert_eq!(send(peer.as_raw_fd(), b"a")?, 1);
+        stream.set_nonblocking(false)?;
+        let mut byte = [0];
+        (&stream).read_exact(&mut byte)?;
+        assert_eq!(
+            recv(stream.as_raw_fd(), &mut byte).map_err(|e| e.kind()),
+            Err(std::io::ErrorKind::WouldBlock)
+        );
+        reset_on_close(stream.as_raw_fd())?;
+        drop(stream);
+        assert!(peer.read(&mut byte).is_err(), "reset, not closed");
+        Ok(())
+    }
+}

@@ -514,10 +514,10 @@ enum State {
         size: u64,
         digits: u8,
     },
-    /// Behind `;`; `named` once the name of the extension has begun.
+    /// Behind `;`.
     Extension {
         size: u64,
-        named: bool,
+        part: Extension,
     },
     /// The LF of the chunk size's line.
     SizeLf {
@@ -537,6 +537,19 @@ enum State {
     EndLf,
     Done,
     Failed(Error),
+}
+
+/// Where in `;name=value` or `;name="value"` (RFC 9112 7.1.1). Read by its grammar, because what
+/// one parser takes for an extension another may take for data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extension {
+    Start,
+    Name,
+    ValueStart,
+    Value,
+    Quoted,
+    Escaped,
+    Closed,
 }
 
 impl Body {
@@ -566,6 +579,7 @@ impl Body {
         let mut at = 0;
         while at < input.len() && self.state != State::Done {
             match self.state {
+                State::Failed(error) => return Err(error),
                 State::Length(left) => {
                     let taken = take(&input[at..], left, out);
                     at += taken;
@@ -583,9 +597,6 @@ impl Body {
                     at += 1;
                 }
             }
-            if let State::Failed(error) = self.state {
-                return Err(error);
-            }
         }
         match self.state {
             State::Failed(error) => Err(error),
@@ -597,16 +608,7 @@ impl Body {
     fn step(&mut self, byte: u8) -> Result<State, Error> {
         let next = match (self.state, byte) {
             (State::Size { size, digits }, byte) => self.size(size, digits, byte)?,
-            (State::Extension { size, named: true }, b'\r') => State::SizeLf { size },
-            (State::Extension { size, named }, byte) => {
-                self.extensions += 1;
-                let space = matches!(byte, b' ' | b'\t');
-                let sound = if named { is_text(byte) } else { space || is_token(byte) };
-                if !sound || self.extensions > EXTENSIONS_MAX {
-                    return Err(Error::ChunkExtension);
-                }
-                State::Extension { size, named: named || !space }
-            }
+            (State::Extension { size, part }, byte) => self.extension(size, part, byte)?,
             (State::SizeLf { size: 0 }, b'\n') => State::TrailerStart,
             (State::SizeLf { size }, b'\n') => self.chunk(size)?,
             (State::SizeLf { .. }, _) => return Err(Error::ChunkSize),
@@ -624,13 +626,36 @@ impl Body {
     fn size(&self, size: u64, digits: u8, byte: u8) -> Result<State, Error> {
         match byte {
             b'\r' if digits > 0 => Ok(State::SizeLf { size }),
-            b';' if digits > 0 => Ok(State::Extension { size, named: false }),
+            b';' if digits > 0 => Ok(State::Extension { size, part: Extension::Start }),
             _ if digits == CHUNK_DIGITS_MAX => Err(Error::ChunkSize),
             _ => {
                 let digit = (byte as char).to_digit(16).ok_or(Error::ChunkSize)?;
                 Ok(State::Size { size: size << 4 | u64::from(digit), digits: digits + 1 })
             }
         }
+    }
+
+    fn extension(&mut self, size: u64, part: Extension, byte: u8) -> Result<State, Error> {
+        self.extensions += 1;
+        if self.extensions > EXTENSIONS_MAX {
+            return Err(Error::ChunkExtension);
+        }
+        let part = match (part, byte) {
+            (Extension::Name | Extension::Value | Extension::Closed, b'\r') => {
+                return Ok(State::SizeLf { size });
+            }
+            (Extension::Name | Extension::Value | Extension::Closed, b';') => Extension::Start,
+            (Extension::Start, b' ' | b'\t') => Extension::Start,
+            (Extension::Start | Extension::Name, byte) if is_token(byte) => Extension::Name,
+            (Extension::Name, b'=') => Extension::ValueStart,
+            (Extension::ValueStart, b'"') => Extension::Quoted,
+            (Extension::ValueStart | Extension::Value, byte) if is_token(byte) => Extension::Value,
+            (Extension::Quoted, b'"') => Extension::Closed,
+            (Extension::Quoted, b'\\') => Extension::Escaped,
+            (Extension::Quoted | Extension::Escaped, byte) if is_text(byte) => Extension::Quoted,
+            _ => return Err(Error::ChunkExtension),
+        };
+        Ok(State::Extension { size, part })
     }
 
     /// A chunk is counted before a byte of it is stored.

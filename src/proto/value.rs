@@ -167,6 +167,21 @@ pub fn first_arg<T: DeserializeOwned>(
     T::deserialize(&mut serde_json::Deserializer::from_str(args))
 }
 
+/// Splits raw arguments behind the first `count`; the comma between belongs to neither part.
+pub fn split_args(args: &str, count: usize) -> (&str, &str) {
+    let mut end = 0;
+    let mut rest = args;
+    for _ in 0..count {
+        let mut values = serde_json::Deserializer::from_str(rest).into_iter::<IgnoredAny>();
+        // Nothing more; or no JSON, which the gate does not let in.
+        let Some(Ok(IgnoredAny)) = values.next() else { return (args, "") };
+        end = args.len() - rest.len() + values.byte_offset();
+        let behind = args[end..].trim_ascii_start();
+        rest = behind.strip_prefix(',').unwrap_or_default();
+    }
+    (&args[..end], rest.trim_ascii_start())
+}
+
 /// Attachments are within reach of [`Binary`] while this lives. Scopes nest.
 struct Scope {
     outer: Option<Vec<Bytes>>,
@@ -318,6 +333,31 @@ mod tests {
         assert!(first_arg::<String>("\"\\ud800\"", &[]).is_err());
         let deep = "[".repeat(500) + &"]".repeat(500);
         assert!(from_args::<Vec<Value>>(&deep, &[]).is_err());
+    }
+
+    #[test]
+    fn arguments_are_split_where_they_end() {
+        let args = r#"1 , "a,\"]\ud800" ,{"b":[1,{"c":2}]},1e999,null"#;
+        let rests = [
+            args,
+            r#""a,\"]\ud800" ,{"b":[1,{"c":2}]},1e999,null"#,
+            r#"{"b":[1,{"c":2}]},1e999,null"#,
+            "1e999,null",
+            "null",
+            "",
+            "",
+        ];
+        for (count, rest) in rests.into_iter().enumerate() {
+            assert_eq!(split_args(args, count).1, rest, "{count}");
+        }
+        assert_eq!(split_args(args, 0).0, "");
+        assert_eq!(split_args(args, 1).0, "1");
+        assert_eq!(split_args(args, 2).0, r#"1 , "a,\"]\ud800""#);
+        assert_eq!((split_args(args, 5), split_args(args, 6)), ((args, ""), (args, "")));
+        assert_eq!(split_args("", 1), ("", ""));
+        // Deeper than serde_json's own limit.
+        let deep = format!("{}{},7", "[".repeat(500), "]".repeat(500));
+        assert_eq!(split_args(&deep, 1).1, "7");
     }
 
     #[test]

@@ -200,6 +200,9 @@ pub struct Decoder {
     partial: Option<Box<Partial>>,
 }
 
+/// A million idle connections pay for what stands here.
+const _: () = assert!(size_of::<Decoder>() == 8);
+
 /// What arrived of something incomplete, or a message that was just handed out.
 #[derive(Debug)]
 struct Partial {
@@ -286,15 +289,22 @@ impl Decoder {
     /// then, which also releases the memory of a message that was collected.
     ///
     /// # Errors
-    /// The rule that was broken; the connection is to be closed with [`Error::close_code`]. What
-    /// later calls return has no meaning.
+    /// The rule that was broken; the connection is to be closed with [`Error::close_code`]. The
+    /// input counts as consumed, and what later calls return has no meaning.
     pub fn next<'b>(
         &'b mut self,
         input: &'b mut [u8],
         at: &mut usize,
         limits: &Limits,
     ) -> Result<Option<Message<'b>>, Error> {
-        let found = self.advance(input, at, limits)?;
+        let found = match self.advance(input, at, limits) {
+            Ok(found) => found,
+            Err(error) => {
+                self.partial = None;
+                *at = input.len();
+                return Err(error);
+            }
+        };
         let (kind, bytes) = match (found, &self.partial) {
             (Some(Found::Input(kind, range)), _) => (kind, &input[range]),
             (Some(Found::Message(kind)), Some(partial)) => (kind, &partial.data[..]),
@@ -474,10 +484,8 @@ impl Partial {
     fn append(&mut self, bytes: &[u8], left: u64) -> Result<(), Error> {
         let needed = self.data.len() + bytes.len();
         if needed > self.data.capacity() {
-            let doubled = needed.saturating_mul(2);
-            let announced =
-                usize::try_from(left).map_or(doubled, |left| needed.saturating_add(left));
-            self.data.reserve_exact(doubled.min(announced) - self.data.len());
+            let to_come = usize::try_from(left).unwrap_or(usize::MAX).min(needed);
+            self.data.reserve_exact(bytes.len() + to_come);
         }
         self.data.extend_from_slice(bytes);
         if self.message != Some(Kind::Text) {

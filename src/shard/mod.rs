@@ -2,7 +2,9 @@
 //!
 //! The pump turns: it reads the clock once, takes what the kernel and other shards have brought
 //! into the hub, calls the application for what the hub tells, and hands what was staged to the
-//! kernel. With nothing to do it sleeps on the ring's eventfd, which mail rings too.
+//! kernel. With nothing to do it sleeps in the ring; while handlers wait for things of their own it
+//! sleeps in the executor, on an eventfd that the ring rings. Mail completes an operation of the
+//! ring, so it ends both kinds of sleep.
 
 mod dispatch;
 pub(crate) mod mesh;
@@ -20,6 +22,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, TrySendError};
+use glommio::io::BufferedFile;
+use glommio::timer::Timer;
 use rustc_hash::FxHashMap;
 
 use crate::error::{Error, Reason};
@@ -39,12 +43,15 @@ thread_local! {
 
 /// Items of mail per turn, so that a full mailbox delays nothing for long.
 const MAIL_PER_TURN: usize = 1_024;
-/// Turns in a row before handlers' tasks get the executor again.
-const TURNS_PER_YIELD: usize = 4;
+/// Longest sleep while handlers wait for something. It bounds what glommio's missed wake-ups cost.
+const TASK_SLEEP: Duration = Duration::from_millis(10);
 /// Wait before accepting again after the system ran out of descriptors or memory.
 const ACCEPT_RETRY_MS: u64 = 100;
 /// How often a busy shard leaves its counters where other threads can read them.
 const STATS_MS: u64 = 100;
+
+/// The reading of the ring's eventfd.
+type Bell<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
 
 /// One core's part of a server. Lives on that core's thread.
 pub(crate) struct Shard {
@@ -54,6 +61,8 @@ pub(crate) struct Shard {
     owns: Owns,
     /// Unfinished handlers, by socket.
     running: RefCell<FxHashMap<Key, usize>>,
+    /// Tasks of this executor besides the pump.
+    tasks: Cell<usize>,
     acks: RefCell<FxHashMap<u64, AckSlot>>,
     next_token: Cell<u64>,
     scratch: RefCell<Vec<u8>>,
@@ -99,6 +108,7 @@ impl Shard {
             hub: RefCell::new(hub),
             owns: Owns::default(),
             running: RefCell::default(),
+            tasks: Cell::new(0),
             acks: RefCell::default(),
             next_token: Cell::new(0),
             scratch: RefCell::default(),
@@ -196,71 +206,97 @@ impl Shard {
             Ok(sleeper) => sleeper,
             Err(error) => return log::error!("shard {}: cannot sleep: {error}", self.index),
         };
-        let mut bell: Option<Pin<Box<dyn Future<Output = ()> + '_>>> = None;
-        let mut turns = 0;
+        let mut bell = None;
         loop {
             self.is_woken.set(false);
-            let is_busy = match self.turn(ring, mailbox) {
-                Ok(is_busy) => is_busy,
-                Err(error) => {
-                    log::error!("shard {}: its ring has failed: {error}", self.index);
-                    return;
-                }
-            };
+            let turned = self.turn(ring, mailbox);
             if self.is_stopped() {
                 return self.leave_stats();
             }
-            turns += 1;
-            if is_busy || self.is_woken.get() {
-                if turns >= TURNS_PER_YIELD {
-                    turns = 0;
-                    glommio::executor().yield_now().await;
+            let slept = match turned {
+                Ok(true) => Ok(()),
+                Ok(false) if self.is_woken.get() => Ok(()),
+                Ok(false) if self.tasks.get() == 0 => self.wait(ring, mailbox),
+                Ok(false) => {
+                    self.sleep(ring, mailbox, &sleeper, &mut bell).await;
+                    Ok(())
                 }
-                continue;
+                Err(error) => Err(error),
+            };
+            if let Err(error) = slept {
+                return log::error!("shard {}: its ring has failed: {error}", self.index);
             }
-            turns = 0;
-            self.leave_stats();
-            if !ring.prepare_park() {
-                continue;
+            if self.tasks.get() > 0 {
+                self.yield_to_handlers().await;
             }
-            self.server.mesh(|mesh| mesh.park(self.index));
-            if mailbox.is_empty() {
-                self.sleep(&sleeper, &mut bell).await;
-            }
-            self.server.mesh(|mesh| mesh.unpark(self.index));
-            ring.unpark();
         }
     }
 
-    /// Waits for the eventfd, for a handler that staged something, or for the next deadline. The
-    /// reading of the eventfd goes on across sleeps that ended otherwise.
+    /// Sleeps in the ring itself: no handler waits for anything, so the executor has nothing to do.
+    fn wait(&self, ring: &mut Ring, mailbox: &Receiver<Mail>) -> std::io::Result<()> {
+        self.leave_stats();
+        self.server.mesh(|mesh| mesh.park(self.index));
+        let timeout = if mailbox.is_empty() { self.next_wake() } else { Some(Duration::ZERO) };
+        let waited = ring.wait(timeout);
+        self.server.mesh(|mesh| mesh.unpark(self.index));
+        waited
+    }
+
+    /// Sleeps in the executor, where handlers wait for things of their own: until the ring has
+    /// something, a handler has staged something, or the next deadline. Reading the eventfd goes on
+    /// across sleeps that ended otherwise.
     async fn sleep<'a>(
         &self,
-        sleeper: &'a glommio::io::BufferedFile,
-        bell: &mut Option<Pin<Box<dyn Future<Output = ()> + 'a>>>,
+        ring: &mut Ring,
+        mailbox: &Receiver<Mail>,
+        sleeper: &'a BufferedFile,
+        bell: &mut Option<Bell<'a>>,
     ) {
-        let mut timer = self.next_wake().map(glommio::timer::Timer::new);
+        if !ring.prepare_park() {
+            return;
+        }
+        self.server.mesh(|mesh| mesh.park(self.index));
+        if mailbox.is_empty() {
+            let wake = self.next_wake().map_or(TASK_SLEEP, |wake| wake.min(TASK_SLEEP));
+            let mut timer = Timer::new(wake);
+            poll_fn(|cx| {
+                if self.is_woken.get() {
+                    return Poll::Ready(());
+                }
+                self.pump.replace(Some(cx.waker().clone()));
+                let read = bell.get_or_insert_with(|| {
+                    Box::pin(async {
+                        let _ = sleeper.read_at(0, 8).await;
+                    })
+                });
+                if read.as_mut().poll(cx).is_ready() {
+                    *bell = None;
+                    return Poll::Ready(());
+                }
+                Pin::new(&mut timer).poll(cx).map(|_| ())
+            })
+            .await;
+            self.pump.take();
+        }
+        self.server.mesh(|mesh| mesh.unpark(self.index));
+        ring.unpark();
+    }
+
+    /// Lets handlers' tasks run. The timer is for glommio 0.9, which goes to sleep over tasks that
+    /// are ready when its preemption timer fires at the wrong moment (docs/decisions.md).
+    async fn yield_to_handlers(&self) {
+        let mut timer = Timer::new(Duration::from_micros(200));
+        let mut has_yielded = false;
         poll_fn(|cx| {
-            if self.is_woken.get() {
+            if has_yielded {
                 return Poll::Ready(());
             }
-            self.pump.replace(Some(cx.waker().clone()));
-            let read = bell.get_or_insert_with(|| {
-                Box::pin(async {
-                    let _ = sleeper.read_at(0, 8).await;
-                })
-            });
-            if read.as_mut().poll(cx).is_ready() {
-                *bell = None;
-                return Poll::Ready(());
-            }
-            match &mut timer {
-                Some(timer) => Pin::new(timer).poll(cx).map(|_| ()),
-                None => Poll::Pending,
-            }
+            has_yielded = true;
+            cx.waker().wake_by_ref();
+            let _ = Pin::new(&mut timer).poll(cx);
+            Poll::Pending
         })
         .await;
-        self.pump.take();
     }
 
     fn next_wake(&self) -> Option<Duration> {
@@ -413,6 +449,7 @@ impl Shard {
         let count = running.entry(key).or_default();
         *count = count.saturating_add_signed(change);
         let count = *count;
+        self.tasks.set(self.tasks.get().saturating_add_signed(change));
         if count == 0 {
             running.remove(&key);
         }

@@ -24,21 +24,21 @@
 //! ring has moved past it again.
 #![allow(unsafe_code)]
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener};
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
-use std::ptr;
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::rc::Rc;
-use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::{cell::Cell, mem};
+use std::time::Duration;
+use std::{mem, ptr, slice};
 
 use glommio::io::BufferedFile;
 use io_uring::types::{BufRingEntry, Fd, SubmitArgs, Timespec};
-use io_uring::{Builder, EnterFlags, IoUring, cqueue, opcode, squeue};
+use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::hub::buffer::SendBuf;
@@ -102,12 +102,13 @@ pub enum Completion<'a> {
     },
 }
 
-/// Wakes the thread of a ring that sleeps on its eventfd. Any thread may hold one.
+/// Wakes the thread of a ring that waits, by an eventfd that the ring polls. Any thread may hold
+/// one.
 #[derive(Debug, Clone)]
 pub struct Doorbell(Arc<File>);
 
 impl Doorbell {
-    /// Makes the eventfd readable. Cheap, but a system call: leave it out while the shard is awake.
+    /// Completes an operation of the ring. A system call: leave it out while the shard is awake.
     pub fn ring(&self) {
         // Nothing can fail here but EAGAIN on a counter that is full, and then it is readable.
         let _ = (&*self.0).write(&1u64.to_ne_bytes());
@@ -163,22 +164,30 @@ struct Listener {
 }
 
 /// Top byte of an entry's user data; below it stands the index of a listener, connection or send.
+const KIND: u64 = 0xff << 56;
 const ACCEPT: u64 = 1 << 56;
 const RECEIVE: u64 = 2 << 56;
 const SEND: u64 = 3 << 56;
+const BELL: u64 = 4 << 56;
 
 /// The buffer group that receives choose from.
 const GROUP: u16 = 0;
-/// Enters per turn at most. The kernel does about 20 deferred items per enter.
+/// Enters per turn at most, while each makes room or brings in more.
 const ROUNDS: usize = 16;
-/// The most that one send operation is asked for; longer buffers take several.
-const SEND_BYTES_MAX: usize = if cfg!(test) { 1 << 16 } else { 1 << 30 };
+/// The most that one send operation is asked for; longer buffers take several. An operation that
+/// has waited 128 times for room is handed to a thread of the kernel's, which blocks until the
+/// peer has read it all. Up to this size an operation is done long before.
+const SEND_BYTES_MAX: usize = 128 << 10;
 
 /// The io_uring of one shard. Used by the thread that made it, and no other.
 pub struct Ring {
     /// Declared first, so that it is closed before any memory it knows is freed.
     io: IoUring,
-    event: Arc<File>,
+    /// What [`Doorbell`]s write to; only polled, never read, so that a bell is never missed.
+    bell: Arc<File>,
+    bell_armed: bool,
+    /// Readable when something completes while notification is on.
+    event: File,
     /// Shared with a running `turn` only, which lends the buffers to its callback.
     buffers: Rc<Buffers>,
     /// Indexed by the caller's number.
@@ -222,19 +231,14 @@ impl Ring {
     }
 
     fn with(mut io: IoUring, config: &RingConfig) -> io::Result<Ring> {
-        // SAFETY: eventfd(2) has no memory arguments. It blocks on purpose: a read of a
-        // non-blocking one through io_uring would return EAGAIN instead of waiting.
-        let event = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
-        if event < 0 {
-            return Err(explain(io::Error::last_os_error()));
-        }
-        // SAFETY: the descriptor is new and nobody else's.
-        let event = Arc::new(File::from(unsafe { OwnedFd::from_raw_fd(event) }));
+        let (bell, event) = (Arc::new(eventfd()?), eventfd()?);
         io.completion().disable_eventfd();
         io.submitter().register_eventfd(event.as_raw_fd()).map_err(explain)?;
         let buffers = Rc::new(Buffers::new(&io, config).map_err(explain)?);
         Ok(Ring {
             io,
+            bell,
+            bell_armed: false,
             event,
             buffers,
             conns: Vec::new(),
@@ -256,21 +260,15 @@ impl Ring {
 
     /// A handle that other threads wake this ring's thread with.
     pub fn doorbell(&self) -> Doorbell {
-        Doorbell(self.event.clone())
+        Doorbell(self.bell.clone())
     }
 
-    /// The eventfd as a file of this thread's executor: reading 8 bytes from it sleeps until the
-    /// ring or a [`Doorbell`] has something.
+    /// The eventfd as a file of this thread's executor: between [`Ring::prepare_park`] and
+    /// [`Ring::unpark`], reading 8 bytes from it sleeps until something completes.
     pub fn sleeper(&self) -> io::Result<BufferedFile> {
         let fd = OwnedFd::from(self.event.try_clone()?).into_raw_fd();
         // SAFETY: the descriptor is a duplicate of ours and open; the file becomes its only owner.
         Ok(unsafe { BufferedFile::from_raw_fd(fd) })
-    }
-
-    /// The eventfd to sleep on. Blocking; the ring keeps it open, so duplicate it for an owner
-    /// that closes what it is given.
-    pub fn eventfd(&self) -> RawFd {
-        self.event.as_raw_fd()
     }
 
     /// Accepts from `listener` until [`Ring::stop_listening`].
@@ -356,8 +354,9 @@ impl Ring {
     /// Ends both directions and lets the connection go; `Closed` follows, and nothing else.
     ///
     /// A send that is in flight still leaves if the socket has room for it; what it has no room
-    /// for is lost. To be sure of the last bytes, wait for `Sent`. Bytes that have come in
-    /// unread make the kernel reset the connection, as with close(2).
+    /// for is lost. Bytes that come in unread make the kernel reset the connection, as with
+    /// close(2), and a reset may overtake what was sent. For an orderly end: `shutdown_write`,
+    /// wait for `PeerClosed` within bounds, `close`.
     pub fn close(&mut self, conn: u32) {
         let Some(slot) = self.usable(conn) else { return };
         slot.flags |= CLOSING;
@@ -389,14 +388,9 @@ impl Ring {
     }
 
     /// Connections held, closing ones included.
+    #[cfg(test)]
     pub fn open(&self) -> usize {
         self.open
-    }
-
-    /// Where the peer is; `None` if it has gone already. A system call.
-    pub fn peer_address(&self, conn: u32) -> Option<SocketAddr> {
-        let fd = self.conns.get(conn as usize)?.fd.as_ref()?;
-        SockRef::from(fd).peer_addr().ok()?.as_socket()
     }
 
     /// Submits what is queued, then reports what has completed, one call of `on` each. Never
@@ -408,6 +402,7 @@ impl Ring {
         // Held until the end, so that lent bytes outlive whatever `on` does to its `&mut Ring`.
         let buffers = Rc::clone(&self.buffers);
         self.rearm_starved();
+        self.arm_bell();
         self.submit()?;
         if self.batch_next == self.batch.len() {
             self.batch.clear();
@@ -415,11 +410,14 @@ impl Ring {
             self.batch.extend(self.io.completion());
         }
         let mut handled = 0;
-        while let Some(cqe) = self.batch.get(self.batch_next) {
-            let (data, result, flags) = (cqe.user_data(), cqe.result(), cqe.flags());
+        while let Some(cqe) = self.batch.get(self.batch_next).cloned() {
             self.batch_next += 1;
+            if cqe.user_data() & KIND == BELL {
+                self.bell_armed = cqueue::more(cqe.flags());
+                continue;
+            }
             handled += 1;
-            self.complete(data, result, flags, &buffers, &mut on);
+            self.complete(&cqe, &buffers, &mut on);
         }
         buffers.publish();
         // Connections that `on` closes from here on are reported in the next turn.
@@ -431,17 +429,50 @@ impl Ring {
         Ok(handled)
     }
 
+    /// Sleeps in the kernel until something completes, a [`Doorbell`] rings, or `timeout` has
+    /// passed; not at all when there is something to do. For a thread that has nothing else to
+    /// wait for: one system call, where sleeping on the eventfd through an executor takes many.
+    ///
+    /// # Errors
+    /// Only what makes the ring unusable.
+    pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        self.rearm_starved();
+        self.arm_bell();
+        self.submit()?;
+        if self.has_work() {
+            return Ok(());
+        }
+        let limit = timeout.map(Timespec::from);
+        let arguments =
+            limit.as_ref().map_or(SubmitArgs::new(), |limit| SubmitArgs::new().timespec(limit));
+        match self.io.submitter().submit_with_args(1, &arguments) {
+            Err(error) if error.raw_os_error() == Some(libc::ETIME) => Ok(()),
+            Err(error) => tolerate(error),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    /// Polls the doorbell, for as many rings as the kernel reports with one operation.
+    fn arm_bell(&mut self) {
+        if !self.bell_armed {
+            let bell = Fd(self.bell.as_raw_fd());
+            let entry = opcode::PollAdd::new(bell, libc::POLLIN as u32).multi(true).build();
+            self.bell_armed = self.try_push(&entry.user_data(BELL));
+        }
+    }
+
     /// Call before sleeping on the eventfd. Submits everything and turns notification on. False
     /// when there is something to do already; then notification stays off: do a turn.
     pub fn prepare_park(&mut self) -> bool {
         self.rearm_starved();
+        self.arm_bell();
         if self.submit().is_err() || self.has_work() {
             return false;
         }
         // From here on what completes rings; what completed before shows up by this enter, which
         // also is the barrier between our write of the flag and the kernel's reading it.
         self.io.completion().enable_eventfd();
-        if self.enter().is_err() || self.has_work() {
+        if self.enter(EnterFlags::GETEVENTS).is_err() || self.has_work() {
             self.unpark();
             return false;
         }
@@ -496,7 +527,8 @@ impl Ring {
             SendBuf::Owned(bytes) => (bytes[*sent..].as_ptr(), bytes.len() - sent),
         };
         let Some(fd) = &self.conns[*conn as usize].fd else { return };
-        let entry = opcode::Send::new(Fd(fd.as_raw_fd()), address, left.min(SEND_BYTES_MAX) as u32)
+        let length = left.min(SEND_BYTES_MAX) as u32;
+        let entry = opcode::Send::new(Fd(fd.as_raw_fd()), address, length)
             .flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL)
             .build();
         self.push(entry.user_data(SEND | u64::from(index)));
@@ -509,9 +541,8 @@ impl Ring {
             return;
         }
         let Some(socket) = &listener.socket else { return };
-        let entry = opcode::AcceptMulti::new(Fd(socket.as_raw_fd()))
-            .flags(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK)
-            .build();
+        let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+        let entry = opcode::AcceptMulti::new(Fd(socket.as_raw_fd())).flags(flags).build();
         listener.armed = true;
         self.push(entry.user_data(ACCEPT | u64::from(index)));
     }
@@ -524,7 +555,7 @@ impl Ring {
         }
         // Hand over what is queued, without running completions: there may be a callback above.
         if self.backlog.is_empty() {
-            let _ = self.enter_with(EnterFlags::empty());
+            let _ = self.enter(EnterFlags::empty());
             if self.try_push(&entry) {
                 return;
             }
@@ -555,7 +586,7 @@ impl Ring {
                 break;
             }
             drop(sq);
-            self.enter()?;
+            self.enter(EnterFlags::GETEVENTS)?;
             self.shut_down_closing();
             let cq = self.io.completion();
             if cq.len() >= cq.capacity() / 2 {
@@ -565,12 +596,9 @@ impl Ring {
         Ok(())
     }
 
-    /// One io_uring_enter that submits, runs deferred work and brings overflown completions in.
-    fn enter(&mut self) -> io::Result<()> {
-        self.enter_with(EnterFlags::GETEVENTS)
-    }
-
-    fn enter_with(&mut self, flags: EnterFlags) -> io::Result<()> {
+    /// One io_uring_enter, which submits. With GETEVENTS it also runs deferred work and brings
+    /// overflown completions in.
+    fn enter(&mut self, flags: EnterFlags) -> io::Result<()> {
         let queued = self.io.submission().len() as u32;
         #[cfg(test)]
         if let Some(errno) = self.faults.pop_front() {
@@ -615,7 +643,7 @@ impl Ring {
     /// Arms receives again that ended for want of a buffer. All buffers seen so far have been
     /// returned, so as many as there are buffers may find one; the others wait for a later turn.
     fn rearm_starved(&mut self) {
-        for _ in 0..self.starved.len().min(self.buffers.count()) {
+        for _ in 0..self.starved.len().min(usize::from(self.buffers.count)) {
             let Some(conn) = self.starved.pop_front() else { return };
             let slot = &mut self.conns[conn as usize];
             // The slot may have been closed or released, and taken again, since.
@@ -629,22 +657,20 @@ impl Ring {
     /// Handles one completion.
     fn complete(
         &mut self,
-        data: u64,
-        result: i32,
-        flags: u32,
+        cqe: &cqueue::Entry,
         buffers: &Buffers,
         on: &mut impl FnMut(&mut Ring, Completion<'_>),
     ) {
-        let (kind, index) = (data & (0xff << 56), data as u32);
-        let more = cqueue::more(flags);
+        let (index, result, more) =
+            (cqe.user_data() as u32, cqe.result(), cqueue::more(cqe.flags()));
         if !more {
             self.operations -= 1;
         }
-        let completion = match kind {
+        let completion = match cqe.user_data() & KIND {
             ACCEPT => self.accepted(index, result, more),
             SEND => self.sent(index, result),
             _ => {
-                let buffer = cqueue::buffer_select(flags);
+                let buffer = cqueue::buffer_select(cqe.flags());
                 let completion = self.received(index, result, more);
                 if let (Some(buffer), None, true) = (buffer, &completion, result > 0)
                     && self.conns[index as usize].flags & CLOSING == 0
@@ -790,7 +816,7 @@ impl Drop for Ring {
             quiet = if batch.is_empty() { quiet + 1 } else { 0 };
             for cqe in batch.drain(..) {
                 self.operations -= usize::from(!cqueue::more(cqe.flags()));
-                if cqe.user_data() & (0xff << 56) == ACCEPT && cqe.result() >= 0 {
+                if cqe.user_data() & KIND == ACCEPT && cqe.result() >= 0 {
                     // SAFETY: an accepted descriptor, nobody else's; closed right here.
                     drop(unsafe { OwnedFd::from_raw_fd(cqe.result()) });
                 }
@@ -865,10 +891,6 @@ impl Buffers {
         Ok(buffers)
     }
 
-    fn count(&self) -> usize {
-        usize::from(self.count)
-    }
-
     /// Writes the next entry; the kernel does not look at it before `publish`.
     fn give_back(&self, buffer: u16) {
         debug_assert!(buffer < self.count);
@@ -918,34 +940,26 @@ impl Drop for Buffers {
     }
 }
 
-/// The ring with deferred task work; on a kernel that refuses, with cooperative task work.
-fn build(config: &RingConfig) -> io::Result<IoUring> {
-    match deferred(config).build(config.submissions) {
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-            cooperative(config).build(config.submissions)
-        }
-        result => result,
+/// A blocking eventfd: a read of a non-blocking one through io_uring would return EAGAIN instead
+/// of waiting.
+fn eventfd() -> io::Result<File> {
+    // SAFETY: eventfd(2) has no memory arguments.
+    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
+    if fd < 0 {
+        return Err(explain(io::Error::last_os_error()));
     }
+    // SAFETY: the descriptor is new and nobody else's.
+    Ok(File::from(unsafe { OwnedFd::from_raw_fd(fd) }))
 }
 
-/// Completions are made when this thread enters to fetch them, and only then (Linux 6.1).
-fn deferred(config: &RingConfig) -> Builder {
-    let mut builder = sized(config);
-    builder.setup_single_issuer().setup_defer_taskrun();
-    builder
-}
-
-/// Completions are made in any system call of this thread, without interrupting it (Linux 5.19).
-fn cooperative(config: &RingConfig) -> Builder {
-    let mut builder = sized(config);
-    builder.setup_coop_taskrun();
-    builder
-}
-
-fn sized(config: &RingConfig) -> Builder {
+/// Completions are made in any system call of this thread, without interrupting it. Making them
+/// only when the thread fetches them (DEFER_TASKRUN) measured alike, but loses wake-ups: one enter
+/// runs about 20 deferred items, and what is left over then rings no eventfd and sets no flag.
+fn build(config: &RingConfig) -> io::Result<IoUring> {
     let mut builder = IoUring::builder();
-    builder.dontfork().setup_submit_all().setup_taskrun_flag().setup_cqsize(config.completions);
-    builder
+    builder.dontfork().setup_submit_all().setup_single_issuer();
+    builder.setup_coop_taskrun().setup_taskrun_flag().setup_cqsize(config.completions);
+    builder.build(config.submissions)
 }
 
 /// Adds to an error of the set-up what to do about it.

@@ -34,6 +34,7 @@ struct Rig {
     ring: Ring,
     notes: Vec<Note>,
     accepted: Vec<OwnedFd>,
+    handled: usize,
 }
 
 impl Rig {
@@ -42,7 +43,7 @@ impl Rig {
     }
 
     fn of(ring: Ring) -> Rig {
-        Rig { ring, notes: Vec::new(), accepted: Vec::new() }
+        Rig { ring, notes: Vec::new(), accepted: Vec::new(), handled: 0 }
     }
 
     /// A listener of this ring, and its address.
@@ -54,7 +55,7 @@ impl Rig {
     }
 
     fn turn(&mut self) -> usize {
-        let Rig { ring, notes, accepted } = self;
+        let Rig { ring, notes, accepted, .. } = self;
         let turned = ring.turn(|_, completion| {
             let note = match completion {
                 Completion::Accepted(fd) => {
@@ -71,7 +72,9 @@ impl Rig {
             };
             notes.push(note);
         });
-        turned.expect("turn")
+        let handled = turned.expect("turn");
+        self.handled += handled;
+        handled
     }
 
     /// Turns, sleeping in between, until `done`.
@@ -82,7 +85,7 @@ impl Rig {
     fn until_rig(&mut self, mut done: impl FnMut(&mut Rig) -> bool) {
         let start = Instant::now();
         while !done(self) {
-            assert!(start.elapsed() < PATIENCE, "turning in vain: {:?}", self.notes);
+            check(start);
             if self.turn() == 0 {
                 park(&mut self.ring);
             }
@@ -93,7 +96,7 @@ impl Rig {
     fn settle(&mut self) {
         let start = Instant::now();
         while !self.ring.prepare_park() {
-            assert!(start.elapsed() < PATIENCE, "the ring never comes to rest");
+            check(start);
             self.turn();
         }
         self.ring.unpark();
@@ -131,16 +134,21 @@ impl Rig {
     }
 }
 
+/// Fails a test that goes round and round.
+fn check(start: Instant) {
+    assert!(start.elapsed() < PATIENCE, "turning in vain");
+}
+
 /// Sleeps on the eventfd as the shard does, unless there is something to do.
 fn park(ring: &mut Ring) {
     if ring.prepare_park() {
-        assert!(readable(ring.eventfd(), PATIENCE), "nobody has woken the ring");
-        (&*ring.event).read_exact(&mut [0; 8]).expect("eventfd");
+        assert!(readable(ring.event.as_raw_fd(), PATIENCE), "nobody has woken the ring");
+        (&ring.event).read_exact(&mut [0; 8]).expect("eventfd");
         ring.unpark();
     }
 }
 
-fn readable(fd: RawFd, patience: Duration) -> bool {
+fn readable(fd: std::os::fd::RawFd, patience: Duration) -> bool {
     let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
     loop {
         // SAFETY: one pollfd, alive during the call.
@@ -169,6 +177,7 @@ fn pair() -> (TcpStream, OwnedFd) {
     let peer = connect(listener.local_addr().expect("address"));
     let (ours, _) = listener.accept().expect("accept");
     ours.set_nonblocking(true).expect("nonblocking");
+    ours.set_nodelay(true).expect("nodelay");
     (peer, ours.into())
 }
 
@@ -205,11 +214,22 @@ fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").expect("fds").count()
 }
 
+/// Whether the kernel has made threads to carry blocking operations out.
+fn has_workers() -> bool {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("tasks");
+    tasks.flatten().any(|task| {
+        let name = std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+        name.starts_with("iou-wrk")
+    })
+}
+
 /// An echo server on `ring` until `clients` connections have come and gone.
 fn echo(ring: &mut Ring, clients: usize) {
     let mut queues: Vec<VecDeque<Vec<u8>>> = Vec::new();
     let mut gone = 0;
+    let start = Instant::now();
     while gone < clients {
+        check(start);
         let handled = ring.turn(|ring, completion| match completion {
             Completion::Accepted(fd) => {
                 let conn = queues.len() as u32;
@@ -278,12 +298,6 @@ fn echoes_with_the_default_sizes() {
 }
 
 #[test]
-fn echoes_where_the_kernel_has_no_deferred_task_work() {
-    let io = cooperative(&SMALL).build(SMALL.submissions).expect("ring");
-    echo_test(Ring::with(io, &SMALL).expect("ring"), 50, 20, 1_000);
-}
-
-#[test]
 fn thousands_of_connections_share_eight_small_buffers() {
     let config = RingConfig { submissions: 64, completions: 128, buffers: 8, buffer_bytes: 100 };
     echo_test(Ring::new(&config).expect("ring"), 3_000, 4, 400);
@@ -295,7 +309,10 @@ fn a_doorbell_wakes_a_parked_ring_and_an_awake_ring_is_not_notified() {
     assert!(rig.ring.prepare_park(), "nothing to do");
     let bell = rig.ring.doorbell();
     thread::spawn(move || bell.ring()).join().expect("ring the bell");
-    park(&mut rig.ring);
+    assert!(readable(rig.ring.event.as_raw_fd(), PATIENCE), "nobody has woken the ring");
+    (&rig.ring.event).read_exact(&mut [0; 8]).expect("eventfd");
+    rig.ring.unpark();
+    assert_eq!(rig.turn(), 0, "a bell is nothing to report");
 
     let (mut peer, ours) = pair();
     rig.ring.adopt(0, ours);
@@ -303,15 +320,47 @@ fn a_doorbell_wakes_a_parked_ring_and_an_awake_ring_is_not_notified() {
     assert_eq!(rig.turn(), 0);
     peer.write_all(b"awake").expect("write");
     // Without the sleep of `until`, in which notification is on.
-    while rig.turn() == 0 {}
+    let start = Instant::now();
+    while rig.turn() == 0 {
+        check(start);
+    }
     assert_eq!(rig.bytes(0), b"awake");
-    assert!(!readable(rig.ring.eventfd(), Duration::ZERO), "notified while awake");
+    assert!(!readable(rig.ring.event.as_raw_fd(), Duration::ZERO), "notified while awake");
 
     assert!(rig.ring.prepare_park());
     peer.write_all(b"asleep").expect("write");
-    assert!(readable(rig.ring.eventfd(), PATIENCE), "not notified while asleep");
+    assert!(readable(rig.ring.event.as_raw_fd(), PATIENCE), "not notified while asleep");
     assert!(!rig.ring.prepare_park(), "parked over a completion");
     rig.until_note(Note::Received(0, b"asleep".to_vec()));
+}
+
+#[test]
+fn a_waiting_ring_wakes_for_completions_bells_and_time() {
+    let mut rig = Rig::new(&SMALL);
+    rig.ring.wait(Some(Duration::from_millis(1))).expect("time passes");
+    let bell = rig.ring.doorbell();
+    for _ in 0..3 {
+        let bell = bell.clone();
+        let ringer = thread::spawn(move || bell.ring());
+        // Without the bell this would never return.
+        rig.ring.wait(None).expect("a bell");
+        ringer.join().expect("ringer");
+        assert_eq!(rig.turn(), 0, "a bell is nothing to report");
+    }
+    bell.ring();
+    rig.ring.wait(None).expect("a bell that came first");
+    let (mut peer, ours) = pair();
+    rig.ring.adopt(0, ours);
+    rig.ring.receive_many(0);
+    let writer = thread::spawn(move || {
+        peer.write_all(b"late").expect("write");
+        peer
+    });
+    while rig.bytes(0).is_empty() {
+        rig.ring.wait(None).expect("bytes");
+        rig.turn();
+    }
+    writer.join().expect("writer");
 }
 
 #[test]
@@ -320,7 +369,7 @@ fn accepted_sockets_have_the_options_of_bind() {
     let address = rig.listen();
     let second = bind(address, 16).expect("two shards share a port");
     drop(second);
-    let peer = connect(address);
+    let _peer = connect(address);
     rig.until_note(Note::Accepted);
     let fd = rig.accepted.pop().expect("accepted");
     let socket = SockRef::from(&fd);
@@ -333,8 +382,6 @@ fn accepted_sockets_have_the_options_of_bind() {
     assert_ne!(status & libc::O_NONBLOCK, 0);
     assert_ne!(own & libc::FD_CLOEXEC, 0);
     rig.ring.adopt(3, fd);
-    assert_eq!(rig.ring.peer_address(3), peer.local_addr().ok());
-    assert_eq!(rig.ring.peer_address(2), None);
     assert!(rig.ring.is_idle(3) && !rig.ring.is_idle(2));
     rig.close_all();
 }
@@ -398,10 +445,9 @@ fn receives_without_a_buffer_are_neither_lost_nor_spinning() {
             }
             peers.push(peer);
         }
-        let (mut starved, mut turns, mut seen) = (0, 0, 0);
+        let (mut starved, mut seen) = (0, 0);
         rig.until_rig(|rig| {
             starved += rig.ring.starved.len();
-            turns += 1;
             let received: Vec<_> = rig.notes[seen..].to_vec();
             seen = rig.notes.len();
             for note in received {
@@ -412,8 +458,9 @@ fn receives_without_a_buffer_are_neither_lost_nor_spinning() {
             (0..40).all(|conn| rig.bytes(conn).len() == 1_000)
         });
         assert!(starved > 0, "the case was not met");
-        // 640 pieces; a turn that brings none is an exception.
-        assert!(turns < 2_000, "{turns} turns");
+        // Not all of them try for the same two buffers in every turn.
+        let received = rig.count(|n| matches!(n, Note::Received(..)));
+        assert!(rig.handled < 4 * received, "{} completions for {received}", rig.handled);
         for conn in 0..40 {
             assert!(rig.bytes(conn) == pattern(1_000, conn as usize), "connection {conn}");
         }
@@ -569,9 +616,9 @@ fn without_descriptors_accepting_stops_until_it_is_resumed() {
 fn long_sends_to_a_slow_reader_arrive_whole() {
     let mut rig = Rig::new(&SMALL);
     let (mut peer, ours) = pair();
-    SockRef::from(&ours).set_send_buffer_size(8_192).expect("option");
+    SockRef::from(&ours).set_send_buffer_size(100_000).expect("option");
     rig.ring.adopt(0, ours);
-    let bytes = pattern(3_000_000, 1);
+    let bytes = pattern(30_000_000, 1);
     let chunk = Chunk::new(bytes.len());
     chunk.append(&bytes);
     let expected = bytes.clone();
@@ -585,10 +632,13 @@ fn long_sends_to_a_slow_reader_arrive_whole() {
         assert!(all[expected.len()..] == expected[10..]);
     });
     rig.ring.send(0, SendBuf::Owned(bytes.clone()));
-    rig.until_note(Note::Sent(0, Ok(3_000_000)));
+    rig.until_rig(|rig| {
+        assert!(!has_workers(), "a send has become a thread");
+        rig.notes.contains(&Note::Sent(0, Ok(30_000_000)))
+    });
     let end = bytes.len() as u32;
     rig.ring.send(0, SendBuf::Shared { chunk: chunk.clone(), start: 10, end });
-    rig.until_note(Note::Sent(0, Ok(2_999_990)));
+    rig.until_note(Note::Sent(0, Ok(29_999_990)));
     assert_eq!(rig.notes.len(), 2, "one completion per send");
     assert_eq!(Rc::strong_count(&chunk), 1);
     reader.join().expect("reader");
@@ -645,6 +695,7 @@ fn resets_are_reported_once_whenever_they_come() {
         receive(&mut rig.ring, 0);
         rig.until_note(Note::PeerClosed(0, Some(ErrorKind::ConnectionReset)));
         receive(&mut rig.ring, 0);
+        assert!(rig.ring.is_idle(0), "receiving after the end");
         closed_once(&mut rig, 0);
         // While a receive is armed.
         let (peer, ours) = pair();
@@ -747,6 +798,29 @@ fn closing_right_after_a_send_lets_it_leave() {
 }
 
 #[test]
+fn nothing_is_received_after_close() {
+    let mut rig = Rig::new(&SMALL);
+    let mut peers = Vec::new();
+    for conn in 0..2 {
+        let (mut peer, ours) = pair();
+        peer.write_all(b"both are there").expect("write");
+        assert!(readable(ours.as_raw_fd(), PATIENCE));
+        rig.ring.adopt(conn, ours);
+        rig.ring.receive_many(conn);
+        peers.push(peer);
+    }
+    let mut received = 0;
+    let turned = rig.ring.turn(|ring, completion| {
+        received += usize::from(matches!(completion, Completion::Received { .. }));
+        ring.close(0);
+        ring.close(1);
+    });
+    assert_eq!((turned.expect("turn"), received), (2, 1));
+    rig.until(|notes| notes.len() == 2);
+    assert!(rig.notes.contains(&Note::Closed(0)) && rig.notes.contains(&Note::Closed(1)));
+}
+
+#[test]
 fn stopped_listeners_refuse_and_close_what_still_came_in() {
     let mut rig = Rig::new(&SMALL);
     let (one, two) = (rig.listen(), rig.listen());
@@ -829,7 +903,8 @@ fn a_callback_that_panics_loses_no_memory_safety() {
         peers.push(peer);
     }
     let panics = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        while rig.ring.turn(|_, _| panic!("in a callback")).is_ok() {}
+        let start = Instant::now();
+        while rig.ring.turn(|_, _| panic!("in a callback")).is_ok() && start.elapsed() < PATIENCE {}
     }));
     assert!(panics.is_err());
     // The completions behind the one that panicked are still there.
@@ -845,7 +920,9 @@ fn lent_bytes_outlive_a_ring_that_the_callback_replaces() {
     rig.ring.receive_many(0);
     peer.write_all(b"still here").expect("write");
     let mut seen = Vec::new();
+    let start = Instant::now();
     while seen.is_empty() {
+        check(start);
         let handled = rig.ring.turn(|ring, completion| {
             if let Completion::Received { bytes, .. } = completion {
                 *ring = Ring::new(&SMALL).expect("ring");
@@ -980,7 +1057,9 @@ fn nothing_is_left_after_thousands_of_connections_of_every_fate() {
         }
         assert!(churn.connected > 1_000);
         churn.peers.clear();
+        let start = Instant::now();
         while churn.rig.ring.operations > 1 || churn.rig.ring.open() > 0 {
+            check(start);
             churn.turn();
             if churn.rig.ring.prepare_park() {
                 // What has no receive armed does not see its peer go.

@@ -1,0 +1,108 @@
+#!/usr/bin/env bash
+# The test command: formatting, lints, all Rust tests, documentation, and the official JavaScript
+# client end to end and in a browser. Installs what is missing (cargo-nextest, Node.js, Chromium,
+# the npm packages of tests/npm) by the package managers of this machine, and nothing else.
+# Screenshots and logs go to artifacts/. The first failure or warning ends it with a non-zero code.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+exec </dev/null
+
+logs=artifacts/logs
+mkdir -p "$logs"
+rm -f "$logs"/*.txt
+name=start
+started=$SECONDS
+
+section() {
+    printf '\n=== %s (after %d s: %s took %d s)\n' "$1" "$SECONDS" "$name" $((SECONDS - started))
+    name=$1
+    started=$SECONDS
+}
+
+finish() {
+    local code=$?
+    [ "$code" = 0 ] || printf '\n=== FAILED in "%s" after %d s, exit code %d\n' \
+        "$name" "$SECONDS" "$code"
+}
+trap finish EXIT
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+have() {
+    command -v "$1" >/dev/null
+}
+
+section "install what is missing"
+packages=()
+have cc || packages+=(build-essential)
+have node || packages+=(nodejs)
+have npm || packages+=(npm)
+have chromium || have chromium-browser || have google-chrome || packages+=(chromium)
+if [ ${#packages[@]} -gt 0 ]; then
+    as_root apt-get update
+    as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y --no-install-recommends "${packages[@]}"
+fi
+if ! cargo nextest --version >/dev/null 2>&1; then
+    cargo install cargo-nextest --locked || echo "no cargo-nextest here: cargo test runs the tests"
+fi
+cargo fetch --locked
+# npm writes the inner lock file last; it is older where packages changed since.
+if [ ! tests/npm/node_modules/.package-lock.json -nt tests/npm/package-lock.json ]; then
+    (cd tests/npm && npm ci --no-audit --no-fund)
+fi
+ulimit -Sn "$(ulimit -Hn)"
+target=$(cargo metadata --format-version 1 --no-deps | grep -o '"target_directory":"[^"]*"')
+target=$(cut -d'"' -f4 <<<"$target")
+
+section "format"
+cargo fmt --all --check
+
+section "lints"
+cargo clippy --workspace --all-targets -- -D warnings
+
+section "Rust tests"
+if cargo nextest --version >/dev/null 2>&1; then
+    cargo nextest run --workspace 2>&1 | tee "$logs/rust.txt"
+else
+    cargo test --workspace --lib --bins --tests --examples 2>&1 | tee "$logs/rust.txt"
+fi
+
+section "documentation"
+cargo test --workspace --doc 2>&1 | tee "$logs/doc.txt"
+RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps
+
+section "binaries and examples"
+cargo build --workspace --bins --examples
+
+export NODE_OPTIONS=--test-reporter=spec
+
+# The CPUs this process may use: "0-1,4" to one number a line.
+mapfile -t cpus < <(sed -n 's/^Cpus_allowed_list:[[:space:]]*//p' /proc/self/status |
+    tr ',' '\n' | while IFS=- read -r first last; do seq "$first" "${last:-$first}"; done)
+
+# Runs a script of tests/npm under its name in the logs; a quarter of an hour is a hang.
+npm_suite() {
+    (cd tests/npm && timeout --kill-after=30 900 npm run "$1") 2>&1 | tee "$logs/$2.txt"
+}
+
+end_to_end() {
+    section "official client against --cpus $1"
+    CORECAST_E2E_CMD="'$target/debug/examples/e2e_server' --cpus $1" npm_suite test:e2e "$2"
+}
+end_to_end "${cpus[0]}" e2e-one
+if [ ${#cpus[@]} -gt 1 ]; then
+    end_to_end "$(IFS=,; echo "${cpus[*]:0:4}")" e2e-several
+fi
+
+section "browser"
+CORECAST_DEMO_CMD="'$target/debug/corecast' serve" npm_suite test:browser browser
+
+section "summary"
+for log in doc rust e2e-one e2e-several browser; do
+    [ -f "$logs/$log.txt" ] || continue
+    echo "$log:"
+    grep -E '^ *Summary \[|^test result: |^(#|ℹ) (tests|pass|fail|skipped) ' "$logs/$log.txt"
+done

@@ -207,11 +207,12 @@ impl Hub {
 
     fn route(&mut self, index: u32, head: &Head<'_>, raw: &[u8]) -> Step {
         let is_read = matches!(head.method, Method::Get | Method::Head);
-        if is_read && !head.upgrade {
-            if let Some(file) = self.files.get(head.path).cloned() {
-                self.answer_file(index, head, &file);
-                return Step::Answered;
-            }
+        if is_read
+            && !head.upgrade
+            && let Some(file) = self.files.get(head.path).cloned()
+        {
+            self.answer_file(index, head, &file);
+            return Step::Answered;
         }
         if !head.path.starts_with(self.config.path.as_str()) {
             self.answer(index, 404, Some("text/plain"), b"Not found");

@@ -678,10 +678,10 @@ impl Hub {
             return;
         }
         upgrade.noop = Tick::after(now_ms, NOOP_MS);
-        if let Transport::Polling(polling) = &mut session.transport {
-            if let Some(get) = polling.get.take() {
-                self.answer_payload(get, b"6");
-            }
+        if let Transport::Polling(polling) = &mut session.transport
+            && let Some(get) = polling.get.take()
+        {
+            self.answer_payload(get, b"6");
         }
     }
 

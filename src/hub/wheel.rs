@@ -226,7 +226,7 @@ mod tests {
     fn deadlines_fire_once_at_their_tick_in_any_order_of_changes() {
         let mut random = fastrand::Rng::with_seed(3);
         let mut world = World::new(20);
-        let mut model = vec![None; 20];
+        let mut model = [None; 20];
         for step in 1..200_000u32 {
             let now = Tick(step / 4);
             let mut fired = world.advance(now);

@@ -201,6 +201,7 @@ impl World {
     pub fn turn(&mut self, s: usize) {
         self.shards[s].hub.handle_time(self.now);
         self.drain(s);
+        assert!(!self.app.is_overdue(s, self.now), "a question has not timed out");
         self.accept(s);
         let mut conns: Vec<u32> = self.shards[s].links.keys().copied().collect();
         conns.sort_unstable();

@@ -165,17 +165,17 @@ impl Event {
 
 /// What a client said when it connected (J-22), read from its request when asked for.
 #[derive(Debug, Clone)]
-pub struct Handshake(pub(crate) Rc<hub::Handshake>);
+pub struct Handshake(pub(crate) hub::Handshake);
 
 impl Handshake {
     /// Peer of the TCP connection. Behind a proxy that is the proxy; see [`Handshake::header`].
     pub fn address(&self) -> SocketAddr {
-        self.0.address
+        self.0.address()
     }
 
     /// When the session was opened.
     pub fn issued(&self) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_millis(self.0.issued_ms)
+        SystemTime::UNIX_EPOCH + Duration::from_millis(self.0.issued_ms())
     }
 
     /// Request target as it was sent: path and query.
@@ -188,7 +188,8 @@ impl Handshake {
         self.head(|head| head.header(name).map(str::to_owned)).flatten()
     }
 
-    /// All headers in the order they were sent.
+    /// All headers in the order they were sent, without those of the websocket upgrade
+    /// (`Connection`, `Upgrade`, `Sec-WebSocket-Key`, `-Version`, `-Extensions`).
     pub fn headers(&self) -> Vec<(String, String)> {
         let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
         self.head(|head| head.headers().map(owned).collect()).unwrap_or_default()
@@ -220,13 +221,13 @@ impl Handshake {
     fn head<T>(&self, read: impl FnOnce(&http::Head<'_>) -> T) -> Option<T> {
         let limits = Limits {
             message_bytes_max: 0,
-            head_bytes_max: 2 * self.0.head.len(),
+            head_bytes_max: 2 * self.0.head().len(),
             headers_max: Limits::HEADERS,
             attachments_max: 0,
             attachments_bytes_max: 0,
             json_depth_max: 0,
         };
-        let (head, _) = http::parse_head(&self.0.head, &limits).ok()??;
+        let (head, _) = http::parse_head(self.0.head(), &limits).ok()??;
         Some(read(&head))
     }
 }

@@ -14,6 +14,7 @@ pub mod buffer;
 mod command;
 mod conn;
 pub mod fanout;
+mod handshake;
 mod http;
 pub mod id;
 mod namespace;
@@ -28,9 +29,9 @@ use std::rc::Rc;
 
 pub use command::{Names, Publish, Target};
 pub use conn::PeerEnd;
+pub use handshake::Handshake;
 pub use http::StaticFile;
 pub use namespace::Arguments;
-pub use session::Handshake;
 
 use crate::error::Reason;
 use crate::options::{Limits, SlowReader};
@@ -414,10 +415,13 @@ impl Hub {
         self.links.conns.len()
     }
 
-    /// Bytes waiting for, or in the hands of, the kernel. O(connections).
+    /// Bytes waiting for the kernel or, on polling, for a GET, and those in the hands of the
+    /// kernel. O(connections).
     pub fn queued_bytes(&self) -> usize {
-        let conns = &self.links.conns;
-        conns.indices().filter_map(|index| conns.at(index)).map(|conn| conn.out.bytes()).sum()
+        let Links { conns, sessions, .. } = &self.links;
+        let sent = conns.indices().filter_map(|index| conns.at(index)).map(|it| it.out.bytes());
+        let polled = sessions.indices().filter_map(|index| sessions.at(index));
+        sent.sum::<usize>() + polled.map(Session::outbox_bytes).sum::<usize>()
     }
 
     /// Puts an entry into the wheel for an owner whose alarm asked for it.

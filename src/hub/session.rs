@@ -4,11 +4,11 @@
 //! A session never moves between shards. All ends of a session pass through `close_session`.
 
 use std::net::SocketAddr;
-use std::rc::Rc;
 
 use smallvec::SmallVec;
 
 use super::fanout::{self, Run};
+use super::handshake::Handshake;
 use super::id::{Id, Secret};
 use super::slab::Key;
 use super::wheel::{Alarm, Due, Tick, Timer};
@@ -18,17 +18,6 @@ use crate::options::SlowReader;
 use crate::proto::engine::{self, Packet};
 use crate::proto::packet::Assembly;
 use crate::proto::websocket::{self, Opcode};
-
-/// What a client said when it came: kept as it was sent and read again when somebody asks.
-#[derive(Debug)]
-pub struct Handshake {
-    /// Request line and headers.
-    pub head: Box<[u8]>,
-    /// Peer of the connection.
-    pub address: SocketAddr,
-    /// Milliseconds since 1970.
-    pub issued_ms: u64,
-}
 
 /// How packets leave.
 #[derive(Debug)]
@@ -86,7 +75,7 @@ pub(super) struct Session {
     pub(super) members: SmallVec<[u32; 2]>,
     /// A binary packet whose attachments are arriving.
     pub(super) assembly: Option<Box<Assembly>>,
-    pub(super) handshake: Option<Rc<Handshake>>,
+    pub(super) handshake: Option<Handshake>,
     alarm: Alarm,
     /// When to ping, or when the pong is overdue, or when to give up closing.
     heartbeat: Tick,
@@ -95,6 +84,16 @@ pub(super) struct Session {
 }
 
 const _: () = assert!(size_of::<Session>() <= 112);
+
+impl Session {
+    /// Bytes that wait for a GET.
+    pub(super) fn outbox_bytes(&self) -> usize {
+        match &self.transport {
+            Transport::WebSocket(_) => 0,
+            Transport::Polling(polling) => polling.outbox.len(),
+        }
+    }
+}
 
 /// What a client hears at the end of its session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -254,7 +253,6 @@ impl Hub {
         let address = self.links.conns.at_mut(conn).and_then(|conn| conn.http());
         let address = address.map_or(SocketAddr::from(([0, 0, 0, 0], 0)), |http| http.address);
         let issued_ms = self.config.epoch_ms + self.now_ms;
-        let handshake = Handshake { head: head.into(), address, issued_ms };
         let transport = match is_polling {
             true => Transport::Polling(Box::default()),
             false => Transport::WebSocket(conn),
@@ -269,7 +267,7 @@ impl Hub {
             upgrade: None,
             members: SmallVec::new(),
             assembly: None,
-            handshake: Some(Rc::new(handshake)),
+            handshake: Some(Handshake::new(head, address, issued_ms)),
             alarm: Alarm::default(),
             heartbeat: Tick::after(self.now_ms, self.config.ping_interval_ms),
             connect_by: Some(Tick::after(self.now_ms, self.config.connect_timeout_ms)),

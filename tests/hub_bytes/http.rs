@@ -480,3 +480,19 @@ fn sessions_of_other_shards() {
     let nowhere = get("transport=polling&sid=AAIAAAAAAAAAAAAAAAAA");
     assert_eq!(wire.ask(&nowhere), (400, refusal(1, "Session ID unknown")));
 }
+
+/// The answer to a GET that was parked is not read: the connection goes all the same.
+#[test]
+fn deadline_of_an_answer() {
+    let mut wire = Wire::new();
+    let sid = wire.joined_polling();
+    let conn = wire.poll(&sid);
+    wire.hub.emit(wire.members[0], b"42[1]", &[], false);
+    let mut sends = 0;
+    wire.hub.flush(9, |_, _| sends += 1);
+    assert_eq!(sends, 1);
+    wire.at(61_000);
+    assert!(wire.is_over(conn));
+    assert_eq!(wire.heard(), ["ping timeout"]);
+    assert_eq!(wire.hub.gauges(), Default::default());
+}

@@ -478,3 +478,50 @@ fn pongs_that_nobody_reads() {
         assert_eq!(wire.hub.gauges().sessions, usize::from(is_probe));
     }
 }
+
+/// The bound of a socket's queue, and what happens there, on both transports.
+#[test]
+fn slow_readers() {
+    use corecast::SlowReader::{Disconnect, Drop};
+    let packet = format!("42[\"{}\"]", "x".repeat(900));
+    for (policy, is_polling) in
+        [(Disconnect, false), (Disconnect, true), (Drop, false), (Drop, true)]
+    {
+        let mut wire =
+            Wire::with(Config { queue_bytes_max: 10_000, slow_reader: policy, ..config() });
+        let sid = if is_polling { wire.joined_polling() } else { String::new() };
+        let conn = if is_polling { None } else { Some(wire.joined()) };
+        let member = wire.members[0];
+        // One send is in flight and does not end.
+        wire.hub.emit(member, packet.as_bytes(), &[], false);
+        let mut sends = 0;
+        wire.hub.flush(9, |_, _| sends += 1);
+        assert_eq!(sends, usize::from(!is_polling));
+        for _ in 0..40 {
+            wire.hub.emit(member, packet.as_bytes(), &[], false);
+            assert!(wire.hub.queued_bytes() <= 10_000 + packet.len());
+        }
+        wire.run();
+        let stats = wire.hub.stats();
+        if policy == Disconnect {
+            assert_eq!(wire.heard(), ["transport error"]);
+            assert_eq!((stats.slow_closed, stats.slow_dropped), (1, 0));
+            assert!(conn.is_none_or(|conn| wire.is_over(conn)));
+            assert_eq!(wire.hub.queued_bytes(), 0);
+            continue;
+        }
+        assert_eq!(wire.heard(), [""; 0]);
+        let kept = if is_polling { 11 } else { 10 };
+        assert_eq!((stats.slow_closed, stats.slow_dropped), (0, 41 - kept), "{stats:?}");
+        // The queue has room again: what was queued arrives, and later packets do.
+        if let Some(conn) = conn {
+            wire.hub.handle_sent(conn, true);
+            assert_eq!(wire.said(conn).len(), 9);
+            wire.emit(0, "42[1]");
+            assert_eq!(wire.said(conn), ["42[1]"]);
+        } else {
+            let got = wire.poll(&sid);
+            assert_eq!(wire.answer(got).1.split('\x1e').count(), 11);
+        }
+    }
+}

@@ -116,6 +116,34 @@ fn j8_u10_before_the_answer() {
     assert_eq!(wire.said(conn), ["42[\"all\"]"]);
 }
 
+/// J-17: a socket that leaves stands in its rooms until the application lets go of it, and gets
+/// nothing more; neither does another one of the same client twice.
+#[test]
+fn j17_broadcasts_pass_over_those_that_leave() {
+    let mut wire = Wire::new();
+    let conn = wire.joined();
+    wire.hub.join(wire.members[0], "room");
+    wire.keeps = true;
+    wire.put(conn, [text("41"), text("40")].concat());
+    assert_eq!(wire.heard(), ["client namespace disconnect", "connect 0 "]);
+    assert!(wire.said(conn)[0].starts_with("40{"));
+    for rooms in [&[][..], &["room".into()]] {
+        let publish = corecast::hub::Publish {
+            namespace: 0,
+            target: Target { rooms: rooms.into(), ..Target::default() },
+            volatile: false,
+            encoded: corecast::hub::fanout::Encoded {
+                text: bytes::Bytes::from_static(b"42[1]"),
+                attachments: Vec::new(),
+            },
+        };
+        wire.hub.publish(&publish);
+    }
+    assert_eq!(wire.said(conn), ["42[1]"]);
+    wire.hub.remove_member(wire.members[0]);
+    assert_eq!(wire.hub.gauges().sockets, 1);
+}
+
 #[test]
 fn j9_gone_before_the_answer() {
     let mut wire = Wire::new();

@@ -24,6 +24,8 @@ pub struct Wire {
     pub members: Vec<Key>,
     /// Accept whoever asks.
     pub accepts: bool,
+    /// Do not let go of sockets that have left.
+    pub keeps: bool,
     /// Send nothing: the kernels' buffers are full.
     pub holds: bool,
     lines: HashMap<u32, Line>,
@@ -127,6 +129,7 @@ impl Wire {
             log: Vec::new(),
             members: Vec::new(),
             accepts: true,
+            keeps: false,
             holds: false,
             lines: HashMap::new(),
             migrated: Vec::new(),
@@ -240,7 +243,9 @@ impl Wire {
             },
             Event::Error { message, .. } => format!("error {message}"),
             Event::Closing { member, reason } => {
-                self.hub.remove_member(member);
+                if !self.keeps {
+                    self.hub.remove_member(member);
+                }
                 reason.to_string()
             }
         };

@@ -24,6 +24,7 @@ pub enum Job {
 #[derive(Debug)]
 struct Question {
     sid: String,
+    shard: usize,
     n: u64,
     deadline: Option<u64>,
 }
@@ -47,10 +48,10 @@ impl App {
         self.pending.len()
     }
 
-    /// Questions whose time was over long ago.
-    pub fn overdue(&self, now: u64) -> usize {
-        let late = |q: &&Question| q.deadline.is_some_and(|deadline| deadline + 500 < now);
-        self.questions.values().filter(late).count()
+    /// Whether a question of a shard should have timed out by now; a tick is 32 ms.
+    pub fn is_overdue(&self, shard: usize, now: u64) -> bool {
+        let is_late = |q: &Question| q.deadline.is_some_and(|deadline| deadline + 32 <= now);
+        self.questions.values().any(|question| question.shard == shard && is_late(question))
     }
 }
 
@@ -200,7 +201,10 @@ impl World {
                 }
             }
             "askme" => self.ask(s, key, sid, args["timeout"] == json!(true)),
-            "kick" => self.kick(s, key, sid, args["all"] == json!(true), args["abort"] == true),
+            "kick" => {
+                let how = args["how"].as_u64().unwrap_or(0);
+                self.kick(s, key, &first, how, args["all"] == json!(true));
+            }
             _ => {}
         }
     }
@@ -316,7 +320,7 @@ impl World {
         let Some(id) = id else { return };
         let (n, encoded) = self.message(s, namespace, Some(id), 5, 0);
         let deadline = timeout.map(|timeout| self.now + timeout);
-        self.app.questions.insert(token, Question { sid: sid.into(), n, deadline });
+        self.app.questions.insert(token, Question { sid: sid.into(), shard: s, n, deadline });
         assert!(self.shards[s].hub.emit(key, &encoded.text, &[], false));
         self.model.owe(sid, What::Message(n), false);
     }
@@ -338,10 +342,20 @@ impl World {
         }
     }
 
-    fn kick(&mut self, s: usize, key: Key, sid: &str, all: bool, abort: bool) {
+    /// Ends a socket: that of the client who asks, or another one of this shard.
+    fn kick(&mut self, s: usize, asking: Key, other: &str, how: u64, all: bool) {
+        let other = self.model.ledgers.get(other).filter(|ledger| ledger.shard == s);
+        let other = other.filter(|ledger| ledger.closed.is_none()).map(|ledger| ledger.key);
+        let key = other.unwrap_or(asking);
+        let sid = self.model.by_key[&(s, key)].clone();
+        if let Some(client) = self.model.ledgers[&sid].client {
+            self.model.facts[client].excused = true;
+        }
         let hub = &mut self.shards[s].hub;
-        if abort {
-            return hub.abort(key);
+        match how {
+            0 => return hub.abort(key),
+            1 => return hub.close_connection(key),
+            _ => {}
         }
         let client = hub.client_id(key);
         let is_sibling = |other: &str, k: Key| (all && hub.client_id(k) == client) || other == sid;

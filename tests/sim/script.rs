@@ -156,7 +156,10 @@ impl Script {
             3 => ("echo", json!({"size": size, "bin": bin}), false),
             4 => ("ask", json!({}), true),
             5 => ("askme", json!({"timeout": ctx.chance(70)}), false),
-            _ => ("kick", json!({"all": ctx.chance(50), "abort": ctx.chance(20)}), false),
+            _ => {
+                let who = names(1, ctx);
+                ("kick", json!({"all": ctx.chance(50), "how": ctx.rng.u8(0..10), "r": who}), false)
+            }
         }
     }
 

@@ -70,7 +70,8 @@ macro_rules! single {
         }
     )*};
 }
-single!(bool i8 i16 i32 i64 u8 u16 u32 u64 usize isize f32 f64 char String serde_json::Value Binary);
+single!(bool i8 i16 i32 i64 isize u8 u16 u32 u64 usize f32 f64 char);
+single!(String serde_json::Value Binary);
 
 macro_rules! tuple {
     ($($name:ident)*) => {

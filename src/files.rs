@@ -12,7 +12,11 @@ const MAP: &str = "application/json; charset=utf-8";
 
 macro_rules! client_files {
     ($($name:literal $type:ident),* $(,)?) => {
-        [$(($name, $type, include_bytes!(concat!("../vendor/socket.io-client/", $name)).as_slice())),*]
+        [$((
+            $name,
+            $type,
+            include_bytes!(concat!("../vendor/socket.io-client/", $name)).as_slice(),
+        )),*]
     };
 }
 

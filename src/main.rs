@@ -88,7 +88,8 @@ fn serve(arguments: ServeArguments) -> Result<ExitCode, Error> {
     let signals = Signals::new([SIGINT, SIGTERM])?;
     let running = server.listen(arguments.listen.as_slice())?;
     for address in running.addresses() {
-        log::info!("listening on http://{address}");
+        // On standard output, for scripts that let the system choose the port.
+        writeln!(std::io::stdout(), "listening on http://{address}")?;
     }
     if let Some(address) = running.addresses().first() {
         let host = if address.ip().is_unspecified() {

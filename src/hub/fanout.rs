@@ -61,13 +61,8 @@ pub struct Run {
 
 impl Run {
     /// Length in bytes.
-    pub fn len(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         (self.end - self.start) as usize
-    }
-
-    /// Whether there is nothing in it.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }
 
@@ -133,7 +128,7 @@ impl Default for Palette {
 #[derive(Debug, Default)]
 pub struct OutQueue {
     run: Option<Run>,
-    /// Boxed: nearly nobody has one, and it is four words.
+    // Boxed, as hardly any connection has one and all have the field.
     #[allow(clippy::box_collection)]
     rest: Option<Box<VecDeque<SendBuf>>>,
     /// Bytes of `run` and `rest`.
@@ -162,9 +157,9 @@ impl OutQueue {
 
     /// Adds a reference to shared frames. O(1), no copy in the common case.
     pub fn stage(&mut self, run: &Run) {
-        self.waiting += run.len() as u32;
+        self.waiting += run.bytes() as u32;
         // A send in flight may take long. Copy then, so that a slow reader pins no shared chunk.
-        let copy = self.in_flight > 0 && run.len() <= COPY_MAX;
+        let copy = self.in_flight > 0 && run.bytes() <= COPY_MAX;
         if self.rest.is_none() && !copy {
             match &mut self.run {
                 None => {
@@ -194,7 +189,8 @@ impl OutQueue {
     fn stage_apart(&mut self, run: &Run) {
         let rest = self.rest.get_or_insert_default();
         if rest.is_empty()
-            && let Some(first) = self.run.take_if(|first| first.len() <= COPY_MAX)
+            && self.run.as_ref().is_some_and(|first| first.bytes() <= COPY_MAX)
+            && let Some(first) = self.run.take()
         {
             append(rest, &first);
         }
@@ -232,7 +228,7 @@ impl OutQueue {
 }
 
 fn append(rest: &mut VecDeque<SendBuf>, run: &Run) {
-    if run.len() > COPY_MAX {
+    if run.bytes() > COPY_MAX {
         let Run { chunk, start, end } = run.clone();
         rest.push_back(SendBuf::Shared { chunk, start, end });
         return;
@@ -242,7 +238,7 @@ fn append(rest: &mut VecDeque<SendBuf>, run: &Run) {
             run.chunk.copy_to(run.start, run.end, bytes);
         }
         _ => {
-            let mut bytes = Vec::with_capacity(run.len());
+            let mut bytes = Vec::with_capacity(run.bytes());
             run.chunk.copy_to(run.start, run.end, &mut bytes);
             rest.push_back(SendBuf::Owned(bytes));
         }

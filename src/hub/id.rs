@@ -70,12 +70,12 @@ impl IdText {
     }
 }
 
-/// Fills a buffer with random bytes.
-pub type Source = Box<dyn FnMut(&mut [u8])>;
+/// A source of random bytes.
+pub type Fill = Box<dyn FnMut(&mut [u8])>;
 
 /// Hands out secrets from a source of randomness, which it asks for many at a time.
 pub struct Secrets {
-    fill: Source,
+    fill: Fill,
     pool: [u8; Secrets::POOL],
     /// Bytes of the pool already used.
     used: usize,
@@ -92,7 +92,7 @@ impl Secrets {
     const POOL: usize = 64 * 9;
 
     /// `fill` must write bytes that nobody can predict, outside of tests.
-    pub fn new(fill: Source) -> Secrets {
+    pub fn new(fill: Fill) -> Secrets {
         Secrets { fill, pool: [0; Self::POOL], used: Self::POOL }
     }
 

@@ -184,7 +184,7 @@ impl Links {
                 }
             })
         });
-        if out.bytes() + run.len() > self.queue_bytes_max && !out.is_empty() {
+        if out.bytes() + run.bytes() > self.queue_bytes_max && !out.is_empty() {
             return self.overflow(index);
         }
         out.stage(run);

@@ -16,6 +16,9 @@ use super::Shard;
 use super::ring::Doorbell;
 use crate::hub::Publish;
 
+/// Something to do on another shard.
+pub(crate) type Call = Box<dyn FnOnce(&Rc<Shard>) + Send>;
+
 /// One item between shards, or from any thread to one.
 pub(crate) enum Mail {
     /// A broadcast, for the members on that shard.
@@ -23,7 +26,7 @@ pub(crate) enum Mail {
     /// A connection whose session lives on that shard, with the bytes read so far.
     Adopt { fd: OwnedFd, address: SocketAddr, bytes: Vec<u8> },
     /// Anything rare.
-    Call(Box<dyn FnOnce(&Rc<Shard>) + Send>),
+    Call(Call),
     /// End all sessions, then the shard.
     Shutdown,
 }
@@ -73,10 +76,9 @@ impl Mesh {
         std::sync::atomic::fence(Ordering::SeqCst);
         if mailbox.is_parked.load(Ordering::Relaxed)
             && mailbox.is_parked.swap(false, Ordering::AcqRel)
+            && let Some(doorbell) = mailbox.doorbell.get()
         {
-            if let Some(doorbell) = mailbox.doorbell.get() {
-                doorbell.ring();
-            }
+            doorbell.ring();
         }
         Ok(())
     }

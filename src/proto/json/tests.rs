@@ -1,3 +1,5 @@
+//! Tables and differential tests of the JSON validator.
+
 use serde::de::IgnoredAny;
 use serde_json::Value;
 use simd_json::{Buffers, Tape};

@@ -1,3 +1,5 @@
+//! Tables of Socket.IO packets: every row of section I, and the inputs of the parser's CVEs.
+
 use super::*;
 use crate::options::Options;
 

@@ -115,8 +115,9 @@ impl Hub {
         self.mark = self.mark.wrapping_add(1).max(1);
         let mark = self.mark;
         for name in &target.except {
-            let by_id = self.member_by_id(namespace, name);
-            if let Some(member) = by_id.and_then(|index| self.members.at_mut(index)) {
+            if let Some(index) = self.member_by_id(namespace, name)
+                && let Some(member) = self.members.at_mut(index)
+            {
                 member.mark = mark;
             }
             for index in self.rooms.members(namespace, name) {

@@ -10,10 +10,9 @@ use std::rc::Rc;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::handshake::Handshake;
 use super::id::{Id, Secret};
 use super::rooms::{Memberships, NamespaceId};
-use super::session::{Frame, Goodbye, Urgency};
+use super::session::{Frame, Goodbye, Handshake, Urgency};
 use super::slab::Key;
 use super::wheel::{Alarm, Due, Tick, Timer};
 use super::{AckLost, Event, Hub};
@@ -335,8 +334,9 @@ impl Hub {
     fn leave_namespace(&mut self, namespace: NamespaceId, place: u32) {
         let members = &mut self.namespaces[usize::from(namespace)].members;
         members.swap_remove(place as usize);
-        let moved = members.get(place as usize).copied();
-        if let Some(moved) = moved.and_then(|moved| self.members.at_mut(moved)) {
+        if let Some(moved) = members.get(place as usize)
+            && let Some(moved) = self.members.at_mut(*moved)
+        {
             moved.place = place;
         }
     }
@@ -395,7 +395,7 @@ impl Hub {
     }
 
     /// What the client of a member said when it came, while that is kept.
-    pub fn handshake(&self, key: Key) -> Option<Handshake> {
+    pub fn handshake(&self, key: Key) -> Option<Rc<Handshake>> {
         let member = self.members.get(key)?;
         self.links.sessions.at(member.session)?.handshake.clone()
     }
@@ -425,7 +425,7 @@ impl Hub {
 
     /// Peer address of a member's session, while its handshake is kept.
     pub fn address(&self, key: Key) -> Option<SocketAddr> {
-        self.handshake(key).map(|handshake| handshake.address())
+        self.handshake(key).map(|handshake| handshake.address)
     }
 
     /// Whether packets pass.

@@ -196,6 +196,18 @@ impl Shard {
             Ok(sleeper) => sleeper,
             Err(error) => return log::error!("shard {}: cannot sleep: {error}", self.index),
         };
+        self.turns(ring, mailbox, &sleeper).await;
+        // An executor that ends closes no file of its own accord.
+        let _ = sleeper.close().await;
+    }
+
+    /// Turns and sleeps until the shard has ended.
+    async fn turns(
+        self: &Rc<Self>,
+        ring: &mut Ring,
+        mailbox: &Receiver<Mail>,
+        sleeper: &glommio::io::BufferedFile,
+    ) {
         let mut bell: Option<Pin<Box<dyn Future<Output = ()> + '_>>> = None;
         let mut turns = 0;
         loop {
@@ -208,7 +220,7 @@ impl Shard {
                 }
             };
             if self.is_stopped() {
-                return self.leave_stats();
+                break self.leave_stats();
             }
             turns += 1;
             if is_busy || self.is_woken.get() {
@@ -225,10 +237,15 @@ impl Shard {
             }
             self.server.mesh(|mesh| mesh.park(self.index));
             if mailbox.is_empty() {
-                self.sleep(&sleeper, &mut bell).await;
+                self.sleep(sleeper, &mut bell).await;
             }
             self.server.mesh(|mesh| mesh.unpark(self.index));
             ring.unpark();
+        }
+        // A read that goes on would keep the file open.
+        if let Some(bell) = bell {
+            ring.doorbell().ring();
+            bell.await;
         }
     }
 

@@ -10,9 +10,10 @@ use std::rc::Rc;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use super::handshake::Handshake;
 use super::id::{Id, Secret};
 use super::rooms::{Memberships, NamespaceId};
-use super::session::{Frame, Goodbye, Handshake, Urgency};
+use super::session::{Frame, Goodbye, Urgency};
 use super::slab::Key;
 use super::wheel::{Alarm, Due, Tick, Timer};
 use super::{AckLost, Event, Hub};
@@ -395,7 +396,7 @@ impl Hub {
     }
 
     /// What the client of a member said when it came, while that is kept.
-    pub fn handshake(&self, key: Key) -> Option<Rc<Handshake>> {
+    pub fn handshake(&self, key: Key) -> Option<Handshake> {
         let member = self.members.get(key)?;
         self.links.sessions.at(member.session)?.handshake.clone()
     }
@@ -425,7 +426,7 @@ impl Hub {
 
     /// Peer address of a member's session, while its handshake is kept.
     pub fn address(&self, key: Key) -> Option<SocketAddr> {
-        self.handshake(key).map(|handshake| handshake.address)
+        self.handshake(key).map(|handshake| handshake.address())
     }
 
     /// Whether packets pass.

@@ -2,12 +2,16 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
 
 /// Bound of every wait; reached only when something is broken.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Connections that this process has made.
+pub static CONNECTS: AtomicU64 = AtomicU64::new(0);
 
 /// Bytes of one connection.
 pub struct Stream {
@@ -18,6 +22,7 @@ pub struct Stream {
 impl Stream {
     pub fn connect(address: SocketAddr) -> Stream {
         let socket = TcpStream::connect(address).expect("connects");
+        CONNECTS.fetch_add(1, Ordering::Relaxed);
         socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         socket.set_write_timeout(Some(PATIENCE)).expect("a timeout");
         socket.set_nodelay(true).expect("no delay");

@@ -53,16 +53,23 @@ fn panics_in_every_other_handler_end_there_too() {
         leave.on_disconnect(|_: Socket, _| async { panic!("in disconnect") });
     });
     let mut good = WebSocket::connect(site.address);
-    for (packet, text) in [
-        ("40/middleware,", "in middleware"),
-        ("40/connect,", "in connect"),
-        ("40/use,\x1e42/use,[\"x\"]", "in use"),
-        ("40/leave,\x1e41/leave,", "in disconnecting"),
-        ("40/leave,\x1e41/leave,", "in disconnect"),
+    for (namespace, packet, text) in [
+        ("/middleware", None, "in middleware"),
+        ("/connect", None, "in connect"),
+        ("/use", Some("42/use,[\"x\"]"), "in use"),
+        ("/leave", Some("41/leave,"), "in disconnecting"),
+        ("/leave", Some("41/leave,"), "in disconnect"),
     ] {
         let mut bad = WebSocket::shake(site.address, "").shaken();
-        packet.split('\x1e').for_each(|packet| bad.send(packet));
-        assert_eq!(bad.rest().last(), Some(&Frame::Close), "{packet}");
+        assert!(bad.text().starts_with("0{"));
+        match packet {
+            None => bad.send(&format!("40{namespace},")),
+            Some(packet) => {
+                bad.join(namespace);
+                bad.send(packet);
+            }
+        }
+        assert_eq!(bad.rest().last(), Some(&Frame::Close), "{namespace}");
         log::wait(&["ERROR", "panicked", text]);
         assert_eq!(good.ask("echo", "1"), "[1]");
     }

@@ -192,11 +192,11 @@ impl Hub {
             if whole_connection { self.siblings(key) } else { SmallVec::from_slice(&[key.index]) };
         for index in leaving {
             let Some(member) = self.members.at(index) else { continue };
-            if member.state != State::Leaving {
+            if member.state == State::Connected {
                 let name = self.namespaces[usize::from(member.namespace)].name.clone();
                 self.send_packet(session, |out| packet::encode_disconnect(&name, out));
-                self.close_member(index, Reason::ServerNamespaceDisconnect);
             }
+            self.close_member(index, Reason::ServerNamespaceDisconnect);
         }
         if whole_connection {
             self.close_session(session, Reason::ForcedClose, Goodbye::Flush);

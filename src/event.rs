@@ -40,9 +40,8 @@ impl Raw {
         &self.attachments
     }
 
-    /// The arguments from the one at `count` on, to relay what follows a room name or the like;
-    /// none if there are not more than `count` (`...args`, K.3). O(length of what is skipped), no
-    /// copy.
+    /// The arguments but the first `count`, to relay what follows a room name or the like
+    /// (`...args`); none if there are not more. O(length of what is skipped), no copy.
     ///
     /// All attachments stay, so that placeholders keep their numbers: whoever gets the rest also
     /// gets the bytes of the arguments that were skipped.

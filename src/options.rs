@@ -64,8 +64,8 @@ pub struct Options {
     pub max_rooms: usize,
     /// Acknowledgements that may be awaited from one socket. Default 1,000.
     pub max_pending_acks: usize,
-    /// Handlers of one connection that may be unfinished at a time. Default 1,000; a client that
-    /// sends events faster than its handlers finish is disconnected there.
+    /// Handlers of one socket that may be unfinished at a time. Default 1,000; a client that sends
+    /// events faster than its handlers finish is disconnected there.
     pub max_pending_handlers: usize,
     /// Bytes queued for one socket, in flight included. Default 1 MiB.
     pub max_queue_bytes: usize,

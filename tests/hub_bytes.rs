@@ -1,7 +1,6 @@
 //! Raw bytes in, raw bytes out, through a hub in memory: the rows of the behaviour inventory that
 //! can be seen on the wire, one test per row or a table with the row in it.
-// Tests may.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used)] // In a test, a panic is a finding.
 
 #[path = "hub_bytes/http.rs"]
 mod http;

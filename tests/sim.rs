@@ -3,8 +3,7 @@
 //! `cargo test --test sim` runs some thousand seeds, an eighth of them in each of the eight tests
 //! that stress one thing. A failure prints `SIM_SEED=<n>`; with that in the environment exactly
 //! that seed runs again. `SIM_SEEDS=<from>..<to>` runs a range (see `scripts/sim.sh`).
-// Tests may.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used)] // In a test, a panic is a finding.
 
 #[path = "sim/app.rs"]
 mod app;

@@ -102,9 +102,11 @@ mod tests {
     fn our_own_numbers_are_plausible() -> Result<()> {
         let probe = Probe::new(std::process::id())?;
         let before = probe.cpu()?;
-        let started = std::time::Instant::now();
-        while started.elapsed() < Duration::from_millis(20) {}
-        assert!(probe.cpu()? - before >= Duration::from_millis(5));
+        // However little of the processor we get, working shows in the end.
+        let deadline = std::time::Instant::now() + Duration::from_secs(30);
+        while probe.cpu()? - before < Duration::from_millis(5) {
+            assert!(std::time::Instant::now() < deadline, "no CPU time was counted");
+        }
         assert!(probe.resident()? > 100_000);
         assert!(probe.open_files()? > 3);
         Ok(())

@@ -115,8 +115,9 @@ impl Hub {
         self.mark = self.mark.wrapping_add(1).max(1);
         let mark = self.mark;
         for name in &target.except {
-            let by_id = self.member_by_id(namespace, name);
-            if let Some(member) = by_id.and_then(|index| self.members.at_mut(index)) {
+            if let Some(index) = self.member_by_id(namespace, name)
+                && let Some(member) = self.members.at_mut(index)
+            {
                 member.mark = mark;
             }
             for index in self.rooms.members(namespace, name) {
@@ -191,11 +192,11 @@ impl Hub {
             if whole_connection { self.siblings(key) } else { SmallVec::from_slice(&[key.index]) };
         for index in leaving {
             let Some(member) = self.members.at(index) else { continue };
-            if member.state != State::Leaving {
+            if member.state == State::Connected {
                 let name = self.namespaces[usize::from(member.namespace)].name.clone();
                 self.send_packet(session, |out| packet::encode_disconnect(&name, out));
-                self.close_member(index, Reason::ServerNamespaceDisconnect);
             }
+            self.close_member(index, Reason::ServerNamespaceDisconnect);
         }
         if whole_connection {
             self.close_session(session, Reason::ForcedClose, Goodbye::Flush);

@@ -135,8 +135,8 @@ pub struct OutQueue {
     waiting: u32,
     /// Bytes handed to the kernel and not yet reported as sent.
     in_flight: u32,
-    /// Whether the connection stands in a list of [`Dirty`].
-    dirty: bool,
+    /// Where the connection stands in [`Dirty`].
+    line: Line,
 }
 
 impl OutQueue {
@@ -245,6 +245,15 @@ fn append(rest: &mut VecDeque<SendBuf>, run: &Run) {
     }
 }
 
+/// A line of [`Dirty`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Line {
+    #[default]
+    None,
+    Bulk,
+    Urgent,
+}
+
 /// Connections with something to send, in two lines: what one client waits for (answers, replies,
 /// heartbeats) goes ahead of what goes to many, so a large broadcast delays nobody for long.
 #[derive(Debug, Default)]
@@ -254,12 +263,14 @@ pub struct Dirty {
 }
 
 impl Dirty {
-    /// Notes that `conn` has something to send.
+    /// Notes that `conn` has something to send. One that becomes urgent moves ahead with all it
+    /// has; its place in the other line is passed over when its turn comes.
     pub fn mark(&mut self, conn: u32, queue: &mut OutQueue, urgent: bool) {
-        if queue.dirty || queue.in_flight > 0 {
+        let line = if urgent { Line::Urgent } else { Line::Bulk };
+        if queue.line >= line || queue.in_flight > 0 {
             return;
         }
-        queue.dirty = true;
+        queue.line = line;
         if urgent { self.urgent.push_back(conn) } else { self.bulk.push_back(conn) }
     }
 
@@ -270,7 +281,7 @@ impl Dirty {
 
     /// Clears the mark; the caller has just popped the connection.
     pub fn unmark(queue: &mut OutQueue) {
-        queue.dirty = false;
+        queue.line = Line::None;
     }
 
     /// Whether nobody has anything to send.
@@ -374,7 +385,11 @@ mod tests {
         let mut queues = [OutQueue::default(), OutQueue::default()];
         dirty.mark(0, &mut queues[0], false);
         dirty.mark(1, &mut queues[1], true);
-        dirty.mark(0, &mut queues[0], true);
         assert_eq!([dirty.pop(), dirty.pop(), dirty.pop()], [Some(1), Some(0), None]);
+        queues = Default::default();
+        [0, 1].map(|conn| dirty.mark(conn, &mut queues[conn as usize], false));
+        dirty.mark(1, &mut queues[1], true);
+        dirty.mark(1, &mut queues[1], true);
+        assert_eq!([dirty.pop(), dirty.pop(), dirty.pop()], [Some(1), Some(0), Some(1)]);
     }
 }

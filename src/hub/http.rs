@@ -403,12 +403,17 @@ impl Hub {
         let Some(conn) = self.links.conns.at_mut(index) else { return };
         let peer_closed = conn.peer_closed;
         let Some(http) = conn.http() else { return };
-        if !http.keep_alive || peer_closed {
+        if !http.keep_alive {
             return self.finish_conn(index);
         }
         http.phase = Phase::Head;
         self.set_conn_deadline(index, Some(self.config.head_timeout_ms));
         self.http_input(index);
+        // A peer that half-closed after several requests gets all their answers.
+        let http = self.links.conns.at_mut(index).and_then(|conn| conn.http());
+        if peer_closed && http.is_some_and(|http| matches!(http.phase, Phase::Head)) {
+            self.finish_conn(index);
+        }
     }
 
     pub(super) fn http_peer_closed(&mut self, index: u32, end: PeerEnd) {

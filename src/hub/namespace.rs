@@ -335,8 +335,9 @@ impl Hub {
     fn leave_namespace(&mut self, namespace: NamespaceId, place: u32) {
         let members = &mut self.namespaces[usize::from(namespace)].members;
         members.swap_remove(place as usize);
-        let moved = members.get(place as usize).copied();
-        if let Some(moved) = moved.and_then(|moved| self.members.at_mut(moved)) {
+        if let Some(moved) = members.get(place as usize)
+            && let Some(moved) = self.members.at_mut(*moved)
+        {
             moved.place = place;
         }
     }

@@ -206,29 +206,46 @@ impl Shard {
             Ok(sleeper) => sleeper,
             Err(error) => return log::error!("shard {}: cannot sleep: {error}", self.index),
         };
+        self.turns(ring, mailbox, &sleeper).await;
+        // An executor that ends closes no file of its own accord.
+        let _ = sleeper.close().await;
+    }
+
+    /// Turns and sleeps until the shard has ended.
+    async fn turns(
+        self: &Rc<Self>,
+        ring: &mut Ring,
+        mailbox: &Receiver<Mail>,
+        sleeper: &BufferedFile,
+    ) {
         let mut bell = None;
         loop {
             self.is_woken.set(false);
             let turned = self.turn(ring, mailbox);
             if self.is_stopped() {
-                return self.leave_stats();
+                break self.leave_stats();
             }
             let slept = match turned {
                 Ok(true) => Ok(()),
                 Ok(false) if self.is_woken.get() => Ok(()),
                 Ok(false) if self.tasks.get() == 0 => self.wait(ring, mailbox),
                 Ok(false) => {
-                    self.sleep(ring, mailbox, &sleeper, &mut bell).await;
+                    self.sleep(ring, mailbox, sleeper, &mut bell).await;
                     Ok(())
                 }
                 Err(error) => Err(error),
             };
             if let Err(error) = slept {
-                return log::error!("shard {}: its ring has failed: {error}", self.index);
+                break log::error!("shard {}: its ring has failed: {error}", self.index);
             }
             if self.tasks.get() > 0 {
                 self.yield_to_handlers().await;
             }
+        }
+        // A read that goes on would keep the file open.
+        if let Some(bell) = bell {
+            ring.wake_sleeper();
+            bell.await;
         }
     }
 

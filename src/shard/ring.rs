@@ -271,6 +271,11 @@ impl Ring {
         Ok(unsafe { BufferedFile::from_raw_fd(fd) })
     }
 
+    /// Ends a read of [`Ring::sleeper`] that is still going on.
+    pub fn wake_sleeper(&self) {
+        let _ = (&self.event).write(&1u64.to_ne_bytes());
+    }
+
     /// Accepts from `listener` until [`Ring::stop_listening`].
     pub fn listen(&mut self, listener: TcpListener) {
         self.listeners.push(Listener { socket: Some(listener), armed: false, stopping: false });

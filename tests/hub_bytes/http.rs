@@ -412,6 +412,20 @@ fn b21_w23_pipelining() {
     }
 }
 
+#[test]
+fn a_half_closed_pipeline_gets_all_its_answers() {
+    let mut wire = Wire::new();
+    let conn = wire.open();
+    wire.holds = true;
+    wire.put(conn, "GET /nothing HTTP/1.1\r\nHost: h\r\n\r\n".repeat(3));
+    wire.end(conn, PeerEnd::Eof);
+    wire.holds = false;
+    wire.run();
+    let got = String::from_utf8(wire.got(conn)).unwrap();
+    assert_eq!(got.matches("HTTP/1.1 404").count(), 3, "{got}");
+    assert!(wire.is_over(conn));
+}
+
 /// A body that is not read is not the next request.
 #[test]
 fn w23_bodies_that_nobody_reads() {

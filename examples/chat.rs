@@ -28,9 +28,7 @@ const PAGE: &str = r#"<!doctype html><meta charset="utf-8"><title>chat</title>
   const asked = new URLSearchParams(location.search);
   const auth = { name: asked.get("name") ?? "", room: asked.get("room") ?? "lobby" };
   const socket = io({ auth });
-  const show = (line) => {
-    log.appendChild(document.createElement("li")).textContent = line;
-  };
+  const show = (line) => (log.appendChild(document.createElement("li")).textContent = line);
   socket.on("said", ({ name, text }) => show(`${name}: ${text}`));
   socket.on("connect_error", (error) => show(`not connected: ${error.message}`));
   document.forms[0].onsubmit = (event) => {

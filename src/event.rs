@@ -57,7 +57,8 @@ impl Raw {
         Raw { json: self.json.slice_ref(first.as_bytes()), ..self }
     }
 
-    /// All arguments as a tuple or a `Vec`. A tuple must have as many fields as there are arguments.
+    /// All arguments as a tuple or a `Vec`. A tuple must have as many fields as there are
+    /// arguments.
     ///
     /// # Errors
     /// [`Error::Json`]: they are of another number or type.

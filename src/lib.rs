@@ -645,6 +645,7 @@ mod socket;
 pub use emit::{Args, Broadcast};
 pub use error::{Error, Reason};
 pub use event::{Event, Handshake, Raw};
+pub use hub::{Gauges, Stats as Totals};
 pub use namespace::{ConnectError, Namespace};
 pub use options::{Options, SlowReader};
 pub use proto::value::Binary;

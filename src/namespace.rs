@@ -180,8 +180,8 @@ impl Namespace {
         })
     }
 
-    /// Calls `handler` when a socket is about to go (`disconnecting`); its rooms are still set until
-    /// the handler's first `await` (J-17).
+    /// Calls `handler` when a socket is about to go (`disconnecting`); its rooms are still set
+    /// until the handler's first `await` (J-17).
     ///
     /// # Panics
     /// After the server has begun to listen.

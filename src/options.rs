@@ -16,8 +16,9 @@ pub enum SlowReader {
     Drop,
 }
 
-/// Settings of a [`Server`](crate::Server). Change fields after `Options::default()`; a server reads
-/// them once. [`Server::new`](crate::Server::new) refuses values out of range and names the rule.
+/// Settings of a [`Server`](crate::Server). Change fields after `Options::default()`; a server
+/// reads them once. [`Server::new`](crate::Server::new) refuses values out of range and names the
+/// rule.
 ///
 /// ```
 /// let mut options = corecast::Options::default();
@@ -83,8 +84,9 @@ pub struct Options {
     pub slow_reader: SlowReader,
     /// Sends handed to the kernel per turn of a shard. Default 256, about a millisecond.
     pub sends_per_turn: usize,
-    /// Broadcasts and commands that may wait in a shard's mailbox. Default 65,536. Then other threads
-    /// get [`Error::Limit`], and other shards read nothing from their clients until there is room.
+    /// Broadcasts and commands that may wait in a shard's mailbox. Default 65,536. Then other
+    /// threads get [`Error::Limit`], and other shards read nothing from their clients until there
+    /// is room.
     pub max_mailbox: usize,
     /// Keep each client's request head for `Socket::handshake` after the connection handler has
     /// returned. Default true; costs the size of the head (200–1,000 B) per connection.

@@ -71,7 +71,7 @@ pub(crate) struct NamespaceSpec {
 #[non_exhaustive]
 pub struct Stats {
     /// What has happened since the start.
-    pub totals: crate::hub::Stats,
+    pub totals: crate::Totals,
     /// What is held now.
     pub gauges: Gauges,
 }

@@ -131,8 +131,8 @@ impl Socket {
         self.shard.hub().handshake(self.key).map(Handshake)
     }
 
-    /// What the client sent as `auth` (`handshake.auth`); an empty object if nothing. Parsed by each
-    /// call.
+    /// What the client sent as `auth` (`handshake.auth`); an empty object if nothing. Parsed by
+    /// each call.
     ///
     /// # Errors
     /// [`Error::Json`]: it is of another type. [`Error::Disconnected`]: the socket has gone.
@@ -159,7 +159,8 @@ impl Socket {
         self.options().emit_with_ack(event, args)
     }
 
-    /// For the next event: how long to wait for its acknowledgement. Precise to about 32 ms.
+    /// For the next event: how long to wait for its acknowledgement. Counted in steps of
+    /// 32 ms.
     pub fn timeout(&self, timeout: Duration) -> Emit {
         Emit { timeout: Some(timeout), ..self.options() }
     }
@@ -224,8 +225,8 @@ impl Socket {
         own.into_iter().chain(hub.rooms_of(self.key)).collect()
     }
 
-    /// Leaves the namespace (J-15): the client sees `io server disconnect` and does not come back by
-    /// itself. With `close`, its whole connection is closed, all its namespaces included (J-16).
+    /// Leaves the namespace (J-15): the client sees `io server disconnect` and does not come back
+    /// by itself. With `close`, its whole connection is closed, all its namespaces included (J-16).
     /// What was sent before still arrives.
     pub fn disconnect(&self, close: bool) {
         self.shard.hub().disconnect(self.key, close);
@@ -267,7 +268,8 @@ impl Socket {
     }
 
     /// Asks `handler` before an event of this client is handled (`socket.use`); the first error
-    /// drops the event and goes to the `error` handlers (J-10, J-11).
+    /// drops the event and goes to the `error` handlers (J-10, J-11). Several are asked in the
+    /// order of registration. An event whose middleware awaits something is overtaken by the next.
     pub fn middleware<F, R>(&self, handler: F)
     where
         F: Fn(Socket, Event) -> R + 'static,
@@ -290,7 +292,8 @@ impl Socket {
         self.own(|own| own.disconnecting.push(named));
     }
 
-    /// Calls `handler` when this socket has gone (`disconnect`), after the handlers of the namespace.
+    /// Calls `handler` when this socket has gone (`disconnect`), after the handlers of the
+    /// namespace.
     pub fn on_disconnect<F, R>(&self, handler: F)
     where
         F: Fn(Socket, Reason) -> R + 'static,
@@ -385,8 +388,8 @@ impl Emit {
 /// The acknowledgement of an event, when it comes.
 ///
 /// Resolves to the client's arguments, or to [`Error::Timeout`], [`Error::Disconnected`],
-/// [`Error::Limit`] at [`Options::max_pending_acks`](crate::Options::max_pending_acks), or what else
-/// kept the event from being sent. The event is sent whether or not this is awaited.
+/// [`Error::Limit`] at [`Options::max_pending_acks`](crate::Options::max_pending_acks), or what
+/// else kept the event from being sent. The event is sent whether or not this is awaited.
 #[must_use = "without awaiting it, use emit"]
 pub struct AckFuture {
     state: AckState,

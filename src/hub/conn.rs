@@ -104,8 +104,13 @@ impl Hub {
         Some(index)
     }
 
-    /// A connection came from another shard with the bytes read there. Returns its number.
-    pub fn handle_migrated(&mut self, address: SocketAddr, bytes: Vec<u8>) -> u32 {
+    /// A connection came from another shard with the bytes read there. Returns its number, or
+    /// `None` as for an accepted one: a client chooses where it is sent to.
+    pub fn handle_migrated(&mut self, address: SocketAddr, bytes: Vec<u8>) -> Option<u32> {
+        if self.links.conns.len() >= self.config.connections_max {
+            self.links.stats.refused += 1;
+            return None;
+        }
         self.links.stats.migrated += 1;
         let index = self.add_conn(address, bytes);
         self.http_input(index);
@@ -116,7 +121,7 @@ impl Hub {
     fn add_conn(&mut self, address: SocketAddr, bytes: Vec<u8>) -> u32 {
         let index = self.links.conns.insert(Conn::new(Http::new(address, bytes))).index;
         self.set_conn_deadline(index, Some(self.config.head_timeout_ms));
-        index
+        Some(index)
     }
 
     /// Bytes have arrived; they may be changed in place.

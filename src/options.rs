@@ -56,7 +56,8 @@ pub struct Options {
     pub head_timeout: Duration,
     /// Time to send a complete request body. Default 300 s.
     pub body_timeout: Duration,
-    /// Connections per shard. Default 4,000,000. More are closed at once.
+    /// Connections per shard, and sessions, since a polling session lives without a connection.
+    /// Default 4,000,000. More connections are closed at once, more sessions answered 503.
     pub max_connections: usize,
     /// Namespaces that one connection may join. Default 100.
     pub max_namespaces: usize,

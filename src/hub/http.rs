@@ -283,7 +283,9 @@ impl Hub {
         raw: &[u8],
         is_polling: bool,
     ) -> Result<Step, Refused> {
-        if self.is_closing {
+        // A polling session needs no connection to stay, so one connection could open them
+        // without end.
+        if self.is_closing || self.links.sessions.len() >= self.config.connections_max {
             self.answer_error(index, 503);
             return Ok(Step::Answered);
         }

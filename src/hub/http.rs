@@ -156,7 +156,8 @@ impl Hub {
             return false;
         };
         input.drain(..consumed);
-        http.input = input;
+        // While the connection waits for its next request or for a packet it holds no buffer.
+        http.input = if input.is_empty() { Vec::new() } else { input };
         match step {
             Step::Body { session, body } => {
                 http.phase = Phase::Body { session, body, bytes: Vec::new() };

@@ -47,6 +47,9 @@ use slab::{Key, Slab};
 use wheel::{Due, TICK_MS, Tick, Timer, Wheel};
 
 /// What the kernel side has to do for the hub.
+/// Events that the queue keeps memory for while it is empty.
+const EVENTS_KEPT: usize = 4_096;
+
 #[derive(Debug)]
 pub enum Output {
     /// Receive once; exactly one `handle_received` or `handle_peer_closed` must follow.
@@ -366,7 +369,12 @@ impl Hub {
 
     /// The next thing for the application to know.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        let event = self.events.pop_front();
+        if event.is_none() && self.events.capacity() > EVENTS_KEPT {
+            // One body may bring a hundred thousand; their memory is not kept for the next time.
+            self.events = VecDeque::new();
+        }
+        event
     }
 
     /// Hands up to `budget` sends to `send`, each for another connection. Returns how many.

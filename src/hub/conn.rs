@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 
-use super::fanout::OutQueue;
+use super::fanout::{OutQueue, Run};
 use super::http::{Http, Phase};
 use super::session::Goodbye;
 use super::slab::Key;
@@ -88,6 +88,14 @@ impl Links {
             self.dirty.mark(index, &mut conn.out, true);
         }
     }
+
+    /// Queues bytes that others are sent too.
+    pub(super) fn send_shared(&mut self, index: u32, run: &Run) {
+        if let Some(conn) = self.conns.at_mut(index).filter(|conn| !conn.close_requested) {
+            conn.out.stage(run);
+            self.dirty.mark(index, &mut conn.out, true);
+        }
+    }
 }
 
 impl Hub {
@@ -115,13 +123,13 @@ impl Hub {
         let index = self.add_conn(address, bytes);
         self.http_input(index);
         self.receive_more(index);
-        index
+        Some(index)
     }
 
     fn add_conn(&mut self, address: SocketAddr, bytes: Vec<u8>) -> u32 {
         let index = self.links.conns.insert(Conn::new(Http::new(address, bytes))).index;
         self.set_conn_deadline(index, Some(self.config.head_timeout_ms));
-        Some(index)
+        index
     }
 
     /// Bytes have arrived; they may be changed in place.

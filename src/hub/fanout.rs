@@ -60,6 +60,13 @@ pub struct Run {
 }
 
 impl Run {
+    /// Bytes of their own, to be sent to many over time.
+    pub fn of(bytes: &[u8]) -> Run {
+        let chunk = Chunk::new(bytes.len());
+        chunk.append(bytes);
+        Run { chunk, start: 0, end: bytes.len() as u32 }
+    }
+
     /// Length in bytes.
     pub fn bytes(&self) -> usize {
         (self.end - self.start) as usize

@@ -39,6 +39,7 @@ use crate::proto::packet::Validator;
 use buffer::SendBuf;
 use conn::Conn;
 use fanout::{Dirty, Palette};
+use http::Served;
 use id::Secrets;
 use namespace::{Member, Namespace};
 use rooms::{NamespaceId, Rooms};
@@ -46,10 +47,10 @@ use session::Session;
 use slab::{Key, Slab};
 use wheel::{Due, TICK_MS, Tick, Timer, Wheel};
 
-/// What the kernel side has to do for the hub.
 /// Events that the queue keeps memory for while it is empty.
 const EVENTS_KEPT: usize = 4_096;
 
+/// What the kernel side has to do for the hub.
 #[derive(Debug)]
 pub enum Output {
     /// Receive once; exactly one `handle_received` or `handle_peer_closed` must follow.
@@ -275,7 +276,7 @@ pub struct Hub {
     namespaces: Vec<Namespace>,
     namespace_ids: HashMap<Box<str>, NamespaceId>,
     rooms: Rooms,
-    files: HashMap<String, Rc<StaticFile>>,
+    files: HashMap<String, Rc<Served>>,
     wheel: Wheel,
     now_ms: u64,
     now: Tick,
@@ -336,7 +337,7 @@ impl Hub {
 
     /// Serves a file at an exact path, for GET and HEAD.
     pub fn add_file(&mut self, path: &str, file: Rc<StaticFile>) {
-        self.files.insert(path.into(), file);
+        self.files.insert(path.into(), Rc::new(Served::new(file)));
     }
 
     /// Begins a turn: time does not move until the next call. Milliseconds since the hub's start.

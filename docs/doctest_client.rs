@@ -21,7 +21,32 @@ fn stop<const N: usize>(
     running.join()
 }
 
-struct Client(tungstenite::WebSocket<std::net::TcpStream>);
+/// A stream whose reads go on after an interruption: while the kernel takes apart the ring that
+/// `listen` has tried, it interrupts the thread that had made it.
+struct Stream(std::net::TcpStream);
+
+impl std::io::Read for Stream {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        loop {
+            match self.0.read(into) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                read => return read,
+            }
+        }
+    }
+}
+
+impl std::io::Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
+}
+
+struct Client(tungstenite::WebSocket<Stream>);
 
 impl Client {
     /// A client in namespace `/`.
@@ -43,7 +68,7 @@ impl Client {
             let name: tungstenite::http::HeaderName = name.parse().expect("a name");
             request.headers_mut().insert(name, value.parse().expect("a value"));
         }
-        let (socket, _) = tungstenite::client(request, stream).expect("a websocket");
+        let (socket, _) = tungstenite::client(request, Stream(stream)).expect("a websocket");
         let mut client = Client(socket);
         assert!(client.text().starts_with("0{"), "the open packet");
         client
@@ -80,9 +105,6 @@ impl Client {
                     return bytes.iter().map(|byte| format!("{byte:02x}")).collect();
                 }
                 Ok(_) | Err(tungstenite::Error::ConnectionClosed) => return "closed".into(),
-                // The kernel takes apart the ring that the server tried before it started.
-                Err(tungstenite::Error::Io(error))
-                    if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => panic!("no packet: {error}"),
             }
         }

@@ -12,21 +12,31 @@ use crate::proto::packet;
 use crate::proto::value::{Binary, to_args};
 use crate::server::Server;
 
-/// Arguments of an event. A reference is one argument, a tuple is several, `()` is none, and
-/// [`Raw`] is what somebody else sent:
+/// Arguments of an event. A reference to anything that serde can write is one argument, a tuple is
+/// several (up to eight), `()` is none, and [`Raw`] is what somebody else sent. Numbers, `bool`,
+/// `char`, `String`, `serde_json::Value` and [`Binary`] may also be given by value.
 ///
 /// ```
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/doctest_client.rs"));
 /// # fn main() -> Result<(), corecast::Error> {
-/// # let io = corecast::Server::new(corecast::Options::default())?;
-/// # let emit = |event: &str| io.to("room1");
-/// # if false {
-/// io.emit("greeting", "hello")?;                                  // one string
-/// io.emit("point", &serde_json::json!({ "x": 1, "y": 2 }))?;      // one object
-/// io.emit("many", ("text", 5, vec![1.5, 2.5]))?;                  // three arguments
-/// io.emit("ping", ())?;                                           // none
+/// # let io = corecast::Server::new(one_shard())?;
+/// # let running = io.listen("127.0.0.1:0")?;
+/// # let mut client = Client::new(&running);
+/// io.emit("greeting", "hello")?;                                    // one string
+/// io.emit("point", &serde_json::json!({ "x": 1, "y": 2 }))?;        // one object
+/// io.emit("list", &["a", "b"])?;                                    // one array
+/// io.emit("many", ("text", 5, vec![1.5, 2.5]))?;                    // three arguments
+/// io.emit("pair", &("a", 1))?;                                      // one array of two
+/// io.emit("none", ())?;                                             // none
 /// io.emit("file", ("a.bin", corecast::Binary(vec![1, 2].into())))?; // text and an attachment
+/// # for expected in [
+/// #     r#"2["greeting","hello"]"#, r#"2["point",{"x":1,"y":2}]"#, r#"2["list",["a","b"]]"#,
+/// #     r#"2["many","text",5,[1.5,2.5]]"#, r#"2["pair",["a",1]]"#, r#"2["none"]"#,
+/// #     r#"51-["file","a.bin",{"_placeholder":true,"num":0}]"#, "0102",
+/// # ] {
+/// #     assert_eq!(client.read(), expected);
 /// # }
-/// # Ok(())
+/// # stop(running, [client])
 /// # }
 /// ```
 pub trait Args {
@@ -129,7 +139,8 @@ impl Broadcast {
         Broadcast { server, namespace, target: Target::default(), volatile: false }
     }
 
-    /// Adds a room, or a socket by its id. With several, a socket in any of them is reached, once.
+    /// Adds a room, or a socket by its id. With several, a socket in any of them is reached, once
+    /// (L-2).
     pub fn to(mut self, room: impl AsRef<str>) -> Broadcast {
         self.target.rooms.push(room.as_ref().into());
         self
@@ -141,19 +152,22 @@ impl Broadcast {
         self
     }
 
-    /// Drops the event for sockets that are not ready to take it at that moment (J-20).
+    /// Drops the event for sockets that are not ready to take it at that moment (J-20); see
+    /// [`Socket::volatile`](crate::Socket::volatile).
     pub fn volatile(mut self) -> Broadcast {
         self.volatile = true;
         self
     }
 
     /// Sends the event: encoded once, staged on every socket by the shard that owns it. Events
-    /// from one thread arrive in order.
+    /// from one thread arrive in order. Costs one mail per other shard, and O(members of the rooms
+    /// named) on each.
     ///
     /// # Errors
     /// [`Error::ReservedEvent`], [`Error::Json`]; [`Error::NotRunning`] before the server listens
-    /// and after it was shut down; [`Error::Limit`] when a shard's mailbox is full (only when
-    /// called outside of a handler).
+    /// and after it was shut down; [`Error::Limit`] when the mailbox of a shard is full
+    /// ([`Options::max_mailbox`](crate::Options::max_mailbox)), which only threads see that are no
+    /// shards: shards before it have the event then, those after it have not.
     pub fn emit(self, event: &str, args: impl Args) -> Result<(), Error> {
         check_name(event)?;
         let raw = args.to_raw()?;
@@ -164,7 +178,8 @@ impl Broadcast {
         server.publish(Publish { namespace, target, volatile, encoded })
     }
 
-    /// Makes the selected sockets join a room.
+    /// Makes the selected sockets join a room (`socketsJoin`). Other shards do so when they read
+    /// their mail, which is before anything that this thread sends later.
     ///
     /// # Errors
     /// [`Error::NotRunning`], [`Error::Limit`], as for [`Broadcast::emit`].
@@ -175,7 +190,7 @@ impl Broadcast {
         })
     }
 
-    /// Makes the selected sockets leave a room.
+    /// Makes the selected sockets leave a room (`socketsLeave`), as [`Broadcast::join`] does.
     ///
     /// # Errors
     /// [`Error::NotRunning`], [`Error::Limit`], as for [`Broadcast::emit`].
@@ -186,7 +201,8 @@ impl Broadcast {
         })
     }
 
-    /// Disconnects the selected sockets from the namespace, or closes their whole connections.
+    /// Disconnects the selected sockets from the namespace, or with `close` their whole connections
+    /// (`disconnectSockets`); see [`Socket::disconnect`](crate::Socket::disconnect).
     ///
     /// # Errors
     /// [`Error::NotRunning`], [`Error::Limit`], as for [`Broadcast::emit`].

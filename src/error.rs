@@ -2,7 +2,8 @@
 
 use std::io;
 
-/// What can go wrong in the hands of the application or of the system, never of a peer.
+/// What can go wrong in the hands of the application or of the system. What peers do wrong ends
+/// their connections with a [`Reason`] and is counted in [`Server::stats`](crate::Server::stats).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -23,7 +24,8 @@ pub enum Error {
     /// The system refused something else.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// The event name belongs to the protocol (I-6): `connect`, `disconnect` and the like.
+    /// The event name belongs to the protocol (I-6): `connect`, `connect_error`, `disconnect`,
+    /// `disconnecting`, `newListener`, `removeListener`.
     #[error("\"{0}\" is a reserved event name")]
     ReservedEvent(String),
     /// A value could not be written as, or read from, JSON.

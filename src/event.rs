@@ -17,8 +17,9 @@ use crate::proto::http;
 use crate::proto::value;
 use crate::shard::Shard;
 
-/// Arguments as they came: validated JSON and attachments, neither decoded nor copied. Passing it
-/// to an `emit` relays them unchanged. Cheap to clone; may cross threads.
+/// Arguments as they came: validated JSON and attachments, not decoded. Passing it to an `emit`
+/// relays them byte for byte, so numbers keep their digits. Cheap to clone; may cross threads. Its
+/// default is no arguments; [`Args::to_raw`] makes one of values.
 #[derive(Debug, Clone, Default)]
 pub struct Raw {
     /// The arguments without the brackets around them; possibly empty.
@@ -56,7 +57,7 @@ impl Raw {
         Raw { json: self.json.slice_ref(first.as_bytes()), ..self }
     }
 
-    /// All arguments as a tuple or a `Vec`.
+    /// All arguments as a tuple or a `Vec`. A tuple must have as many fields as there are arguments.
     ///
     /// # Errors
     /// [`Error::Json`]: they are of another number or type.
@@ -79,7 +80,8 @@ impl From<Arguments> for Raw {
     }
 }
 
-/// An event from a client. Cheap to clone.
+/// An event from a client: its name, its arguments, and the way to acknowledge it. Cheap to clone;
+/// stays on its shard. Reading arguments parses them, each time.
 #[derive(Clone)]
 pub struct Event(Rc<Inner>);
 
@@ -121,7 +123,8 @@ impl Event {
         self.0.raw.clone()
     }
 
-    /// All arguments as a tuple or a `Vec`, e.g. `event.args::<(String, u32)>()`.
+    /// All arguments as a tuple or a `Vec`, e.g. `event.args::<(String, u32)>()`. A tuple must have
+    /// as many fields as there are arguments; see [`Raw::take`] for clients that send more.
     ///
     /// # Errors
     /// [`Error::Json`]: they are of another number or type.
@@ -129,7 +132,8 @@ impl Event {
         self.0.raw.args()
     }
 
-    /// The first argument; `null` if there is none. Binary arguments are [`Binary`](crate::Binary).
+    /// The first argument; `null` if there is none; others are ignored. Binary values in it are
+    /// [`Binary`](crate::Binary).
     ///
     /// # Errors
     /// [`Error::Json`]: it is of another type.
@@ -144,8 +148,8 @@ impl Event {
         ack.is_some()
     }
 
-    /// Acknowledges the event. Only the first call has an effect, and only where the client asked
-    /// for it (J-12).
+    /// Acknowledges the event (the callback of a listener). Only the first call has an effect, and
+    /// only where the client asked for it (J-12); others are `Ok` as well.
     ///
     /// # Errors
     /// [`Error::Json`]: the arguments cannot be written. [`Error::Disconnected`]: the socket has
@@ -162,7 +166,8 @@ impl Event {
     }
 }
 
-/// What a client said when it connected (J-22), read from its request when asked for.
+/// What a client said when it connected (J-22): the request that opened its session, the first one
+/// of polling. It is parsed again by each call.
 #[derive(Debug, Clone)]
 pub struct Handshake(pub(crate) hub::Handshake);
 
@@ -182,7 +187,8 @@ impl Handshake {
         self.head(|head| head.target.to_owned()).unwrap_or_default()
     }
 
-    /// The first header of that name, in any case.
+    /// The first header of that name, in any case. Headers of the websocket upgrade are not kept;
+    /// see [`Handshake::headers`].
     pub fn header(&self, name: &str) -> Option<String> {
         self.head(|head| head.header(name).map(str::to_owned)).flatten()
     }
@@ -211,7 +217,7 @@ impl Handshake {
         self.head(owned).unwrap_or_default()
     }
 
-    /// Whether the request named an origin, as browsers do across sites.
+    /// Whether the request named an origin (`handshake.xdomain`), as browsers do across sites.
     pub fn is_cross_domain(&self) -> bool {
         self.header("origin").is_some()
     }

@@ -48,7 +48,8 @@ pub(crate) struct Handlers {
 }
 
 /// Why a client may not join a namespace. It sees the message, and the data if there is any, in
-/// its `connect_error` event (J-7).
+/// its `connect_error` event (J-7): `error.message`, `error.data`. Its connection stays, and it may
+/// ask again.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ConnectError {
     pub(crate) message: String,
@@ -56,12 +57,12 @@ pub struct ConnectError {
 }
 
 impl ConnectError {
-    /// An error with a message.
+    /// An error with a message, for the client to read.
     pub fn new(message: impl Into<String>) -> ConnectError {
         ConnectError { message: message.into(), data: None }
     }
 
-    /// The same with data for the client.
+    /// The same with data for the client, such as `json!({ "code": 401 })`.
     pub fn with_data(mut self, data: serde_json::Value) -> ConnectError {
         self.data = Some(data);
         self
@@ -81,13 +82,14 @@ impl std::error::Error for ConnectError {}
 /// Handlers are plain async closures. They run on the shard of the socket, one after the other up
 /// to their first `await`, so they must not block; what blocks belongs on another thread. They are
 /// registered before the server listens, once for all sockets of the namespace, and cost no memory
-/// per connection.
+/// per connection. Several of one kind are called in the order of registration; what one of them
+/// awaits does not hold up the next.
 ///
 /// ```
-/// use corecast::{ConnectError, Event, Options, Server, Socket};
-///
+/// use corecast::{ConnectError, Event, Reason, Socket};
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/doctest_client.rs"));
 /// # fn main() -> Result<(), corecast::Error> {
-/// let io = Server::new(Options::default())?;
+/// # let io = corecast::Server::new(one_shard())?;
 /// io.of("/chat")
 ///     .middleware(|socket: Socket| async move {
 ///         match socket.auth::<serde_json::Value>() {
@@ -102,10 +104,20 @@ impl std::error::Error for ConnectError {}
 ///         // Relayed as it came, to everyone else in the room.
 ///         let _ = socket.to("lobby").emit("message", event.raw());
 ///     })
-///     .on_disconnect(|socket: Socket, reason| async move {
-///         println!("{} left: {reason}", socket.id());
+///     .on_disconnect(|socket: Socket, reason: Reason| async move {
+///         let _ = socket.to("lobby").emit("left", reason.as_str());
 ///     });
-/// # Ok(())
+/// # let running = io.listen("127.0.0.1:0")?;
+/// # let [mut ada, mut bob] = [(); 2].map(|()| Client::open(&running, "", &[]));
+/// # assert_eq!(ada.join("0/chat,"), r#"4/chat,{"message":"not authorized"}"#);
+/// # for client in [&mut ada, &mut bob] {
+/// #     assert!(client.join(r#"0/chat,{"token":"secret"}"#).starts_with("0/chat,"));
+/// # }
+/// # ada.send(r#"2/chat,["message","hi"]"#);
+/// # assert_eq!(bob.read(), r#"2/chat,["message","hi"]"#);
+/// # ada.send("1/chat,");
+/// # assert_eq!(bob.read(), r#"2/chat,["left","client namespace disconnect"]"#);
+/// # stop(running, [ada, bob])
 /// # }
 /// ```
 #[derive(Clone)]
@@ -115,13 +127,14 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// Name, beginning with `/`.
+    /// Name, beginning with `/`. O(1), shared.
     pub fn name(&self) -> Arc<str> {
         self.server.namespace_name(self.id)
     }
 
-    /// Asks `handler` before a client is let in (`use`). Several are asked in the order of
-    /// registration; the first error refuses the client (J-3, J-7).
+    /// Asks `handler` before a client is let in (`nsp.use`). Several are asked in the order of
+    /// registration, each when the one before has agreed; the first error refuses the client (J-3,
+    /// J-7). Events that the client sends meanwhile wait for the answer, up to a bound (J-10).
     ///
     /// # Panics
     /// After the server has begun to listen, like all registrations here.
@@ -134,7 +147,8 @@ impl Namespace {
         self.add::<OnMiddleware>("middleware", Arc::new(call), |handlers| &mut handlers.middleware)
     }
 
-    /// Calls `handler` for every client that has joined (`connection`).
+    /// Calls `handler` for every client that has joined (`connection`). Its events are handled
+    /// after the handler's first `await`, or its end; before that, register what it may need.
     ///
     /// # Panics
     /// After the server has begun to listen.
@@ -149,7 +163,9 @@ impl Namespace {
         })
     }
 
-    /// Calls `handler` for every event of that name from any client of this namespace.
+    /// Calls `handler` for every event of that name from any client of this namespace. An event
+    /// that nobody has a handler for is ignored. Events of one client begin to be handled in the
+    /// order in which they were sent.
     ///
     /// # Panics
     /// After the server has begun to listen.
@@ -164,8 +180,8 @@ impl Namespace {
         })
     }
 
-    /// Calls `handler` when a socket is about to go; its rooms are still set until the handler's
-    /// first `await` (J-17).
+    /// Calls `handler` when a socket is about to go (`disconnecting`); its rooms are still set until
+    /// the handler's first `await` (J-17).
     ///
     /// # Panics
     /// After the server has begun to listen.
@@ -180,7 +196,8 @@ impl Namespace {
         })
     }
 
-    /// Calls `handler` when a socket has gone: exactly once for each that had connected.
+    /// Calls `handler` when a socket has gone (`disconnect`): exactly once for each that had
+    /// connected, whatever the reason. Its data are still there, its rooms are not.
     ///
     /// # Panics
     /// After the server has begun to listen.
@@ -196,7 +213,7 @@ impl Namespace {
     }
 
     /// Calls `handler` when a client has sent something invalid, just before its connection is
-    /// closed (I-13), or when a socket's middleware refuses an event (J-11).
+    /// closed (I-13), or when a socket's middleware refuses an event (J-11). The text says which.
     ///
     /// # Panics
     /// After the server has begun to listen.
@@ -217,7 +234,7 @@ impl Namespace {
         self.broadcast().emit(event, args)
     }
 
-    /// The sockets in a room, or one socket by its id.
+    /// The sockets in a room, or one socket by its id (`nsp.to`, `nsp.in`).
     pub fn to(&self, room: impl AsRef<str>) -> Broadcast {
         self.broadcast().to(room)
     }
@@ -227,7 +244,7 @@ impl Namespace {
         self.broadcast().except(room)
     }
 
-    /// All sockets of the namespace.
+    /// All sockets of the namespace, on all shards.
     pub fn broadcast(&self) -> Broadcast {
         Broadcast::new(self.server.clone(), self.id)
     }

@@ -16,7 +16,16 @@ pub enum SlowReader {
     Drop,
 }
 
-/// Settings of a [`Server`](crate::Server). Change fields after `Options::default()`.
+/// Settings of a [`Server`](crate::Server). Change fields after `Options::default()`; a server reads
+/// them once. [`Server::new`](crate::Server::new) refuses values out of range and names the rule.
+///
+/// ```
+/// let mut options = corecast::Options::default();
+/// options.max_http_buffer_size = 100_000;
+/// options.polling = false;
+/// let io = corecast::Server::new(options)?;
+/// # Ok::<(), corecast::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Options {
@@ -59,22 +68,24 @@ pub struct Options {
     /// Connections per shard, and sessions, since a polling session lives without a connection.
     /// Default 4,000,000. More connections are closed at once, more sessions answered 503.
     pub max_connections: usize,
-    /// Namespaces that one connection may join. Default 100.
+    /// Namespaces that one connection may join. Default 100; more are refused.
     pub max_namespaces: usize,
-    /// Rooms that one socket may join, its own id not counted. Default 1,000.
+    /// Rooms that one socket may join, its own id not counted. Default 1,000; `join` is false then.
     pub max_rooms: usize,
-    /// Acknowledgements that may be awaited from one socket. Default 1,000.
+    /// Acknowledgements that may be awaited from one socket. Default 1,000; then [`Error::Limit`].
     pub max_pending_acks: usize,
     /// Handlers of one socket that may be unfinished at a time. Default 1,000; a client that sends
     /// events faster than its handlers finish is disconnected there.
     pub max_pending_handlers: usize,
-    /// Bytes queued for one socket, in flight included. Default 1 MiB.
+    /// Bytes queued for one connection, in flight included; on polling, bytes that wait for a
+    /// request. Default 1 MiB. One packet larger than that is let through an empty queue.
     pub max_queue_bytes: usize,
     /// What happens at `max_queue_bytes`. Default [`SlowReader::Disconnect`].
     pub slow_reader: SlowReader,
     /// Sends handed to the kernel per turn of a shard. Default 256, about a millisecond.
     pub sends_per_turn: usize,
-    /// Commands that may wait in a shard's mailbox. Default 65,536.
+    /// Broadcasts and commands that may wait in a shard's mailbox. Default 65,536. Then other threads
+    /// get [`Error::Limit`], and other shards read nothing from their clients until there is room.
     pub max_mailbox: usize,
     /// Keep each client's request head for `Socket::handshake` after the connection handler has
     /// returned. Default true; costs the size of the head (200–1,000 B) per connection.
@@ -82,7 +93,8 @@ pub struct Options {
     /// Length of the kernel's queue of connections not yet accepted. Default 4,096; the kernel
     /// caps it at `net.core.somaxconn`.
     pub backlog: u32,
-    /// Receive buffers per shard, a power of two. Default 1,024, of 2 KiB each.
+    /// Receive buffers per shard, a power of two. Default 1,024, of 2 KiB each. With all of them
+    /// filled, receiving waits for the shard.
     pub receive_buffers: u16,
     /// A handler that keeps its shard busy longer than this is reported by name. Default 500 ms.
     pub stall_warning: Duration,

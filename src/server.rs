@@ -25,32 +25,12 @@ use crate::shard::watch::{Pulse, Watch};
 use crate::shard::{Shard, Start};
 use crate::socket::Socket;
 
-/// A Socket.IO server. Cheap to clone; every clone is the same server, on any thread.
+/// A Socket.IO server (`Server`, usually called `io`). Cheap to clone; every clone is the same
+/// server, on any thread.
 ///
 /// Register handlers, then [`Server::listen`]. Emitting works from then on, from handlers, other
-/// threads and foreign runtimes alike. What `server` does without naming a namespace happens in
-/// `/`.
-///
-/// ```no_run
-/// use corecast::{Event, Options, Server, Socket};
-///
-/// fn main() -> Result<(), corecast::Error> {
-///     let io = Server::new(Options::default())?;
-///     io.on_connect(|socket: Socket| async move {
-///         let _ = socket.broadcast().emit("joined", socket.id());
-///     });
-///     io.on("chat", |socket: Socket, event: Event| async move {
-///         let _ = socket.server().emit("chat", event.raw());
-///     });
-///     let running = io.listen("0.0.0.0:4000")?;
-///
-///     // From any thread, also one of another runtime:
-///     let handle = io.clone();
-///     std::thread::spawn(move || handle.to("room1").emit("tick", 1));
-///
-///     running.join()
-/// }
-/// ```
+/// threads and foreign runtimes alike. What a method does without naming a namespace happens in
+/// `/`. See the [quick start](crate#quick-start).
 #[derive(Clone)]
 pub struct Server(Arc<Shared>);
 
@@ -86,7 +66,7 @@ pub(crate) struct NamespaceSpec {
     pub(crate) handlers: Handlers,
 }
 
-/// Counters and sizes of a server, up to 100 ms old. See [`Server::stats`].
+/// Counters and sizes of a server. See [`Server::stats`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -103,7 +83,7 @@ impl PartialEq for Server {
 }
 
 impl Server {
-    /// A server with namespace `/` and nothing else. It does not listen yet.
+    /// A server with namespace `/` and nothing else. It does not listen yet, and starts no thread.
     ///
     /// # Errors
     /// [`Error::Options`] if a value in `options` breaks a rule.
@@ -121,7 +101,9 @@ impl Server {
         Ok(server)
     }
 
-    /// A namespace, made known if it was not. A missing leading `/` is added (K.1).
+    /// A namespace (`io.of`), made known if it was not. A missing leading `/` is added (K.1).
+    /// Clients may join those only that are known when the server begins to listen. O(namespaces):
+    /// keep the [`Namespace`] where it is needed often.
     ///
     /// # Panics
     /// For an unknown name after the server has begun to listen.
@@ -146,7 +128,8 @@ impl Server {
         Namespace { server: self.clone(), id: id as NamespaceId }
     }
 
-    /// Serves `body` at `path` to GET requests, for pages that belong to the application.
+    /// Serves `body` at exactly `path` to GET and HEAD, with an ETag of its content, for pages that
+    /// belong to the application. All shards share the bytes; they are not compressed.
     ///
     /// # Panics
     /// After the server has begun to listen.
@@ -163,6 +146,9 @@ impl Server {
     }
 
     /// [`Namespace::on_connect`] of namespace `/`.
+    ///
+    /// # Panics
+    /// After the server has begun to listen.
     pub fn on_connect<F, R>(&self, handler: F) -> &Self
     where
         F: Fn(Socket) -> R + Send + Sync + 'static,
@@ -173,6 +159,9 @@ impl Server {
     }
 
     /// [`Namespace::on`] of namespace `/`.
+    ///
+    /// # Panics
+    /// After the server has begun to listen.
     pub fn on<F, R>(&self, event: &str, handler: F) -> &Self
     where
         F: Fn(Socket, Event) -> R + Send + Sync + 'static,
@@ -183,6 +172,9 @@ impl Server {
     }
 
     /// [`Namespace::on_disconnect`] of namespace `/`.
+    ///
+    /// # Panics
+    /// After the server has begun to listen.
     pub fn on_disconnect<F, R>(&self, handler: F) -> &Self
     where
         F: Fn(Socket, Reason) -> R + Send + Sync + 'static,
@@ -192,7 +184,7 @@ impl Server {
         self
     }
 
-    /// Sends an event to every socket of `/`; see [`Broadcast::emit`].
+    /// Sends an event to every socket of `/` (`io.emit`); see [`Broadcast::emit`].
     ///
     /// # Errors
     /// As [`Broadcast::emit`].
@@ -200,7 +192,8 @@ impl Server {
         self.broadcast().emit(event, args)
     }
 
-    /// The sockets of `/` in a room, or one socket by its id.
+    /// The sockets of `/` in a room, or one socket by its id (`io.to`, `io.in`). A room that nobody
+    /// is in is no error.
     pub fn to(&self, room: impl AsRef<str>) -> Broadcast {
         self.broadcast().to(room)
     }
@@ -210,14 +203,17 @@ impl Server {
         self.broadcast().except(room)
     }
 
-    /// All sockets of `/`.
+    /// All sockets of `/`, on all shards.
     pub fn broadcast(&self) -> Broadcast {
         Broadcast::new(self.clone(), 0)
     }
 
     /// Checks the machine, then starts a shard on every CPU of the options, each listening on
     /// every address that `addresses` resolves to. With port 0 the system chooses one; see
-    /// [`Running::addresses`].
+    /// [`Running::addresses`]. Returns when all shards accept connections; they are threads of
+    /// their own, so the caller's thread stays free. Registration ends here.
+    ///
+    /// Raises the process's soft limit of open files to the hard one. A server listens once.
     ///
     /// # Errors
     /// [`Error::Preflight`] with what to change on this machine, [`Error::Listen`], [`Error::Io`];
@@ -304,8 +300,9 @@ impl Server {
     }
 
     /// Stops accepting, ends all sessions as `server shutting down` with time to flush
-    /// ([`Options::shutdown_timeout`]), then ends the shards. Returns at once; [`Running::join`]
-    /// waits.
+    /// ([`Options::shutdown_timeout`]), then ends the shards (`io.close`). Clients see a closed
+    /// transport and try to reconnect. To be called once the server listens, from any thread or
+    /// from a handler. Returns at once; [`Running::join`] waits.
     pub fn shutdown(&self) {
         if self.0.is_stopping.swap(true, Ordering::AcqRel) {
             return;
@@ -321,7 +318,8 @@ impl Server {
         }
     }
 
-    /// Counters since the start and sizes, of all shards together.
+    /// Counters since the start and sizes, of all shards together, as each has left them: up to
+    /// 100 ms ago while it is busy, and before it last went to sleep. O(shards).
     pub fn stats(&self) -> Stats {
         let mut sum = Stats::default();
         for shard in self.lock_stats().iter() {
@@ -429,7 +427,8 @@ impl Server {
     }
 }
 
-/// A server that listens. Dropping it does not stop the server.
+/// A server that listens. Dropping it does not stop the server, only the reports of handlers that
+/// block.
 pub struct Running {
     server: Server,
     addresses: Vec<SocketAddr>,

@@ -38,36 +38,48 @@ pub(crate) struct Own {
     data: HashMap<TypeId, Rc<dyn Any>>,
 }
 
-/// One client in one namespace. A cheap handle that stays on its shard; to reach a socket from
-/// another thread send to its id: `server.to(id)`.
+/// One client in one namespace (`Socket`). A handle that is cheap to clone and stays on its shard;
+/// to reach a socket from another thread send to its id: `server.to(id)`. It may outlive the
+/// client: then nothing is sent any more, and methods say so or do nothing.
 ///
 /// ```
 /// use std::time::Duration;
-/// use corecast::{Event, Options, Server, Socket};
-///
+/// use corecast::{Event, Socket};
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/doctest_client.rs"));
 /// # fn main() -> Result<(), corecast::Error> {
-/// let io = Server::new(Options::default())?;
+/// # let io = corecast::Server::new(one_shard())?;
 /// io.on_connect(|socket: Socket| async move {
 ///     socket.join("room1");
 ///     let _ = socket.emit("welcome", socket.id());            // to this client
 ///     let _ = socket.broadcast().emit("joined", socket.id()); // to everyone else
 ///     let _ = socket.to("room1").except("room2").emit("news", &["a", "b"]);
 ///
-///     // Ask the client, and wait for its answer for two seconds.
-///     let answer = socket.timeout(Duration::from_secs(2)).emit_with_ack("question", "why?");
-///     match answer.await {
-///         Ok(reply) => println!("because {:?}", reply.data::<String>()),
-///         Err(error) => println!("{error}"),
-///     }
-///
 ///     // A handler for this socket alone, which also answers.
-///     socket.on("add", |_socket, event: Event| async move {
+///     socket.on("add", |_socket: Socket, event: Event| async move {
 ///         if let Ok((a, b)) = event.args::<(i64, i64)>() {
-///             let _ = event.ack(&(a + b));
+///             let _ = event.ack(a + b);
 ///         }
 ///     });
+///
+///     // Ask the client, and wait for its answer for two seconds.
+///     let answer = socket.timeout(Duration::from_secs(2)).emit_with_ack("question", "why?");
+///     let _ = match answer.await {
+///         Ok(reply) => socket.emit("thanks", reply),
+///         Err(error) => socket.emit("sorry", &error.to_string()),
+///     };
 /// });
-/// # Ok(())
+/// # let running = io.listen("127.0.0.1:0")?;
+/// # let mut ada = Client::new(&running);
+/// # assert!(ada.read().starts_with(r#"2["welcome",""#));
+/// # assert_eq!(ada.read(), r#"20["question","why?"]"#);
+/// # ada.send(r#"21["add",1,2]"#);
+/// # assert_eq!(ada.read(), "31[3]");
+/// # ada.send(r#"30["because"]"#);
+/// # assert_eq!(ada.read(), r#"2["thanks","because"]"#);
+/// # let bob = Client::new(&running);
+/// # assert!(ada.read().starts_with(r#"2["joined",""#));
+/// # assert_eq!(ada.read(), r#"2["news",["a","b"]]"#);
+/// # stop(running, [ada, bob])
 /// # }
 /// ```
 #[derive(Clone)]
@@ -90,7 +102,8 @@ impl Socket {
         Some(Socket { shard: shard.clone(), key, namespace, id: id.text().as_str().into() })
     }
 
-    /// Id of the socket, 20 characters; others may know it. Also a room that only it is in.
+    /// Id of the socket, 20 characters of base64url; others may know it. Also a room that only it
+    /// is in. A client that reconnects gets another one.
     pub fn id(&self) -> &str {
         &self.id
     }
@@ -100,12 +113,13 @@ impl Socket {
         Namespace { server: self.server(), id: self.namespace }
     }
 
-    /// The server.
+    /// The server (`io`).
     pub fn server(&self) -> Server {
         self.shard.server()
     }
 
-    /// Whether packets pass. False before all middleware has agreed and after the socket has gone.
+    /// Whether packets pass (`connected`). False before all middleware has agreed and after the
+    /// socket has gone.
     pub fn is_connected(&self) -> bool {
         self.shard.hub().is_connected(self.key)
     }
@@ -117,7 +131,8 @@ impl Socket {
         self.shard.hub().handshake(self.key).map(Handshake)
     }
 
-    /// What the client sent as `auth`; an empty object if nothing.
+    /// What the client sent as `auth` (`handshake.auth`); an empty object if nothing. Parsed by each
+    /// call.
     ///
     /// # Errors
     /// [`Error::Json`]: it is of another type. [`Error::Disconnected`]: the socket has gone.
@@ -128,7 +143,9 @@ impl Socket {
     }
 
     /// Sends an event to this client. It leaves at the end of the shard's turn, with whatever else
-    /// was sent to it by then.
+    /// was sent to it by then. `Ok` says that it was staged, not that it has arrived: where that
+    /// matters, ask for an acknowledgement. A client whose queue is full is treated as
+    /// [`Options::slow_reader`](crate::Options::slow_reader) says.
     ///
     /// # Errors
     /// [`Error::ReservedEvent`], [`Error::Json`]; [`Error::Disconnected`]: the socket has gone.
@@ -142,12 +159,13 @@ impl Socket {
         self.options().emit_with_ack(event, args)
     }
 
-    /// For the next event: how long to wait for its acknowledgement.
+    /// For the next event: how long to wait for its acknowledgement. Precise to about 32 ms.
     pub fn timeout(&self, timeout: Duration) -> Emit {
         Emit { timeout: Some(timeout), ..self.options() }
     }
 
-    /// For the next event: drop it if the client is not ready to take it (J-20).
+    /// For the next event: drop it if the client is not ready to take it, that is, while a send to
+    /// it is under way, or on polling no request is waiting (J-20).
     pub fn volatile(&self) -> Emit {
         Emit { volatile: true, ..self.options() }
     }
@@ -173,7 +191,7 @@ impl Socket {
         if sent { Ok(()) } else { Err(Error::Disconnected) }
     }
 
-    /// Everyone in the namespace but this socket.
+    /// Everyone in the namespace but this socket (`socket.broadcast`).
     pub fn broadcast(&self) -> Broadcast {
         self.namespace().except(&*self.id)
     }
@@ -188,7 +206,7 @@ impl Socket {
         self.broadcast().except(room)
     }
 
-    /// Joins a room. False if it is there already, has gone, or is in
+    /// Joins a room, at once. False if it is there already, has gone, or is in
     /// [`Options::max_rooms`](crate::Options::max_rooms) rooms. O(rooms of this socket).
     pub fn join(&self, room: impl AsRef<str>) -> bool {
         self.shard.hub().join(self.key, room.as_ref())
@@ -206,8 +224,9 @@ impl Socket {
         own.into_iter().chain(hub.rooms_of(self.key)).collect()
     }
 
-    /// Leaves the namespace: the client sees `io server disconnect` and does not come back by
-    /// itself. With `close`, its whole connection is closed, all its namespaces included.
+    /// Leaves the namespace (J-15): the client sees `io server disconnect` and does not come back by
+    /// itself. With `close`, its whole connection is closed, all its namespaces included (J-16).
+    /// What was sent before still arrives.
     pub fn disconnect(&self, close: bool) {
         self.shard.hub().disconnect(self.key, close);
         self.shard.wake();
@@ -220,21 +239,23 @@ impl Socket {
         self.shard.wake();
     }
 
-    /// Keeps a value with the socket, one per type; returns the one that was there. It is dropped
-    /// after the `disconnect` handlers.
+    /// Keeps a value with the socket (`socket.data`), one per type; returns the one that was there.
+    /// It is dropped after the `disconnect` handlers were called. Does nothing if the socket has
+    /// gone.
     pub fn set<T: 'static>(&self, value: T) -> Option<Rc<T>> {
         let old = self.own(|own| own.data.insert(TypeId::of::<T>(), Rc::new(value)))??;
         old.downcast().ok()
     }
 
-    /// The value of that type kept with the socket.
+    /// The value of that type kept with the socket. Use a `Cell` or `RefCell` inside it to change
+    /// it in place.
     pub fn get<T: 'static>(&self) -> Option<Rc<T>> {
         let value = self.shard.own(self.key, |own| own.data.get(&TypeId::of::<T>()).cloned())??;
         value.downcast().ok()
     }
 
     /// Calls `handler` for events of that name from this client, after the handlers of the
-    /// namespace.
+    /// namespace. It stays for the life of the socket and costs memory for each.
     pub fn on<F, R>(&self, event: &str, handler: F)
     where
         F: Fn(Socket, Event) -> R + 'static,
@@ -257,8 +278,8 @@ impl Socket {
         self.own(|own| own.middleware.push(named));
     }
 
-    /// Calls `handler` when this socket is about to go; its rooms are still set until the
-    /// handler's first `await`.
+    /// Calls `handler` when this socket is about to go (`disconnecting`), after the handlers of the
+    /// namespace; its rooms are still set until the handler's first `await`.
     pub fn on_disconnecting<F, R>(&self, handler: F)
     where
         F: Fn(Socket, Reason) -> R + 'static,
@@ -269,7 +290,7 @@ impl Socket {
         self.own(|own| own.disconnecting.push(named));
     }
 
-    /// Calls `handler` when this socket has gone.
+    /// Calls `handler` when this socket has gone (`disconnect`), after the handlers of the namespace.
     pub fn on_disconnect<F, R>(&self, handler: F)
     where
         F: Fn(Socket, Reason) -> R + 'static,
@@ -281,7 +302,7 @@ impl Socket {
     }
 
     /// Calls `handler` when this client has sent something invalid, or when its middleware refuses
-    /// an event.
+    /// an event (`error`); see [`Namespace::on_error`].
     pub fn on_error<F, R>(&self, handler: F)
     where
         F: Fn(Socket, String) -> R + 'static,
@@ -334,7 +355,8 @@ impl Emit {
         self.socket.emit_now(event, &args.to_raw()?, None, self.volatile)
     }
 
-    /// Sends the event, now, and awaits its acknowledgement.
+    /// Sends the event, now, and awaits its acknowledgement. What the timeout leaves unanswered is
+    /// forgotten; an answer after that is ignored.
     pub fn emit_with_ack(self, event: &str, args: impl Args) -> AckFuture {
         let state = match self.start(event, args) {
             Ok(token) => AckState::Waiting { shard: self.socket.shard, token },
@@ -362,7 +384,8 @@ impl Emit {
 
 /// The acknowledgement of an event, when it comes.
 ///
-/// Resolves to the client's arguments, or to [`Error::Timeout`], [`Error::Disconnected`], or what
+/// Resolves to the client's arguments, or to [`Error::Timeout`], [`Error::Disconnected`],
+/// [`Error::Limit`] at [`Options::max_pending_acks`](crate::Options::max_pending_acks), or what else
 /// kept the event from being sent. The event is sent whether or not this is awaited.
 #[must_use = "without awaiting it, use emit"]
 pub struct AckFuture {

@@ -66,7 +66,8 @@ pub struct Options {
     pub head_timeout: Duration,
     /// Time to send a complete request body. Default 300 s.
     pub body_timeout: Duration,
-    /// Connections per shard. Default 4,000,000. More are closed at once.
+    /// Connections per shard, and sessions, since a polling session lives without a connection.
+    /// Default 4,000,000. More connections are closed at once, more sessions answered 503.
     pub max_connections: usize,
     /// Namespaces that one connection may join. Default 100; more are refused.
     pub max_namespaces: usize,
@@ -185,7 +186,8 @@ impl Options {
             ((1..=Limits::HEADERS).contains(&self.max_headers), "max_headers must be 1 to 100"),
             ((1..=512).contains(&self.max_json_depth), "max_json_depth must be 1 to 512"),
             (self.max_namespaces >= 1, "max_namespaces must be 1 or more"),
-            (self.max_queue_bytes >= 1_024, "max_queue_bytes must be 1,024 or more"),
+            (self.max_attachments_bytes <= 1 << 30, "max_attachments_bytes must be 1 GiB or less"),
+            ((1_024..=1 << 30).contains(&self.max_queue_bytes), "max_queue_bytes: 1 KiB to 1 GiB"),
             ((1..=4_096).contains(&self.sends_per_turn), "sends_per_turn must be 1 to 4,096"),
             (self.max_mailbox >= 16, "max_mailbox must be 16 or more"),
             (self.receive_buffers.is_power_of_two(), "receive_buffers must be a power of two"),

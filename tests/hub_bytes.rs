@@ -4,6 +4,8 @@
 
 #[path = "hub_bytes/http.rs"]
 mod http;
+#[path = "hub_bytes/limits.rs"]
+mod limits;
 #[path = "hub_bytes/session.rs"]
 mod session;
 #[path = "hub_bytes/socket.rs"]

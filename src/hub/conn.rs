@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 
-use super::fanout::OutQueue;
+use super::fanout::{OutQueue, Run};
 use super::http::{Http, Phase};
 use super::session::Goodbye;
 use super::slab::Key;
@@ -88,6 +88,14 @@ impl Links {
             self.dirty.mark(index, &mut conn.out, true);
         }
     }
+
+    /// Queues bytes that others are sent too.
+    pub(super) fn send_shared(&mut self, index: u32, run: &Run) {
+        if let Some(conn) = self.conns.at_mut(index).filter(|conn| !conn.close_requested) {
+            conn.out.stage(run);
+            self.dirty.mark(index, &mut conn.out, true);
+        }
+    }
 }
 
 impl Hub {
@@ -104,13 +112,18 @@ impl Hub {
         Some(index)
     }
 
-    /// A connection came from another shard with the bytes read there. Returns its number.
-    pub fn handle_migrated(&mut self, address: SocketAddr, bytes: Vec<u8>) -> u32 {
+    /// A connection came from another shard with the bytes read there. Returns its number, or
+    /// `None` as for an accepted one: a client chooses where it is sent to.
+    pub fn handle_migrated(&mut self, address: SocketAddr, bytes: Vec<u8>) -> Option<u32> {
+        if self.links.conns.len() >= self.config.connections_max {
+            self.links.stats.refused += 1;
+            return None;
+        }
         self.links.stats.migrated += 1;
         let index = self.add_conn(address, bytes);
         self.http_input(index);
         self.receive_more(index);
-        index
+        Some(index)
     }
 
     fn add_conn(&mut self, address: SocketAddr, bytes: Vec<u8>) -> u32 {

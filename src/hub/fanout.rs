@@ -60,6 +60,13 @@ pub struct Run {
 }
 
 impl Run {
+    /// Bytes of their own, to be sent to many over time.
+    pub fn of(bytes: &[u8]) -> Run {
+        let chunk = Chunk::new(bytes.len());
+        chunk.append(bytes);
+        Run { chunk, start: 0, end: bytes.len() as u32 }
+    }
+
     /// Length in bytes.
     pub fn bytes(&self) -> usize {
         (self.end - self.start) as usize
@@ -176,13 +183,20 @@ impl OutQueue {
         self.stage_apart(run);
     }
 
-    /// Adds bytes that belong to this connection alone.
+    /// Adds bytes that belong to this connection alone. Small ones are copied together: a peer
+    /// that lets half a million pongs wait must not make as many buffers of them.
     pub fn push_owned(&mut self, bytes: Vec<u8>) {
         if bytes.is_empty() {
             return;
         }
         self.waiting += bytes.len() as u32;
-        self.rest.get_or_insert_default().push_back(SendBuf::Owned(bytes));
+        let rest = self.rest.get_or_insert_default();
+        match rest.back_mut() {
+            Some(SendBuf::Owned(last)) if last.len() < OWNED_MAX && bytes.len() <= COPY_MAX => {
+                last.extend_from_slice(&bytes);
+            }
+            _ => rest.push_back(SendBuf::Owned(bytes)),
+        }
     }
 
     /// Frames that are no neighbours: copy small ones together, keep large ones as they are.
@@ -328,7 +342,17 @@ mod tests {
         queue.stage(&c);
         queue.push_owned(b"own".to_vec());
         queue.stage(&a);
-        assert_eq!(drain(&mut queue), (b"acowna".to_vec(), 2));
+        assert_eq!(drain(&mut queue), (b"acowna".to_vec(), 1));
+    }
+
+    #[test]
+    fn small_answers_wait_in_few_buffers() {
+        let mut queue = OutQueue::default();
+        let pongs = 100_000;
+        (0..pongs).for_each(|_| queue.push_owned(vec![0x8a, 0]));
+        assert_eq!(queue.bytes(), 2 * pongs);
+        assert!(queue.rest.as_ref().is_some_and(|rest| rest.len() <= 2 * pongs / OWNED_MAX + 1));
+        assert_eq!(drain(&mut queue).0.len(), 2 * pongs);
     }
 
     #[test]

@@ -4,12 +4,15 @@
 //! A request is answered before the next one is looked at; until its answer has left, input waits
 //! unread, so a peer that pipelines and does not read is held by TCP and not in memory.
 
+use std::cell::OnceCell;
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use bytes::Bytes;
 
 use super::Hub;
 use super::conn::PeerEnd;
+use super::fanout::Run;
 use super::id::Id;
 use super::session::Goodbye;
 use super::slab::Key;
@@ -26,6 +29,20 @@ pub struct StaticFile {
     pub etag: String,
     /// The bytes.
     pub body: Bytes,
+}
+
+/// A file and, once somebody has asked for it, its bytes in the form that all who ask share: a
+/// peer that asks and does not read costs no copy.
+#[derive(Debug)]
+pub(super) struct Served {
+    file: Rc<StaticFile>,
+    run: OnceCell<Run>,
+}
+
+impl Served {
+    pub(super) fn new(file: Rc<StaticFile>) -> Served {
+        Served { file, run: OnceCell::new() }
+    }
 }
 
 /// What an HTTP connection is doing.
@@ -156,7 +173,8 @@ impl Hub {
             return false;
         };
         input.drain(..consumed);
-        http.input = input;
+        // While the connection waits for its next request or for a packet it holds no buffer.
+        http.input = if input.is_empty() { Vec::new() } else { input };
         match step {
             Step::Body { session, body } => {
                 http.phase = Phase::Body { session, body, bytes: Vec::new() };
@@ -283,7 +301,9 @@ impl Hub {
         raw: &[u8],
         is_polling: bool,
     ) -> Result<Step, Refused> {
-        if self.is_closing {
+        // A polling session needs no connection to stay, so one connection could open them
+        // without end.
+        if self.is_closing || self.links.sessions.len() >= self.config.connections_max {
             self.answer_error(index, 503);
             return Ok(Step::Answered);
         }
@@ -449,7 +469,8 @@ impl Hub {
         }
     }
 
-    fn answer_file(&mut self, index: u32, head: &Head<'_>, file: &StaticFile) {
+    fn answer_file(&mut self, index: u32, head: &Head<'_>, served: &Served) {
+        let file = &served.file;
         let known = head.header("if-none-match").unwrap_or_default();
         let is_known = known.split(',').any(|tag| {
             let tag = tag.trim();
@@ -461,7 +482,9 @@ impl Hub {
             headers: &[("Cache-Control", "public, max-age=0"), ("ETag", &file.etag)],
             body: if is_known { b"" } else { &file.body },
         };
-        self.respond(index, &response);
+        let has_body = !response.body.is_empty() && head.method != Method::Head;
+        let run = has_body.then(|| served.run.get_or_init(|| Run::of(&file.body)));
+        self.respond_with(index, &response, run);
     }
 
     /// Refuses in the form of A.3.
@@ -510,6 +533,11 @@ impl Hub {
     }
 
     fn respond(&mut self, index: u32, answer: &Answer<'_>) {
+        self.respond_with(index, answer, None);
+    }
+
+    /// `body` is that of the answer, where others share it.
+    fn respond_with(&mut self, index: u32, answer: &Answer<'_>, body: Option<&Run>) {
         let Some(http) = self.links.conns.at_mut(index).and_then(|conn| conn.http()) else {
             return;
         };
@@ -520,11 +548,14 @@ impl Hub {
             headers: answer.headers,
             body: answer.body,
             keep_alive: http.keep_alive,
-            head_only: http.is_head,
+            head_only: http.is_head || body.is_some(),
         };
-        let mut out = Vec::with_capacity(answer.body.len() + 256);
+        let mut out = Vec::new();
         http::write_response(&response, &mut out);
         self.links.send_owned(index, out);
+        if let Some(body) = body {
+            self.links.send_shared(index, body);
+        }
         // Nothing is received meanwhile: without a deadline, a peer that does not read stays.
         self.set_conn_deadline(index, Some(self.config.head_timeout_ms));
     }

@@ -39,12 +39,16 @@ use crate::proto::packet::Validator;
 use buffer::SendBuf;
 use conn::Conn;
 use fanout::{Dirty, Palette};
+use http::Served;
 use id::Secrets;
 use namespace::{Member, Namespace};
 use rooms::{NamespaceId, Rooms};
 use session::Session;
 use slab::{Key, Slab};
 use wheel::{Due, TICK_MS, Tick, Timer, Wheel};
+
+/// Events that the queue keeps memory for while it is empty.
+const EVENTS_KEPT: usize = 4_096;
 
 /// What the kernel side has to do for the hub.
 #[derive(Debug)]
@@ -272,7 +276,7 @@ pub struct Hub {
     namespaces: Vec<Namespace>,
     namespace_ids: HashMap<Box<str>, NamespaceId>,
     rooms: Rooms,
-    files: HashMap<String, Rc<StaticFile>>,
+    files: HashMap<String, Rc<Served>>,
     wheel: Wheel,
     now_ms: u64,
     now: Tick,
@@ -333,7 +337,7 @@ impl Hub {
 
     /// Serves a file at an exact path, for GET and HEAD.
     pub fn add_file(&mut self, path: &str, file: Rc<StaticFile>) {
-        self.files.insert(path.into(), file);
+        self.files.insert(path.into(), Rc::new(Served::new(file)));
     }
 
     /// Begins a turn: time does not move until the next call. Milliseconds since the hub's start.
@@ -366,7 +370,12 @@ impl Hub {
 
     /// The next thing for the application to know.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        let event = self.events.pop_front();
+        if event.is_none() && self.events.capacity() > EVENTS_KEPT {
+            // One body may bring a hundred thousand; their memory is not kept for the next time.
+            self.events = VecDeque::new();
+        }
+        event
     }
 
     /// Hands up to `budget` sends to `send`, each for another connection. Returns how many.

@@ -182,7 +182,7 @@ fn parse_window<'a>(window: &'a [u8], limits: &Limits) -> Result<Option<(Head<'a
         return Ok(None);
     };
     let block = &window[empty + line.size..];
-    let Some(end) = block_end(block)? else {
+    let Some(end) = block_end(block, limits.headers_max)? else {
         return Ok(None);
     };
     let facts = Facts::read(&block[..end], limits.headers_max)?;
@@ -212,8 +212,12 @@ fn empty_lines(window: &[u8]) -> usize {
 }
 
 /// Length of the field lines and the empty line, `None` if that line has not come.
-fn block_end(block: &[u8]) -> Result<Option<usize>, Error> {
+///
+/// Counts the lines: a head of nothing but short lines, sent byte by byte, would have thousands of
+/// them looked at for every byte.
+fn block_end(block: &[u8], headers_max: usize) -> Result<Option<usize>, Error> {
     let mut line = 0;
+    let mut fields = 0;
     while let Some(length) = find_lf(&block[line..]) {
         let lf = line + length;
         if length == 0 || block[lf - 1] != b'\r' {
@@ -221,6 +225,10 @@ fn block_end(block: &[u8]) -> Result<Option<usize>, Error> {
         }
         if length == 1 {
             return Ok(Some(lf + 1));
+        }
+        fields += 1;
+        if fields > headers_max.min(Limits::HEADERS) {
+            return Err(Error::TooManyHeaders);
         }
         line = lf + 1;
     }
@@ -756,7 +764,8 @@ pub struct Response<'a> {
 /// (RFC 9110 8.6). A control byte in a value is written as a space: no value ends a line.
 pub fn write_response(response: &Response<'_>, out: &mut Vec<u8>) {
     let fields: usize = response.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-    out.reserve(160 + fields + response.headers.len() * 4 + response.body.len());
+    let body = if response.head_only { 0 } else { response.body.len() };
+    out.reserve(160 + fields + response.headers.len() * 4 + body);
     out.extend_from_slice(b"HTTP/1.1 ");
     write_number(usize::from(response.status), out);
     out.push(b' ');

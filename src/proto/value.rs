@@ -115,16 +115,31 @@ struct Collector<'a> {
     attachments: &'a mut Vec<Bytes>,
 }
 
+/// Attachments among which one that is written again is looked for.
+const RECENT: usize = 64;
+
+impl Collector<'_> {
+    /// The number of an attachment that is these very bytes. A client may name one attachment a
+    /// hundred thousand times (I-9); sent back, it must not become as many.
+    fn find(&self, value: &[u8]) -> Option<usize> {
+        let mut recent = self.attachments.iter().enumerate().rev().take(RECENT);
+        recent.find(|(_, it)| std::ptr::eq(it.as_ref(), value)).map(|(num, _)| num)
+    }
+}
+
 impl Formatter for Collector<'_> {
     fn write_byte_array<W: ?Sized + io::Write>(
         &mut self,
         writer: &mut W,
         value: &[u8],
     ) -> io::Result<()> {
-        let num = self.attachments.len();
         // The same place and length: these are the bytes of the `Binary` that is being written.
         let shared = LEAVING.take().filter(|bytes| std::ptr::eq(bytes.as_ref(), value));
-        self.attachments.push(shared.unwrap_or_else(|| Bytes::copy_from_slice(value)));
+        let known = shared.as_ref().and_then(|_| self.find(value));
+        let num = known.unwrap_or(self.attachments.len());
+        if known.is_none() {
+            self.attachments.push(shared.unwrap_or_else(|| Bytes::copy_from_slice(value)));
+        }
         write!(writer, "{{\"_placeholder\":true,\"num\":{num}}}")
     }
 }
@@ -295,6 +310,11 @@ mod tests {
         assert_eq!(attachments[0].as_ptr(), large.0.as_ptr());
         assert_eq!(attachments[1], b"copied"[..]);
         assert!(LEAVING.take().is_none());
+
+        // What a client names often is sent back once.
+        let many = format!("[{}]", vec![placeholder(0); 1_000].join(","));
+        let many: Vec<Either> = first_arg(&many, &attachments).expect("reads");
+        assert_eq!((many.len(), written(&many).1.len()), (1_000, 1));
 
         // A failure leaves no trace.
         let bad = (Binary::default(), std::collections::BTreeMap::from([(vec![1], 1)]));

@@ -409,8 +409,9 @@ impl Shard {
             match mail {
                 Mail::Publish(publish) => self.hub().publish(&publish),
                 Mail::Adopt { fd, address, bytes } => {
-                    let conn = self.hub().handle_migrated(address, bytes);
-                    ring.adopt(conn, fd);
+                    if let Some(conn) = self.hub().handle_migrated(address, bytes) {
+                        ring.adopt(conn, fd);
+                    }
                 }
                 Mail::Call(call) => call(self),
                 Mail::Shutdown => {

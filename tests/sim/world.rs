@@ -415,7 +415,7 @@ impl World {
                     }
                     Some(Mail::Stream { stream, address, bytes }) => {
                         let conn = self.shards[s].hub.handle_migrated(address, bytes);
-                        self.place(s, conn, stream);
+                        self.place(s, conn.expect("room for a connection"), stream);
                     }
                     None => {}
                 }

@@ -1,0 +1,103 @@
+//! What one client can make the server hold or do, and where that ends.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use corecast::hub::buffer::SendBuf;
+use corecast::hub::{Config, StaticFile};
+
+use crate::wire::{Wire, config, frame, get, post, upgrade};
+
+#[test]
+fn a_head_of_short_lines_is_refused_at_the_first_line_too_many() {
+    let mut wire = Wire::new();
+    let conn = wire.with_bytes("GET / HTTP/1.1\r\nHost: h\r\n");
+    for _ in 0..99 {
+        wire.put(conn, "a:\r\n");
+    }
+    assert!(wire.got(conn).is_empty());
+    // Not when the head is complete, or as large as heads may be.
+    wire.put(conn, "a:\r\n");
+    assert_eq!(wire.answer(conn).0, 431);
+    assert!(wire.is_over(conn));
+}
+
+#[test]
+fn sessions_are_bounded_though_they_need_no_connection() {
+    let mut wire = Wire::with(Config { connections_max: 3, ..config() });
+    let conn = wire.with_bytes(get("transport=polling").repeat(4));
+    let got = String::from_utf8(wire.got(conn)).unwrap();
+    assert_eq!(got.matches("HTTP/1.1 200 OK").count(), 3);
+    assert_eq!(got.matches("HTTP/1.1 503 Service Unavailable").count(), 1);
+    assert_eq!((wire.hub.gauges().sessions, wire.hub.stats().bad_requests), (3, 1));
+    let conn = wire.with_bytes(upgrade("websocket", None));
+    assert_eq!(wire.answer(conn).0, 503);
+    // Those that are never fetched go by themselves, and there is room again.
+    wire.at(46_000);
+    assert_eq!(wire.hub.gauges().sessions, 0);
+    wire.polling();
+}
+
+#[test]
+fn a_connection_from_another_shard_counts_like_one_that_was_accepted() {
+    let mut wire = Wire::with(Config { connections_max: 2, ..config() });
+    let address = SocketAddr::from(([127, 0, 0, 1], 9));
+    wire.open();
+    assert_eq!(wire.hub.handle_migrated(address, Vec::new()), Some(1));
+    assert_eq!(wire.hub.handle_migrated(address, Vec::new()), None);
+    let stats = wire.hub.stats();
+    assert_eq!((stats.migrated, stats.refused, wire.hub.gauges().connections), (1, 1, 2));
+}
+
+#[test]
+fn a_file_is_not_copied_for_everyone_who_asks() {
+    let mut wire = Wire::new();
+    let body = vec![b'x'; 100_000].into();
+    let file = StaticFile { content_type: "text/plain", etag: "\"1\"".into(), body };
+    wire.hub.add_file("/file", Rc::new(file));
+    wire.holds = true;
+    let conns: Vec<u32> =
+        (0..3).map(|_| wire.with_bytes("GET /file HTTP/1.1\r\nHost: h\r\n\r\n")).collect();
+    let mut shared = Vec::new();
+    for _ in 0..2 {
+        let mut sent = Vec::new();
+        wire.hub.flush(100, |conn, buf| {
+            sent.push(conn);
+            match buf {
+                SendBuf::Shared { chunk, .. } => shared.push(chunk),
+                SendBuf::Owned(head) => assert!(head.ends_with(b"\r\n\r\n")),
+            }
+        });
+        sent.into_iter().for_each(|conn| wire.hub.handle_sent(conn, true));
+    }
+    assert_eq!(shared.len(), conns.len());
+    assert!(shared.iter().all(|chunk| Rc::ptr_eq(chunk, &shared[0])));
+    assert_eq!(shared[0].filled(), 100_000);
+}
+
+#[test]
+fn pongs_that_nobody_reads_are_bounded_and_end_the_connection() {
+    let mut wire = Wire::new();
+    let conn = wire.joined();
+    wire.holds = true;
+    let pings = frame(0x89, b"").repeat(300);
+    for _ in 0..2_000 {
+        wire.put(conn, &pings);
+        wire.hub.flush(0, |_, _| {});
+        assert!(wire.hub.queued_bytes() <= (1 << 20) + 600);
+    }
+    wire.holds = false;
+    wire.run();
+    assert_eq!((wire.hub.stats().slow_closed, wire.heard()), (1, vec!["transport error".into()]));
+    assert!(wire.is_over(conn));
+}
+
+#[test]
+fn a_body_of_a_hundred_thousand_events_leaves_no_memory_behind() {
+    let mut wire = Wire::new();
+    let sid = wire.joined_polling();
+    let body = "42[1]\x1e".repeat(100_000) + "6";
+    assert_eq!(wire.post(&sid, &body), (200, "ok".into()));
+    assert_eq!(wire.heard().len(), 100_000);
+    assert_eq!(wire.ask(&post(&sid, "1")).0, 200);
+}

@@ -85,12 +85,14 @@ pub struct Options {
     pub slow_reader: SlowReader,
     /// Sends handed to the kernel per turn of a shard. Default 256, about a millisecond.
     pub sends_per_turn: usize,
-    /// Broadcasts and commands that may wait in a shard's mailbox. Default 65,536. Then other
-    /// threads get [`Error::Limit`], and other shards read nothing from their clients until there
-    /// is room.
+    /// Commands that may wait in a shard's mailbox. Default 65,536; 64 MiB of them at most, as
+    /// many again on the way from each other shard. Beyond it `emit` answers [`Error::Limit`], and
+    /// that shard does not get the event.
     pub max_mailbox: usize,
-    /// Keep each client's request head for `Socket::handshake` after the connection handler has
-    /// returned. Default true; costs the size of the head (200–1,000 B) per connection.
+    /// Keep each client's request head for `Socket::handshake` after the first namespace was
+    /// joined and its connection handlers have reached their first `await`. Default true; costs
+    /// the size of the head per connection: about 100 B from a bare client, up to 1,000 B from a
+    /// browser.
     pub retain_handshake: bool,
     /// Length of the kernel's queue of connections not yet accepted. Default 4,096; the kernel
     /// caps it at `net.core.somaxconn`.
@@ -189,6 +191,7 @@ impl Options {
             (self.max_attachments_bytes <= 1 << 30, "max_attachments_bytes must be 1 GiB or less"),
             ((1_024..=1 << 30).contains(&self.max_queue_bytes), "max_queue_bytes: 1 KiB to 1 GiB"),
             ((1..=4_096).contains(&self.sends_per_turn), "sends_per_turn must be 1 to 4,096"),
+            (!self.stall_warning.is_zero(), "stall_warning must not be 0"),
             (self.max_mailbox >= 16, "max_mailbox must be 16 or more"),
             (self.receive_buffers.is_power_of_two(), "receive_buffers must be a power of two"),
             (self.receive_buffers <= 32_768, "receive_buffers must be 32,768 or less"),

@@ -111,7 +111,7 @@ const CONNECTION_BYTES: u64 = 512 + 4_096;
 const SHARD_FDS: u64 = 16;
 /// Descriptors of the process besides its shards: standard streams, signals, files, other threads.
 const PROCESS_FDS: u64 = 64;
-/// The oldest kernel with single-issuer rings, deferred task work and multishot receive.
+/// The oldest kernel with single-issuer rings and multishot receive with deferred work.
 const KERNEL_MIN: (u32, u32) = (6, 1);
 /// glommio refuses to start with a smaller RLIMIT_MEMLOCK.
 const MEMLOCK_MIN: u64 = 512 * 1024;
@@ -137,9 +137,12 @@ pub fn run(request: &Request) -> Vec<Check> {
     };
     let cgroup = cgroup_folder(&read("/proc/self/cgroup"));
     let online = parse_list(&read("/sys/devices/system/cpu/online"));
+    // On a thread of its own: a ring's end interrupts the next system call of the one that had it.
+    let trial =
+        std::thread::spawn(try_ring).join().unwrap_or(Trial::Refused { step: "thread", errno: 0 });
     let mut checks = vec![
         check_kernel(&read("/proc/sys/kernel/osrelease")),
-        check_ring(&try_ring(), &sysctls, &status),
+        check_ring(&trial, &sysctls, &status),
         check_memlock(locked),
         check_nofile(files, number(&read("/proc/sys/fs/nr_open")), shards, request.connections),
         check_cpus(&cpus, &online, &allowed, least(&cgroup, "cpu.max", parse_cpu_max)),
@@ -269,7 +272,7 @@ fn try_ring() -> Trial {
     let refused = |step| {
         move |error: io::Error| Trial::Refused { step, errno: error.raw_os_error().unwrap_or(0) }
     };
-    let ring = IoUring::builder().setup_single_issuer().setup_defer_taskrun().build(8);
+    let ring = IoUring::builder().setup_single_issuer().setup_coop_taskrun().build(8);
     let ring: IoUring = match ring.map_err(refused("io_uring_setup")) {
         Ok(ring) => ring,
         Err(trial) => return trial,
@@ -289,7 +292,7 @@ fn check_ring(trial: &Trial, sysctls: &Sysctls, status: &str) -> Check {
     const NAME: &str = "io_uring";
     match trial {
         Trial::Works { missing } if missing.is_empty() => {
-            Check::ok(NAME, "available, with single issuer and deferred task work")
+            Check::ok(NAME, "available, with single issuer and cooperative task work")
         }
         Trial::Works { missing } => Check::failed(
             NAME,
@@ -336,7 +339,7 @@ fn explain_refusal(
             "allow io_uring in its policy; sudo dmesg | grep -i denied shows the rule",
         ),
         (libc::EINVAL, _) => (
-            "the kernel does not know single issuer or deferred task work".into(),
+            "the kernel does not know single issuer or cooperative task work".into(),
             "boot Linux 6.1 or later",
         ),
         (libc::EMFILE | libc::ENFILE, _) => {
@@ -446,14 +449,14 @@ fn check_cpus(cpus: &[usize], online: &[usize], allowed: &[usize], quota: Option
         return Check::failed(
             NAME,
             format!("CPU {cpu} is given twice"),
-            format!("corecast serve --cpus {}", ranges(cpus)),
+            format!("corecast serve --cpus {}", list_of(cpus)),
         );
     }
     match quota {
         Some(quota) if quota < cpus.len() as f64 => Check::warning(
             NAME,
             format!("{} shards share a quota of {quota:.1} CPUs (cgroup cpu.max)", cpus.len()),
-            format!("corecast serve --cpus {}", ranges(&cpus[..(quota as usize).max(1)])),
+            format!("corecast serve --cpus {}", list_of(&cpus[..(quota as usize).max(1)])),
         ),
         _ => Check::ok(NAME, format!("shards on {} of {list}", ranges(cpus))),
     }
@@ -684,6 +687,11 @@ fn parse_list(text: &str) -> Vec<usize> {
 }
 
 /// The list of `cpus` in the same form, for `--cpus`.
+/// The numbers as `--cpus` takes them.
+fn list_of(cpus: &[usize]) -> String {
+    cpus.iter().map(usize::to_string).collect::<Vec<_>>().join(",")
+}
+
 fn ranges(cpus: &[usize]) -> String {
     let mut sorted = cpus.to_vec();
     sorted.sort_unstable();

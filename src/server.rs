@@ -227,6 +227,9 @@ impl Server {
             true => preflight::allowed_cpus(),
             false => options.cpus.clone(),
         };
+        if cpus.is_empty() {
+            return Err(Error::Preflight("no CPU found; name them in Options::cpus".into()));
+        }
         let spec = self.freeze(cpus.len())?;
         let (mesh, mailboxes) = Mesh::new(cpus.len(), options.max_mailbox);
         // Frozen just now, so nobody has set it.
@@ -257,6 +260,7 @@ impl Server {
         }
     }
 
+    /// Starts the shards; when one cannot be started, the others are ended again.
     fn start(
         &self,
         spec: &Arc<Spec>,
@@ -264,15 +268,15 @@ impl Server {
         listeners: Vec<Vec<TcpListener>>,
         mailboxes: Vec<Receiver<Mail>>,
         pulses: &[Arc<Pulse>],
-    ) -> Result<Vec<ExecutorJoinHandle<()>>, Error> {
+    ) -> Result<Vec<Executor>, Error> {
         let start = Instant::now();
         let (ready, results) = crossbeam_channel::bounded(cpus.len());
         let mut executors = Vec::with_capacity(cpus.len());
+        let mut failure = None;
         let parts = cpus.iter().zip(listeners).zip(mailboxes).zip(pulses).enumerate();
         for (index, (((cpu, listeners), mailbox), pulse)) in parts {
             let (server, spec, pulse) = (self.clone(), spec.clone(), pulse.clone());
-            let ready = ready.clone();
-            let index = index as u16;
+            let (ready, index) = (ready.clone(), index as u16);
             let executor = LocalExecutorBuilder::new(Placement::Fixed(*cpu))
                 .name(&format!("corecast-{index}"))
                 // Registered buffers are for glommio's own files and sockets; there are none.
@@ -281,22 +285,26 @@ impl Server {
                 .spawn(move || async move {
                     let hub = new_hub(&spec, index);
                     let start = Start { index, server, hub, listeners, mailbox, pulse, start };
-                    let told = ready.clone();
-                    Shard::serve(start, move |result| {
-                        let _ = told.send(result);
-                    })
-                    .await;
-                })
-                .map_err(|error| Error::Preflight(format!("cannot start a shard: {error}")))?;
-            executors.push(executor);
-        }
-        for _ in cpus {
-            if let Ok(Err(error)) = results.recv() {
-                self.shutdown();
-                return Err(Error::Io(error));
+                    let ready = move || {
+                        let _ = ready.send(());
+                    };
+                    Shard::serve(start, ready).await
+                });
+            match executor {
+                Ok(executor) => executors.push(executor),
+                Err(error) => failure = Some(format!("cannot start a shard: {error}")),
             }
         }
-        Ok(executors)
+        // Now a shard that ends without a word ends the waiting as well.
+        drop(ready);
+        let is_complete = cpus.iter().all(|_| results.recv().is_ok());
+        if is_complete && failure.is_none() {
+            return Ok(executors);
+        }
+        self.shutdown();
+        let joined = executors.into_iter().map(join).fold(Ok(()), Result::and);
+        let failure = failure.map_or(Error::NotRunning, Error::Preflight);
+        Err(joined.err().unwrap_or(failure))
     }
 
     /// Stops accepting, ends all sessions as `server shutting down` with time to flush
@@ -304,18 +312,18 @@ impl Server {
     /// transport and try to reconnect. To be called once the server listens, from any thread or
     /// from a handler. Returns at once; [`Running::join`] waits.
     pub fn shutdown(&self) {
-        if self.0.is_stopping.swap(true, Ordering::AcqRel) {
-            return;
-        }
+        // Without shards there is nothing to end, and a later start must not find it ended.
         let Some(mesh) = self.0.mesh.get() else { return };
-        for shard in 0..mesh.len() as u16 {
-            // Shutting down is the one thing that must get through.
-            while let Err(crossbeam_channel::TrySendError::Full(_)) =
-                mesh.post(shard, Mail::Shutdown)
-            {
-                std::thread::yield_now();
-            }
+        self.0.is_stopping.store(true, Ordering::Release);
+        mesh.wake_all();
+        if let Some(shard) = Shard::current(self) {
+            shard.wake();
         }
+    }
+
+    /// Whether the shards have to end; they look in every turn.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.0.is_stopping.load(Ordering::Acquire)
     }
 
     /// Counters since the start and sizes, of all shards together, as each has left them: up to
@@ -405,7 +413,7 @@ impl Server {
         current.wake();
         for shard in (0..current.spec().shards).filter(|shard| *shard != current.index()) {
             let act = act.clone();
-            current.post(shard, Mail::Call(Box::new(move |shard| act(shard))));
+            current.post(shard, Mail::Call(Box::new(move |shard| act(shard))))?;
         }
         Ok(())
     }
@@ -432,7 +440,7 @@ impl Server {
 pub struct Running {
     server: Server,
     addresses: Vec<SocketAddr>,
-    executors: Vec<ExecutorJoinHandle<()>>,
+    executors: Vec<Executor>,
     _watch: Watch,
 }
 
@@ -452,12 +460,18 @@ impl Running {
     /// # Errors
     /// [`Error::Io`] if a shard's thread has ended in another way.
     pub fn join(self) -> Result<(), Error> {
-        for executor in self.executors {
-            executor
-                .join()
-                .map_err(|error| Error::Io(std::io::Error::other(format!("a shard: {error}"))))?;
-        }
-        Ok(())
+        // All are waited for, whatever one of them answers.
+        self.executors.into_iter().map(join).fold(Ok(()), Result::and)
+    }
+}
+
+/// A shard's thread and what it ends with.
+type Executor = ExecutorJoinHandle<std::io::Result<()>>;
+
+fn join(executor: Executor) -> Result<(), Error> {
+    match executor.join() {
+        Ok(result) => Ok(result?),
+        Err(error) => Err(Error::Io(std::io::Error::other(format!("a shard: {error}")))),
     }
 }
 

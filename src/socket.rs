@@ -137,9 +137,10 @@ impl Socket {
     /// # Errors
     /// [`Error::Json`]: it is of another type. [`Error::Disconnected`]: the socket has gone.
     pub fn auth<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        let hub = self.shard.hub();
-        let auth = hub.auth(self.key).ok_or(Error::Disconnected)?;
-        Ok(serde_json::from_str(if auth.is_empty() { "{}" } else { auth })?)
+        // Copied, since reading it may run code of the application.
+        let auth = self.shard.hub().auth(self.key).map(str::to_owned);
+        let auth = auth.ok_or(Error::Disconnected)?;
+        Ok(serde_json::from_str(if auth.is_empty() { "{}" } else { &auth })?)
     }
 
     /// Sends an event to this client. It leaves at the end of the shard's turn, with whatever else
@@ -362,7 +363,7 @@ impl Emit {
     /// forgotten; an answer after that is ignored.
     pub fn emit_with_ack(self, event: &str, args: impl Args) -> AckFuture {
         let state = match self.start(event, args) {
-            Ok(token) => AckState::Waiting { shard: self.socket.shard, token },
+            Ok(token) => AckState::Waiting { socket: self.socket, token },
             Err(error) => AckState::Failed(Some(error)),
         };
         AckFuture { state }
@@ -372,7 +373,8 @@ impl Emit {
         check_name(event)?;
         let raw = args.to_raw()?;
         let Socket { shard, key, .. } = &self.socket;
-        let timeout_ms = self.timeout.map(|timeout| timeout.as_millis() as u64);
+        let timeout_ms =
+            self.timeout.map(|timeout| timeout.as_millis().min(u128::from(u64::MAX)) as u64);
         if !shard.hub().is_connected(*key) {
             return Err(Error::Disconnected);
         }
@@ -396,7 +398,7 @@ pub struct AckFuture {
 }
 
 enum AckState {
-    Waiting { shard: Rc<Shard>, token: u64 },
+    Waiting { socket: Socket, token: u64 },
     Failed(Option<Error>),
 }
 
@@ -415,20 +417,24 @@ impl Future for AckFuture {
             AckState::Failed(error) => {
                 Poll::Ready(Err(error.take().unwrap_or(Error::Disconnected)))
             }
-            AckState::Waiting { shard, token } => shard.poll_ack(*token, cx).map(|outcome| {
-                outcome.map_err(|lost| match lost {
-                    AckLost::TimedOut => Error::Timeout,
-                    AckLost::Disconnected => Error::Disconnected,
+            AckState::Waiting { socket, token } => {
+                socket.shard.poll_ack(*token, cx).map(|outcome| {
+                    outcome.map_err(|lost| match lost {
+                        AckLost::TimedOut => Error::Timeout,
+                        AckLost::Disconnected => Error::Disconnected,
+                    })
                 })
-            }),
+            }
         }
     }
 }
 
 impl Drop for AckFuture {
     fn drop(&mut self) {
-        if let AckState::Waiting { shard, token } = &self.state {
-            shard.forget_ack(*token);
+        if let AckState::Waiting { socket, token } = &self.state
+            && socket.shard.forget_ack(*token)
+        {
+            socket.shard.hub().cancel_ack(socket.key, *token);
         }
     }
 }

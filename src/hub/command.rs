@@ -195,8 +195,8 @@ impl Hub {
             if member.state == State::Connected {
                 let name = self.namespaces[usize::from(member.namespace)].name.clone();
                 self.send_packet(session, |out| packet::encode_disconnect(&name, out));
+                self.close_member(index, Reason::ServerNamespaceDisconnect);
             }
-            self.close_member(index, Reason::ServerNamespaceDisconnect);
         }
         if whole_connection {
             self.close_session(session, Reason::ForcedClose, Goodbye::Flush);

@@ -288,8 +288,11 @@ impl Dirty {
         if urgent { self.urgent.push_back(conn) } else { self.bulk.push_back(conn) }
     }
 
-    /// The next connection to flush.
-    pub fn pop(&mut self) -> Option<u32> {
+    /// The next connection to flush, from either line first.
+    pub fn pop(&mut self, bulk_first: bool) -> Option<u32> {
+        if bulk_first {
+            return self.bulk.pop_front().or_else(|| self.urgent.pop_front());
+        }
         self.urgent.pop_front().or_else(|| self.bulk.pop_front())
     }
 
@@ -409,11 +412,12 @@ mod tests {
         let mut queues = [OutQueue::default(), OutQueue::default()];
         dirty.mark(0, &mut queues[0], false);
         dirty.mark(1, &mut queues[1], true);
-        assert_eq!([dirty.pop(), dirty.pop(), dirty.pop()], [Some(1), Some(0), None]);
+        assert_eq!([false; 3].map(|bulk| dirty.pop(bulk)), [Some(1), Some(0), None]);
         queues = Default::default();
-        [0, 1].map(|conn| dirty.mark(conn, &mut queues[conn as usize], false));
+        dirty.mark(0, &mut queues[0], false);
+        dirty.mark(1, &mut queues[1], false);
         dirty.mark(1, &mut queues[1], true);
         dirty.mark(1, &mut queues[1], true);
-        assert_eq!([dirty.pop(), dirty.pop(), dirty.pop()], [Some(1), Some(0), Some(1)]);
+        assert_eq!([true, false, true].map(|bulk| dirty.pop(bulk)), [Some(0), Some(1), Some(1)]);
     }
 }

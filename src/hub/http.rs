@@ -277,7 +277,7 @@ impl Hub {
             };
         }
         let session = self.find_session(&id).ok_or(refused(Refusal::SessionUnknown))?;
-        if !revision_4 || (!is_upgrade && self.is_websocket(session) == is_polling) {
+        if !revision_4 || (!is_upgrade && (self.is_websocket(session) || !is_polling)) {
             return Err(refused(Refusal::BadRequest));
         }
         if is_upgrade {

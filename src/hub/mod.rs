@@ -384,7 +384,8 @@ impl Hub {
         self.flush_polls();
         let mut sends = 0;
         while sends < budget {
-            let Some(index) = self.links.dirty.pop() else { break };
+            // A quarter of the budget is for what goes to many, whatever else there is.
+            let Some(index) = self.links.dirty.pop(sends % 4 == 3) else { break };
             let Some(conn) = self.links.conns.at_mut(index) else { continue };
             Dirty::unmark(&mut conn.out);
             if let Some(buf) = conn.out.take() {

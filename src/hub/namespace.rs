@@ -361,6 +361,13 @@ impl Hub {
         Some(id)
     }
 
+    /// Forgets an acknowledgement that nobody waits for any more.
+    pub fn cancel_ack(&mut self, key: Key, token: u64) {
+        if let Some(rare) = self.members.get_mut(key).and_then(|member| member.rare.as_mut()) {
+            rare.acks.retain(|ack| ack.token != token);
+        }
+    }
+
     pub(super) fn member_due(&mut self, due: Due) {
         let key = Key { index: due.index, generation: due.generation };
         let now = self.now;

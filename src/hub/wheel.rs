@@ -18,8 +18,11 @@ impl Tick {
     }
 
     /// The first tick that begins `ms` milliseconds after `now_ms`, or later.
+    ///
+    /// More than a year counts as a year, so that comparing with wrap-around stays right.
     pub fn after(now_ms: u64, ms: u64) -> Tick {
-        Tick((now_ms + ms).div_ceil(TICK_MS) as u32)
+        const YEAR_MS: u64 = 365 * 24 * 3_600_000;
+        Tick((now_ms + ms.min(YEAR_MS)).div_ceil(TICK_MS) as u32)
     }
 
     /// Whether this point has been reached at `now`.

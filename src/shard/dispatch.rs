@@ -81,12 +81,10 @@ impl Shard {
     fn on_packet(self: &Rc<Self>, member: Key, namespace: NamespaceId, arguments: Arguments) {
         let Some(socket) = Socket::new(self, member, namespace) else { return };
         let event = Event::new(self.clone(), member, namespace, arguments);
-        let own = self.own(member, |own| own.middleware.len()).unwrap_or(0);
-        if own == 0 {
-            return self.deliver(&socket, &event);
-        }
+        let own =
+            self.own(member, |own| Some((own.middleware.len(), own.middleware.first()?.label)));
+        let Some((own, label)) = own.flatten() else { return self.deliver(&socket, &event) };
         let (shard, asked) = (self.clone(), socket.clone());
-        let label = Label::of(&socket.namespace().name(), "socket middleware".into());
         let future = async move {
             for index in 0..own {
                 let call =

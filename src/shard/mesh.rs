@@ -1,13 +1,14 @@
 //! The only door between cores: one mailbox per shard, rung awake when its shard sleeps.
 //!
 //! What crosses is frozen bytes, an owned descriptor, or a small command; order from one sender to
-//! one shard is kept. Mailboxes are bounded: a shard that finds another one's full keeps its mail
-//! and takes no input until it is gone (`Shard::post`), any other thread gets an error.
+//! one shard is kept. Mailboxes are bounded in items and in bytes: a shard that finds another one's
+//! full keeps the mail for a while, within the same bounds (`Shard::post`), any other thread gets
+//! an error.
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
@@ -15,6 +16,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 use super::Shard;
 use super::ring::Doorbell;
 use crate::hub::Publish;
+use crate::hub::fanout::Encoded;
 
 /// Something to do on another shard.
 pub(crate) type Call = Box<dyn FnOnce(&Rc<Shard>) + Send>;
@@ -27,13 +29,31 @@ pub(crate) enum Mail {
     Adopt { fd: OwnedFd, address: SocketAddr, bytes: Vec<u8> },
     /// Anything rare.
     Call(Call),
-    /// End all sessions, then the shard.
-    Shutdown,
 }
+
+impl Mail {
+    /// Bytes that it keeps in memory until it is read, about.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Mail::Publish(publish) => {
+                let Encoded { text, attachments } = &publish.encoded;
+                text.len() + attachments.iter().map(|attachment| attachment.len()).sum::<usize>()
+            }
+            Mail::Adopt { bytes, .. } => bytes.len(),
+            Mail::Call(_) => 0,
+        }
+    }
+}
+
+/// Bytes of mail that may wait for one shard. Beyond it a mailbox is full, like one with too many
+/// items.
+pub(super) const BYTES_MAX: usize = 64 << 20;
 
 /// The sending side of one shard's mailbox.
 struct Mailbox {
     sender: Sender<Mail>,
+    /// Sum of [`Mail::bytes`] over the items that wait.
+    bytes: AtomicUsize,
     /// Set once the shard has its ring.
     doorbell: OnceLock<Doorbell>,
     /// Whether the shard sleeps, or is about to. Whoever clears it has to ring.
@@ -52,7 +72,8 @@ impl Mesh {
             .map(|_| {
                 let (sender, receiver) = crossbeam_channel::bounded(capacity);
                 let is_parked = AtomicBool::new(false);
-                (Mailbox { sender, doorbell: OnceLock::new(), is_parked }, receiver)
+                let bytes = AtomicUsize::new(0);
+                (Mailbox { sender, bytes, doorbell: OnceLock::new(), is_parked }, receiver)
             })
             .unzip::<_, _, Vec<_>, _>();
         (Mesh { boxes: boxes.into() }, receivers)
@@ -71,7 +92,15 @@ impl Mesh {
     /// Puts an item into a mailbox; gives it back when that is full, or its shard has ended.
     pub(crate) fn post(&self, shard: u16, mail: Mail) -> Result<(), TrySendError<Mail>> {
         let mailbox = &self.boxes[usize::from(shard)];
-        mailbox.sender.try_send(mail)?;
+        let bytes = mail.bytes();
+        if mailbox.bytes.fetch_add(bytes, Ordering::Relaxed) > BYTES_MAX {
+            mailbox.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            return Err(TrySendError::Full(mail));
+        }
+        if let Err(error) = mailbox.sender.try_send(mail) {
+            mailbox.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            return Err(error);
+        }
         // Pairs with `park`: either we see the flag, or the shard sees the item.
         std::sync::atomic::fence(Ordering::SeqCst);
         if mailbox.is_parked.load(Ordering::Relaxed)
@@ -81,6 +110,18 @@ impl Mesh {
             doorbell.ring();
         }
         Ok(())
+    }
+
+    /// An item was taken out of a shard's mailbox.
+    pub(crate) fn taken(&self, shard: u16, mail: &Mail) {
+        self.boxes[usize::from(shard)].bytes.fetch_sub(mail.bytes(), Ordering::Relaxed);
+    }
+
+    /// Wakes every shard that sleeps or is about to.
+    pub(crate) fn wake_all(&self) {
+        for doorbell in self.boxes.iter().filter_map(|mailbox| mailbox.doorbell.get()) {
+            doorbell.ring();
+        }
     }
 
     /// Announces that a shard is about to sleep. It must look into its mailbox once more after.
@@ -103,12 +144,22 @@ mod tests {
     fn order_is_kept_and_a_full_mailbox_gives_the_item_back() {
         let (mesh, receivers) = Mesh::new(2, 2);
         assert_eq!(mesh.len(), 2);
-        assert!(mesh.post(1, Mail::Shutdown).is_ok());
-        assert!(mesh.post(1, Mail::Call(Box::new(|_| {}))).is_ok());
-        assert!(matches!(mesh.post(1, Mail::Shutdown), Err(TrySendError::Full(Mail::Shutdown))));
-        assert!(matches!(receivers[1].try_recv(), Ok(Mail::Shutdown)));
+        let call = || Mail::Call(Box::new(|_| {}));
+        let publish = |bytes: usize| {
+            let encoded = Encoded { text: vec![b'4'; bytes].into(), attachments: Vec::new() };
+            let (target, volatile) = (Default::default(), false);
+            Mail::Publish(Arc::new(Publish { namespace: 0, target, volatile, encoded }))
+        };
+        assert!(mesh.post(1, publish(5)).is_ok());
+        assert!(mesh.post(1, call()).is_ok());
+        assert!(matches!(mesh.post(1, call()), Err(TrySendError::Full(Mail::Call(_)))));
+        let first = receivers[1].try_recv().expect("the first item");
+        assert!(matches!(first, Mail::Publish(_)));
+        mesh.taken(1, &first);
         assert!(matches!(receivers[1].try_recv(), Ok(Mail::Call(_))));
+        assert!(mesh.post(1, publish(BYTES_MAX + 1)).is_ok(), "one is taken, however large");
+        assert!(matches!(mesh.post(1, publish(1)), Err(TrySendError::Full(_))));
         drop(receivers);
-        assert!(matches!(mesh.post(0, Mail::Shutdown), Err(TrySendError::Disconnected(_))));
+        assert!(matches!(mesh.post(0, call()), Err(TrySendError::Disconnected(_))));
     }
 }

@@ -15,6 +15,7 @@ use std::cell::{Cell, RefCell, RefMut};
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::net::TcpListener;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -70,6 +71,7 @@ pub(crate) struct Shard {
     start: Instant,
     /// Mail for shards whose mailboxes were full.
     outbox: RefCell<VecDeque<(u16, Mail)>>,
+    outbox_bytes: Cell<usize>,
     /// Something was staged while the pump slept or was about to.
     is_woken: Cell<bool>,
     pump: RefCell<Option<Waker>>,
@@ -93,13 +95,13 @@ pub(crate) struct Start {
 
 impl Shard {
     /// Runs a shard on this executor until it is shut down. `ready` is told how its ring fared.
-    pub(crate) async fn serve(start: Start, ready: impl FnOnce(std::io::Result<()>)) {
+    ///
+    /// # Errors
+    /// Its ring could not be made, or has failed; then the whole server is shut down.
+    pub(crate) async fn serve(start: Start, ready: impl FnOnce()) -> std::io::Result<()> {
         let Start { index, server, hub, listeners, mailbox, pulse, start } = start;
         let buffers = server.spec().map_or(1_024, |spec| spec.options.receive_buffers);
-        let mut ring = match Ring::new(&RingConfig { buffers, ..RingConfig::default() }) {
-            Ok(ring) => ring,
-            Err(error) => return ready(Err(error)),
-        };
+        let mut ring = Ring::new(&RingConfig { buffers, ..RingConfig::default() })?;
         server.mesh(|mesh| mesh.set_doorbell(index, ring.doorbell()));
         listeners.into_iter().for_each(|listener| ring.listen(listener));
         let shard = Rc::new(Shard {
@@ -115,6 +117,7 @@ impl Shard {
             pulse,
             start,
             outbox: RefCell::default(),
+            outbox_bytes: Cell::new(0),
             is_woken: Cell::new(false),
             pump: RefCell::default(),
             accept_at: Cell::new(None),
@@ -122,9 +125,14 @@ impl Shard {
             stats_at: Cell::new(0),
         });
         CURRENT.set(Some(shard.clone()));
-        ready(Ok(()));
-        shard.pump(&mut ring, &mailbox).await;
+        ready();
+        let ended = shard.pump(&mut ring, &mailbox).await;
         CURRENT.set(None);
+        if let Err(error) = &ended {
+            log::error!("shard {index}: its ring has failed, shutting down: {error}");
+            shard.server.shutdown();
+        }
+        ended
     }
 
     /// The shard of this thread, if it belongs to `server`.
@@ -173,42 +181,51 @@ impl Shard {
         result
     }
 
-    /// Posts mail to another shard. When its mailbox is full the mail waits here, and this shard
-    /// takes no input until it is gone.
-    pub(crate) fn post(&self, shard: u16, mail: Mail) {
+    /// Posts mail to another shard. When its mailbox is full the mail waits here, and when too much
+    /// waits it is refused: that shard is stalled, and this one goes on without it.
+    pub(crate) fn post(&self, shard: u16, mail: Mail) -> Result<(), Error> {
         let mut outbox = self.outbox.borrow_mut();
-        if outbox.is_empty() {
+        let full = if outbox.is_empty() {
             match self.server.mesh(|mesh| mesh.post(shard, mail)) {
-                Some(Err(TrySendError::Full(mail))) => outbox.push_back((shard, mail)),
-                Some(Ok(()) | Err(TrySendError::Disconnected(_))) | None => {}
+                Some(Err(TrySendError::Full(mail))) => mail,
+                Some(Ok(()) | Err(TrySendError::Disconnected(_))) | None => return Ok(()),
             }
         } else {
-            outbox.push_back((shard, mail));
+            mail
+        };
+        let waiting: usize = self.outbox_bytes.get() + full.bytes();
+        if outbox.len() >= self.spec().options.max_mailbox || waiting > mesh::BYTES_MAX {
+            return Err(Error::Limit("max_mailbox"));
         }
+        self.outbox_bytes.set(waiting);
+        outbox.push_back((shard, full));
+        Ok(())
     }
 
-    /// Posts what waits; true when nothing waits any more.
-    fn post_waiting(&self) -> bool {
+    /// Posts what waits, as far as there is room.
+    fn post_waiting(&self) {
         let mut outbox = self.outbox.borrow_mut();
         while let Some((shard, mail)) = outbox.pop_front() {
+            let bytes = mail.bytes();
             if let Some(Err(TrySendError::Full(mail))) =
                 self.server.mesh(|mesh| mesh.post(shard, mail))
             {
-                outbox.push_front((shard, mail));
-                return false;
+                return outbox.push_front((shard, mail));
             }
+            self.outbox_bytes.set(self.outbox_bytes.get() - bytes);
         }
-        true
     }
 
-    async fn pump(self: &Rc<Self>, ring: &mut Ring, mailbox: &Receiver<Mail>) {
-        let sleeper = match ring.sleeper() {
-            Ok(sleeper) => sleeper,
-            Err(error) => return log::error!("shard {}: cannot sleep: {error}", self.index),
-        };
-        self.turns(ring, mailbox, &sleeper).await;
+    async fn pump(
+        self: &Rc<Self>,
+        ring: &mut Ring,
+        mailbox: &Receiver<Mail>,
+    ) -> std::io::Result<()> {
+        let sleeper = ring.sleeper()?;
+        let ended = self.turns(ring, mailbox, &sleeper).await;
         // An executor that ends closes no file of its own accord.
         let _ = sleeper.close().await;
+        ended
     }
 
     /// Turns and sleeps until the shard has ended.
@@ -217,36 +234,33 @@ impl Shard {
         ring: &mut Ring,
         mailbox: &Receiver<Mail>,
         sleeper: &BufferedFile,
-    ) {
+    ) -> std::io::Result<()> {
         let mut bell = None;
-        loop {
+        let ended = loop {
             self.is_woken.set(false);
-            let turned = self.turn(ring, mailbox);
-            if self.is_stopped() {
-                break self.leave_stats();
-            }
-            let slept = match turned {
-                Ok(true) => Ok(()),
-                Ok(false) if self.is_woken.get() => Ok(()),
-                Ok(false) if self.tasks.get() == 0 => self.wait(ring, mailbox),
-                Ok(false) => {
-                    self.sleep(ring, mailbox, sleeper, &mut bell).await;
-                    Ok(())
-                }
-                Err(error) => Err(error),
+            let is_busy = match self.turn(ring, mailbox) {
+                Ok(is_busy) => is_busy || self.is_woken.get(),
+                Err(error) => break Err(error),
             };
-            if let Err(error) = slept {
-                break log::error!("shard {}: its ring has failed: {error}", self.index);
+            if self.is_stopped() {
+                self.leave_stats();
+                break Ok(());
+            }
+            if !is_busy && self.tasks.get() > 0 {
+                self.sleep(ring, mailbox, sleeper, &mut bell).await;
+            } else if !is_busy && let Err(error) = self.wait(ring, mailbox) {
+                break Err(error);
             }
             if self.tasks.get() > 0 {
                 self.yield_to_handlers().await;
             }
-        }
+        };
         // A read that goes on would keep the file open.
         if let Some(bell) = bell {
             ring.wake_sleeper();
             bell.await;
         }
+        ended
     }
 
     /// Sleeps in the ring itself: no handler waits for anything, so the executor has nothing to do.
@@ -319,6 +333,9 @@ impl Shard {
     fn next_wake(&self) -> Option<Duration> {
         let mut wake = self.hub().next_timeout_ms();
         let now = self.now_ms();
+        if !self.outbox.borrow().is_empty() {
+            return Some(Duration::from_millis(1));
+        }
         for at in [self.accept_at.get(), self.stopping_ms.get().map(|ms| ms + self.grace_ms())] {
             let ms = at.map(|at| at.saturating_sub(now).max(1));
             wake = [wake, ms].into_iter().flatten().min();
@@ -335,11 +352,14 @@ impl Shard {
         let now_ms = self.now_ms();
         self.hub().handle_time(now_ms);
         self.settle(ring);
-        let mails = self.read_mail(ring, mailbox);
-        if !self.post_waiting() {
-            // Another shard is behind. It reads its mail in every turn, and so do we; input waits.
-            return Ok(true);
+        if self.stopping_ms.get().is_none() && self.server.is_stopping() {
+            ring.stop_listening();
+            self.stopping_ms.set(Some(now_ms));
+            self.hub().shut_down(Reason::ServerShuttingDown);
+            self.settle(ring);
         }
+        let mails = self.read_mail(ring, mailbox);
+        self.post_waiting();
         if self.accept_at.get().is_some_and(|at| at <= now_ms) {
             self.accept_at.set(None);
             ring.resume_accept();
@@ -394,7 +414,8 @@ impl Shard {
                 Output::Close(conn) => ring.close(conn),
                 Output::Migrate { conn, shard, address, bytes } => {
                     if let Some(fd) = ring.release(conn) {
-                        self.post(shard, Mail::Adopt { fd, address, bytes });
+                        // Refused only when that shard is stalled; then the connection ends here.
+                        let _ = self.post(shard, Mail::Adopt { fd, address, bytes });
                     }
                 }
             }
@@ -406,6 +427,7 @@ impl Shard {
         let mut count = 0;
         for mail in mailbox.try_iter().take(MAIL_PER_TURN) {
             count += 1;
+            self.server.mesh(|mesh| mesh.taken(self.index, &mail));
             match mail {
                 Mail::Publish(publish) => self.hub().publish(&publish),
                 Mail::Adopt { fd, address, bytes } => {
@@ -414,11 +436,6 @@ impl Shard {
                     }
                 }
                 Mail::Call(call) => call(self),
-                Mail::Shutdown => {
-                    ring.stop_listening();
-                    self.stopping_ms.set(Some(self.now_ms()));
-                    self.hub().shut_down(Reason::ServerShuttingDown);
-                }
             }
             self.settle(ring);
         }
@@ -456,9 +473,11 @@ impl Shard {
 
     /// Drops what was kept with a socket.
     fn forget(&self, key: Key) {
-        // Dropped after the borrow ends: values may have destructors that use the socket.
+        // Dropped after the borrow ends: values may have destructors that use the socket, or panic.
         let own = self.owns.borrow_mut().remove(&key);
-        drop(own);
+        if catch_unwind(AssertUnwindSafe(|| drop(own))).is_err() {
+            log::error!("a value kept with a socket panicked when it was dropped");
+        }
     }
 
     /// Counts a socket's unfinished handlers up or down; returns how many there are.
@@ -485,8 +504,10 @@ impl Shard {
         self.acks.borrow_mut().insert(token, AckSlot::default());
     }
 
-    pub(crate) fn forget_ack(&self, token: u64) {
-        self.acks.borrow_mut().remove(&token);
+    /// Nobody waits for this answer any more; true if it had not come yet.
+    pub(crate) fn forget_ack(&self, token: u64) -> bool {
+        let slot = self.acks.borrow_mut().remove(&token);
+        slot.is_some_and(|slot| slot.outcome.is_none())
     }
 
     fn answer_ack(&self, token: u64, outcome: Result<Arguments, AckLost>) {
@@ -519,17 +540,13 @@ impl Shard {
 
     /// Applies a broadcast here and posts it to the other shards.
     pub(crate) fn publish(&self, publish: crate::hub::Publish) -> Result<(), Error> {
-        let shards = self.spec().shards;
-        if shards > 1 {
-            let publish = Arc::new(publish);
-            self.hub().publish(&publish);
-            for shard in (0..shards).filter(|shard| *shard != self.index) {
-                self.post(shard, Mail::Publish(publish.clone()));
-            }
-        } else {
-            self.hub().publish(&publish);
-        }
+        let publish = Arc::new(publish);
+        self.hub().publish(&publish);
         self.wake();
-        Ok(())
+        let others = (0..self.spec().shards).filter(|shard| *shard != self.index);
+        // All are tried, whatever one of them answers.
+        others
+            .map(|shard| self.post(shard, Mail::Publish(publish.clone())))
+            .fold(Ok(()), Result::and)
     }
 }

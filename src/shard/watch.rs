@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 /// All labels, so that an address can be turned into words without trusting it.
 static KNOWN: LazyLock<Mutex<HashSet<&'static Label>>> = LazyLock::new(Mutex::default);
 
+/// The label of all handlers beyond [`Label::MOST`].
+static OTHER: Label = Label { namespace: String::new(), what: String::new() };
+
 /// What a handler is called in reports. Lives for ever; there are as many as distinct handlers.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Label {
@@ -23,12 +26,18 @@ pub(crate) struct Label {
 }
 
 impl Label {
+    /// Handlers with names of their own.
+    const MOST: usize = 10_000;
     /// The label of these words, the same one every time.
     pub(crate) fn of(namespace: &str, what: String) -> &'static Label {
         let wanted = Label { namespace: namespace.into(), what };
         let mut known = KNOWN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Some(label) = known.get(&wanted) {
             return label;
+        }
+        if known.len() >= Label::MOST {
+            // Names made up as the program runs must not fill its memory.
+            return &OTHER;
         }
         let label: &'static Label = Box::leak(Box::new(wanted));
         known.insert(label);

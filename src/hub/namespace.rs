@@ -179,7 +179,12 @@ impl Hub {
     fn ask_to_connect(&mut self, index: u32, packet: &Packet<'_>) {
         let Some(session) = self.links.sessions.at(index) else { return };
         let namespace = self.namespace_ids.get(packet.namespace).copied();
-        let is_full = session.members.len() >= self.config.namespaces_max;
+        // Those that are leaving make room for others; they go before more input is handled.
+        let is_staying = |index: &&u32| {
+            self.members.at(**index).is_some_and(|member| member.state != State::Leaving)
+        };
+        let staying = session.members.iter().filter(is_staying).count();
+        let is_full = staying >= self.config.namespaces_max;
         let namespace = match namespace {
             Some(namespace) if !is_full => namespace,
             _ => {

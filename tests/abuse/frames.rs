@@ -198,7 +198,9 @@ fn engine_packets_that_only_a_server_sends_and_some_that_nobody_does() {
         }
         site.bad_packets(7);
         let mut peer = site.joined();
-        ["0", "0{\"sid\":\"x\"}", "5", "6", "3", "3probe"].map(|packet| peer.say(packet));
+        for packet in ["0", "0{\"sid\":\"x\"}", "5", "6", "3", "3probe"] {
+            peer.say(packet);
+        }
         crate::site::echo(&mut peer, 1);
         // The end, as the client says it.
         peer.say("1");

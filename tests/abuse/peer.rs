@@ -23,11 +23,6 @@ impl Response {
     pub fn is(&self, status: u16, body: &str) {
         assert_eq!((self.status, self.body.as_str()), (status, body), "{}", self.head);
     }
-
-    /// Whether the server says that the connection ends behind this answer.
-    pub fn is_last(&self) -> bool {
-        self.head.to_ascii_lowercase().contains("\r\nconnection: close")
-    }
 }
 
 /// A frame of the server.
@@ -83,6 +78,17 @@ impl Peer {
             Err(error) if is_timeout(&error) => panic!("the server says nothing: {:?}", self.input),
             Err(_) => false,
         }
+    }
+
+    /// Reads for as long as the timeout allows and keeps nothing.
+    pub fn glance(&mut self) {
+        let mut bytes = [0; 16 * 1024];
+        while matches!(self.stream.read(&mut bytes), Ok(1..)) {}
+    }
+
+    /// Whether something was received and not looked at.
+    pub fn has_input(&self) -> bool {
+        !self.input.is_empty()
     }
 
     /// All that comes until the server closes.

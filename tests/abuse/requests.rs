@@ -162,9 +162,11 @@ fn after_413_more_chunks_are_not_read() {
         let head = post(&query, "").replace("Content-Length: 0", "Transfer-Encoding: chunked");
         peer.send(head);
         let chunk = [b"fffa\r\n".as_slice(), &[b'4'; 0xfffa], b"\r\n"].concat();
-        // Without end, as far as the server takes it.
-        let taken = (0..20_000).take_while(|_| peer.push(&chunk).is_ok()).count();
-        assert!((15..20_000).contains(&taken), "{taken} chunks");
+        // Without end: what comes behind the answer is thrown away, for a while.
+        let start = std::time::Instant::now();
+        while peer.push(&chunk).is_ok() {
+            assert!(start.elapsed() < crate::peer::PATIENCE, "the server reads on");
+        }
         // The answer may have been lost to the reset that so much unread input causes.
         if let Some(response) = peer.try_response() {
             response.is(413, "");

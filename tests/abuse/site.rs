@@ -26,6 +26,7 @@ pub struct Site {
     /// Counters when the attack began.
     before: Stats,
     echoes: u64,
+    descriptors: usize,
     _alone: MutexGuard<'static, ()>,
 }
 
@@ -66,10 +67,12 @@ impl Site {
             gone,
             before: Stats::default(),
             echoes: 0,
+            descriptors: 0,
             _alone: alone,
         };
         site.wait("the healthy clients", |stats| stats.gauges.sockets == HEALTHY);
         site.before = site.server.stats();
+        site.descriptors = descriptors();
         site
     }
 
@@ -154,6 +157,11 @@ impl Site {
         }
     }
 
+    /// Each healthy client hears this next.
+    pub fn drain_healthy(&mut self, text: &str) {
+        self.healthy.iter_mut().for_each(|peer| assert_eq!(peer.text(), text));
+    }
+
     /// What holds after every attack: old clients have noticed nothing, new ones are served.
     fn check(mut self) {
         self.check_healthy();
@@ -165,6 +173,41 @@ impl Site {
         self.peer().ask(post(&query, "1")).is(200, "ok");
         drop(fresh);
         self.is_quiet();
+    }
+
+    /// Each healthy client says something, and all hear it, next and once.
+    pub fn chat(&mut self, round: u64) {
+        for speaker in 0..self.healthy.len() {
+            let line = format!("\"{round} {speaker}\"");
+            self.healthy[speaker].say(&format!("42[\"say\",{line}]"));
+            self.drain_healthy(&format!("42[\"said\",{line}]"));
+        }
+    }
+
+    /// As many descriptors as when the healthy clients had come.
+    pub fn check_descriptors(&mut self) {
+        let start = Instant::now();
+        while descriptors() > self.descriptors {
+            assert!(start.elapsed() < PATIENCE, "{} more", descriptors() - self.descriptors);
+            self.check_healthy();
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// As [`Site::check`], where pings are frequent.
+    pub fn finish(mut self) {
+        let start = Instant::now();
+        let baseline = |held: &corecast::Stats| {
+            let held = &held.gauges;
+            (held.connections, held.sessions, held.sockets, held.rooms)
+                == (HEALTHY, HEALTHY, HEALTHY, 0)
+        };
+        while !baseline(&self.server.stats()) {
+            assert!(start.elapsed() < PATIENCE, "{:?}", self.server.stats());
+            self.check_healthy();
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.check();
     }
 
     /// Sockets that have gone since the start.
@@ -184,6 +227,11 @@ impl Drop for Site {
             panic!("{error}");
         }
     }
+}
+
+/// Open descriptors of this process.
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
 pub fn joined(address: SocketAddr) -> Peer {

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use corecast::hub::buffer::SendBuf;
 use corecast::hub::{Config, StaticFile};
 
-use crate::wire::{Wire, config, frame, get, post, upgrade};
+use crate::wire::{Wire, config, frame, get, post, text, upgrade};
 
 #[test]
 fn a_head_of_short_lines_is_refused_at_the_first_line_too_many() {
@@ -47,6 +47,18 @@ fn a_connection_from_another_shard_counts_like_one_that_was_accepted() {
     assert_eq!(wire.hub.handle_migrated(address, Vec::new()), None);
     let stats = wire.hub.stats();
     assert_eq!((stats.migrated, stats.refused, wire.hub.gauges().connections), (1, 1, 2));
+}
+
+#[test]
+fn a_namespace_that_is_left_makes_room_at_once() {
+    let mut wire = Wire::with(Config { namespaces_max: 1, ..config() });
+    let conn = wire.joined();
+    wire.put(conn, text("40/admin,"));
+    assert_eq!(wire.said(conn), ["44/admin,{\"message\":\"Too many namespaces\"}"]);
+    // In one segment, before the application has let go of the first.
+    wire.put(conn, [text("41"), text("40/admin,")].concat());
+    assert!(wire.said(conn)[0].starts_with("40/admin,{\"sid\":"));
+    assert_eq!(wire.hub.gauges().sockets, 1);
 }
 
 #[test]

@@ -53,7 +53,7 @@ fn each_cause_of_a_refused_ring_is_named() {
     expect(&refused(libc::ENOSYS, "", FILTERED), Status::Failed, "seccomp", "seccomp=unconfined");
     expect(&refused(libc::ENOSYS, "", PLAIN), Status::Failed, "without it", "CONFIG_IO_URING=y");
     expect(&refused(libc::EPERM, "0", PLAIN), Status::Failed, "security module", "dmesg");
-    expect(&refused(libc::EINVAL, "0", PLAIN), Status::Failed, "deferred task work", "6.1");
+    expect(&refused(libc::EINVAL, "0", PLAIN), Status::Failed, "cooperative task work", "6.1");
     expect(&refused(libc::EMFILE, "0", PLAIN), Status::Failed, "file descriptor", "ulimit -n");
     expect(&refused(libc::ENOMEM, "0", PLAIN), Status::Failed, "no memory", "ulimit -l");
     expect(&refused(libc::EIO, "0", PLAIN), Status::Failed, "io_uring_setup", "strace");

@@ -266,7 +266,7 @@ fn register(server: &Server, gone: &Arc<AtomicUsize>) {
         .on("flood", |socket: Socket, event: Event| async move {
             let (packets, bytes) = event.args::<(usize, usize)>().unwrap_or_default();
             for _ in 0..packets {
-                let _ = socket.emit("flood", &"x".repeat(bytes));
+                let _ = socket.emit("flood", "x".repeat(bytes));
             }
         })
         .on("join", |socket: Socket, event: Event| async move {

@@ -227,7 +227,9 @@ impl Guarded {
         if running <= self.shard.spec().options.max_pending_handlers {
             return true;
         }
-        log::warn!("socket {} has {running} unfinished handlers, closing it", self.socket.id());
+        if self.shard.may_warn() {
+            log::warn!("socket {} has {running} unfinished handlers, closing it", self.socket.id());
+        }
         self.shard.hub().abort(key);
         false
     }

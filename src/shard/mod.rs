@@ -50,6 +50,8 @@ const TASK_SLEEP: Duration = Duration::from_millis(10);
 const ACCEPT_RETRY_MS: u64 = 100;
 /// How often a busy shard leaves its counters where other threads can read them.
 const STATS_MS: u64 = 100;
+/// How often a shard logs a warning that clients can cause.
+const WARN_MS: u64 = 1_000;
 
 /// The reading of the ring's eventfd.
 type Bell<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
@@ -80,6 +82,8 @@ pub(crate) struct Shard {
     /// When sessions began to be closed.
     stopping_ms: Cell<Option<u64>>,
     stats_at: Cell<u64>,
+    /// When a warning that clients can cause may be logged again.
+    warn_at: Cell<u64>,
 }
 
 /// What a shard is started with.
@@ -123,6 +127,7 @@ impl Shard {
             accept_at: Cell::new(None),
             stopping_ms: Cell::new(None),
             stats_at: Cell::new(0),
+            warn_at: Cell::new(0),
         });
         CURRENT.set(Some(shard.clone()));
         ready();
@@ -160,6 +165,16 @@ impl Shard {
 
     pub(crate) fn pulse(&self) -> &Pulse {
         &self.pulse
+    }
+
+    /// Whether a warning that clients can cause may be logged now: no peer fills the disk.
+    fn may_warn(&self) -> bool {
+        let now = self.now_ms();
+        let may = now >= self.warn_at.get();
+        if may {
+            self.warn_at.set(now + WARN_MS);
+        }
+        may
     }
 
     /// Makes sure that the pump soon looks at what was staged.
@@ -387,7 +402,9 @@ impl Shard {
                 }
             }
             Completion::AcceptFailed(error) => {
-                log::warn!("shard {}: cannot accept: {error}", self.index);
+                if self.may_warn() {
+                    log::warn!("shard {}: cannot accept: {error}", self.index);
+                }
                 self.accept_at.set(Some(self.now_ms() + ACCEPT_RETRY_MS));
             }
             Completion::Received { conn, bytes } => self.hub().handle_received(conn, bytes),

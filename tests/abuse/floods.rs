@@ -201,3 +201,32 @@ fn broadcasts_that_a_client_asks_for() {
         }
     });
 }
+
+#[test]
+fn descriptors_run_out() {
+    attack(usual, |site| {
+        let (soft, hard) = rlimit::Resource::NOFILE.get().unwrap();
+        // Made before: from here on this process gets no more of them.
+        let waiting: Vec<socket2::Socket> = (0..50)
+            .map(|_| {
+                let kind = socket2::Type::STREAM;
+                socket2::Socket::new(socket2::Domain::IPV4, kind, None).unwrap()
+            })
+            .collect();
+        rlimit::Resource::NOFILE.set(3, hard).unwrap();
+        let address = site.address.into();
+        let connected = waiting.iter().all(|socket| socket.connect(&address).is_ok());
+        (0..50).for_each(|_| {
+            site.check_healthy();
+            std::thread::sleep(Duration::from_millis(5));
+        });
+        rlimit::Resource::NOFILE.set(soft, hard).unwrap();
+        assert!(connected, "the kernel accepts");
+        // Those who waited are served now.
+        for socket in waiting {
+            let mut peer = Peer::of(socket.into());
+            peer.ask("GET /nothing HTTP/1.1\r\nHost: h\r\n\r\n").is(404, "Not found");
+        }
+        site.moved("accepted", 50, |stats| stats.totals.accepted);
+    });
+}

@@ -43,7 +43,10 @@ pub struct Peer {
 
 impl Peer {
     pub fn connect(address: SocketAddr) -> Peer {
-        let stream = TcpStream::connect(address).expect("the server accepts");
+        Peer::of(TcpStream::connect(address).expect("the server accepts"))
+    }
+
+    pub fn of(stream: TcpStream) -> Peer {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();

@@ -11,7 +11,7 @@ use crate::frames::resident_bytes;
 use crate::peer::{Peer, WEBSOCKET, frame, get, header, post, text, upgrade};
 use crate::site::Site;
 
-const ATTACKERS: u64 = 4;
+const ATTACKERS: u64 = 8;
 const SEED: u64 = 0xbad_c0de;
 
 /// What attackers say over websockets. Some of it is harmless.
@@ -66,6 +66,8 @@ fn soak() {
         while start.elapsed() < length {
             site.chat(rounds);
             rounds += 1;
+            // The cores are for the attackers.
+            std::thread::sleep(Duration::from_millis(2));
             if middle == 0 && start.elapsed() > length / 2 {
                 middle = resident_bytes();
             }
@@ -82,7 +84,7 @@ fn soak() {
 
 fn short(options: &mut corecast::Options) {
     options.ping_interval = Duration::from_millis(500);
-    options.ping_timeout = Duration::from_secs(10);
+    options.ping_timeout = Duration::from_secs(5);
     options.connect_timeout = Duration::from_secs(1);
     options.upgrade_timeout = Duration::from_millis(500);
     options.head_timeout = Duration::from_secs(1);

@@ -90,7 +90,8 @@ struct Inner {
     name: Box<str>,
     raw: Raw,
     shard: Rc<Shard>,
-    member: Key,
+    /// Outlives the socket, so that an event is answered after its namespace was left (J-12).
+    session: Option<Key>,
     namespace: NamespaceId,
     /// Taken by the first answer.
     ack: Cell<Option<u64>>,
@@ -110,8 +111,9 @@ impl Event {
         arguments: Arguments,
     ) -> Event {
         let Arguments { name, json, attachments, ack } = arguments;
+        let session = shard.hub().session_of(member);
         let (raw, ack) = (Raw { json, attachments }, Cell::new(ack));
-        Event(Rc::new(Inner { name, raw, shard, member, namespace, ack }))
+        Event(Rc::new(Inner { name, raw, shard, session, namespace, ack }))
     }
 
     /// Name of the event.
@@ -153,14 +155,15 @@ impl Event {
     /// only where the client asked for it (J-12); others are `Ok` as well.
     ///
     /// # Errors
-    /// [`Error::Json`]: the arguments cannot be written. [`Error::Disconnected`]: the socket has
-    /// gone.
+    /// [`Error::Json`]: the arguments cannot be written. [`Error::Disconnected`]: the connection
+    /// has gone; leaving the namespace alone does not matter.
     pub fn ack(&self, args: impl Args) -> Result<(), Error> {
         let raw = args.to_raw()?;
         let Some(id) = self.0.ack.take() else { return Ok(()) };
-        let Inner { shard, member, namespace, .. } = &*self.0;
+        let Inner { shard, session, namespace, .. } = &*self.0;
+        let session = session.ok_or(Error::Disconnected)?;
         let mut hub = shard.hub();
-        let sent = hub.acknowledge(*member, *namespace, id, &raw.json, &raw.attachments);
+        let sent = hub.acknowledge(session, *namespace, id, &raw.json, &raw.attachments);
         drop(hub);
         shard.wake();
         if sent { Ok(()) } else { Err(Error::Disconnected) }

@@ -55,22 +55,29 @@ impl Hub {
         true
     }
 
+    /// The session of a member, to answer its events with.
+    pub fn session_of(&self, key: Key) -> Option<Key> {
+        self.links.sessions.key_at(self.members.get(key)?.session)
+    }
+
     /// Answers an event (J-12): also after the namespace was left, while the connection is open.
+    /// False if it is not.
     pub fn acknowledge(
         &mut self,
-        key: Key,
+        session: Key,
         namespace: NamespaceId,
         id: u64,
         json: &[u8],
         attachments: &[Bytes],
     ) -> bool {
-        let Some(member) = self.members.get(key) else { return false };
-        let session = member.session;
+        if !self.is_open(session) {
+            return false;
+        }
         let name = &self.namespaces[usize::from(namespace)].name;
         let mut text = Vec::with_capacity(json.len() + 32);
         text.push(b'4');
         packet::encode_ack(name, id, attachments.len(), json, &mut text);
-        self.links.deliver(session, &mut Frame::new(&text, attachments), Urgency::One);
+        self.links.deliver(session.index, &mut Frame::new(&text, attachments), Urgency::One);
         true
     }
 

@@ -243,6 +243,11 @@ impl Hub {
         Some(Id { shard: self.config.shard, slot: index, secret })
     }
 
+    /// Whether packets of a session pass.
+    pub(super) fn is_open(&self, session: Key) -> bool {
+        self.links.sessions.get(session).is_some_and(|session| session.state == State::Open)
+    }
+
     pub(super) fn is_websocket(&self, session: Key) -> bool {
         let session = self.links.sessions.get(session);
         session.is_some_and(|session| matches!(session.transport, Transport::WebSocket(_)))

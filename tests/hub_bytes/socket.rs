@@ -1,6 +1,6 @@
 //! Section J as far as it is bytes, and the rows of W about Socket.IO packets.
 
-use corecast::hub::{Config, Target};
+use corecast::hub::{Config, PeerEnd, Target};
 
 use crate::wire::{Wire, config, frame, text};
 
@@ -200,13 +200,18 @@ fn j12_acks_to_the_client() {
     let conn = wire.joined();
     wire.put(conn, text("427[\"ask\",\"x\"]"));
     assert_eq!(wire.heard(), ["ask(\"x\") #7"]);
-    let member = wire.members[0];
-    assert!(wire.hub.acknowledge(member, 0, 7, b"\"answer\"", &[]));
+    let session = wire.hub.session_of(wire.members[0]).unwrap();
+    assert!(wire.hub.acknowledge(session, 0, 7, b"\"answer\"", &[]));
     let attachment = bytes::Bytes::from_static(&[1]);
     let placeholder = b"{\"_placeholder\":true,\"num\":0}";
-    assert!(wire.hub.acknowledge(member, 0, 8, placeholder, &[attachment]));
+    assert!(wire.hub.acknowledge(session, 0, 8, placeholder, &[attachment]));
     let expected = ["437[\"answer\"]", "461-8[{\"_placeholder\":true,\"num\":0}]", "<[1]>"];
     assert_eq!(wire.said(conn), expected);
+    wire.put(conn, text("41"));
+    assert!(wire.hub.acknowledge(session, 0, 9, b"", &[]), "the namespace was left, no more");
+    assert_eq!(wire.said(conn), ["439[]"]);
+    wire.end(conn, PeerEnd::Eof);
+    assert!(!wire.hub.acknowledge(session, 0, 9, b"", &[]));
 }
 
 /// J-13, U-14: answers, answers to nothing, timeouts, the end.
@@ -283,9 +288,9 @@ fn j17_j19_after_the_end() {
     let conn = wire.joined();
     let member = wire.members[0];
     wire.put(conn, text("41"));
+    assert_eq!(wire.hub.session_of(member), None);
     assert!(!wire.emit(0, "42[1]"));
     assert!(!wire.hub.join(member, "room"));
-    assert!(!wire.hub.acknowledge(member, 0, 1, b"", &[]));
     assert!(wire.hub.await_ack(member, None, 1).is_none());
     assert_eq!(wire.said(conn), [""; 0]);
 }

@@ -112,7 +112,8 @@ impl World {
                 let is_gone = self.model.ledgers[&sid].closed.is_some();
                 let json = id.to_string();
                 let hub = &mut self.shards[s].hub;
-                if !is_gone && hub.acknowledge(key, namespace, id, json.as_bytes(), &[]) {
+                let Some(session) = hub.session_of(key).filter(|_| !is_gone) else { return };
+                if hub.acknowledge(session, namespace, id, json.as_bytes(), &[]) {
                     self.model.owe(&sid, What::Ack(id), false);
                 }
             }

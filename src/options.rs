@@ -12,7 +12,8 @@ use crate::error::Error;
 pub enum SlowReader {
     /// The connection is closed with reason `transport error`. Default.
     Disconnect,
-    /// New packets for that socket are dropped and counted until the queue has room again.
+    /// New events for that socket are dropped and counted until the queue has room again. Answers
+    /// and heartbeats are not: they have as much room once more, then the connection is closed.
     Drop,
 }
 

@@ -77,7 +77,7 @@ impl Hub {
         let mut text = Vec::with_capacity(json.len() + 32);
         text.push(b'4');
         packet::encode_ack(name, id, attachments.len(), json, &mut text);
-        self.links.deliver(session.index, &mut Frame::new(&text, attachments), Urgency::One);
+        self.links.deliver(session.index, &mut Frame::new(&text, attachments), Urgency::Control);
         true
     }
 

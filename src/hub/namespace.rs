@@ -217,7 +217,7 @@ impl Hub {
         let mut text = Vec::with_capacity(64);
         text.push(b'4');
         encode(&mut text);
-        self.links.deliver(session, &mut Frame::new(&text, &[]), Urgency::One);
+        self.links.deliver(session, &mut Frame::new(&text, &[]), Urgency::Control);
     }
 
     fn handle_event(&mut self, index: u32, packet: &Packet<'_>, attachments: Vec<Bytes>) {

@@ -140,12 +140,22 @@ impl<'a> Frame<'a> {
 /// How a packet is to be delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Urgency {
+    /// Of the protocol itself, to one session: answers and heartbeats, which are not dropped.
+    Control,
     /// To one socket.
     One,
     /// To many, behind what goes to one.
     Many,
     /// To many, and only to those that are ready (J-20).
     Volatile,
+}
+
+impl Urgency {
+    /// What may be queued, given the bound for events: the protocol's own packets have as much
+    /// room again, so that they are not lost with the events that are dropped.
+    fn limit(self, bytes_max: usize) -> usize {
+        if self == Urgency::Control { 2 * bytes_max } else { bytes_max }
+    }
 }
 
 impl Links {
@@ -173,12 +183,13 @@ impl Links {
                 }
             })
         });
-        if out.bytes() + run.bytes() > self.queue_bytes_max && !out.is_empty() {
-            return self.overflow(index);
+        let bytes = out.bytes() + run.bytes();
+        if bytes > urgency.limit(self.queue_bytes_max) && !out.is_empty() {
+            return self.overflow(index, urgency);
         }
         out.stage(run);
         self.stats.staged += 1;
-        self.dirty.mark(conn, out, urgency == Urgency::One);
+        self.dirty.mark(conn, out, matches!(urgency, Urgency::Control | Urgency::One));
     }
 
     fn deliver_polling(&mut self, index: u32, frame: &Frame<'_>, urgency: Urgency) {
@@ -189,8 +200,9 @@ impl Links {
             return;
         }
         let size = frame.text.len() + frame.attachments.iter().map(|a| a.len()).sum::<usize>();
-        if polling.outbox.len() + size > self.queue_bytes_max && !polling.outbox.is_empty() {
-            return self.overflow(index);
+        let bytes = polling.outbox.len() + size;
+        if bytes > urgency.limit(self.queue_bytes_max) && !polling.outbox.is_empty() {
+            return self.overflow(index, urgency);
         }
         fanout::write_payload(frame.text, frame.attachments, &mut polling.outbox);
         self.stats.staged += 1;
@@ -200,16 +212,19 @@ impl Links {
         }
     }
 
-    fn overflow(&mut self, index: u32) {
-        let Some(session) = self.sessions.at_mut(index) else { return };
+    fn overflow(&mut self, index: u32, urgency: Urgency) {
         match self.slow_reader {
-            SlowReader::Drop => self.stats.slow_dropped += 1,
-            SlowReader::Disconnect if session.is_overflowed => {}
-            SlowReader::Disconnect => {
-                session.is_overflowed = true;
-                self.stats.slow_closed += 1;
-                self.overflowed.push(index);
-            }
+            SlowReader::Drop if urgency != Urgency::Control => self.stats.slow_dropped += 1,
+            // Whatever the policy: a peer that makes us answer must read the answers.
+            SlowReader::Drop | SlowReader::Disconnect => self.close_slow(index),
+        }
+    }
+
+    fn close_slow(&mut self, index: u32) {
+        if let Some(session) = self.sessions.at_mut(index).filter(|s| !s.is_overflowed) {
+            session.is_overflowed = true;
+            self.stats.slow_closed += 1;
+            self.overflowed.push(index);
         }
     }
 
@@ -219,12 +234,7 @@ impl Links {
         let Transport::WebSocket(conn) = session.transport else { return };
         let queued = self.conns.at(conn).map_or(0, |conn| conn.out.bytes());
         if queued > self.queue_bytes_max {
-            // Whatever the policy: a peer that makes us answer must read the answers.
-            if let Some(session) = self.sessions.at_mut(index).filter(|s| !s.is_overflowed) {
-                session.is_overflowed = true;
-                self.stats.slow_closed += 1;
-                self.overflowed.push(index);
-            }
+            self.close_slow(index);
         }
     }
 }
@@ -291,7 +301,7 @@ impl Hub {
             },
             &mut open,
         );
-        self.links.deliver(key.index, &mut Frame::new(&open, &[]), Urgency::One);
+        self.links.deliver(key.index, &mut Frame::new(&open, &[]), Urgency::Control);
         key
     }
 
@@ -656,7 +666,8 @@ impl Hub {
         session.heartbeat = Tick::after(self.now_ms, self.config.ping_timeout_ms);
         let run =
             matches!(session.transport, Transport::WebSocket(_)).then(|| self.links.palette.ping());
-        self.links.deliver(index, &mut Frame { text: b"2", attachments: &[], run }, Urgency::One);
+        let mut ping = Frame { text: b"2", attachments: &[], run };
+        self.links.deliver(index, &mut ping, Urgency::Control);
     }
 
     fn upgrade_due(&mut self, index: u32) {

@@ -146,9 +146,7 @@ impl Event {
 
     /// Whether the client waits for an acknowledgement that was not given yet.
     pub fn wants_ack(&self) -> bool {
-        let ack = self.0.ack.take();
-        self.0.ack.set(ack);
-        ack.is_some()
+        self.0.ack.get().is_some()
     }
 
     /// Acknowledges the event (the callback of a listener). Only the first call has an effect, and

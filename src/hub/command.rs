@@ -187,11 +187,6 @@ impl Hub {
         member.rooms.iter().filter_map(|membership| self.rooms.name(*membership)).collect()
     }
 
-    /// Names of the rooms of a namespace with members on this shard.
-    pub fn room_names(&self, namespace: NamespaceId) -> Vec<Rc<str>> {
-        self.rooms.names(namespace).cloned().collect()
-    }
-
     /// Disconnects a socket from its namespace (J-15), or its whole connection (J-16).
     pub fn disconnect(&mut self, key: Key, whole_connection: bool) {
         let Some(session) = self.members.get(key).map(|member| member.session) else { return };

@@ -4,7 +4,6 @@
 //! `Connecting` until the application has answered, `Connected` while packets pass, and `Leaving`
 //! until the application has let go of it; its rooms stay set for that long.
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -108,7 +107,7 @@ impl Hub {
     pub(super) fn message_text(&mut self, index: u32, text: &str) {
         let Some(session) = self.links.sessions.at(index) else { return };
         if session.assembly.is_some() {
-            return self.reject_packet(index, "got plaintext data when reconstructing a packet");
+            return self.reject_packet(index, &packet::Error::UnexpectedText.to_string());
         }
         let limits = self.config.limits;
         match packet::decode(text, &limits, &mut self.validator) {
@@ -128,7 +127,7 @@ impl Hub {
         let limits = self.config.limits;
         let Some(session) = self.links.sessions.at_mut(index) else { return };
         let Some(assembly) = &mut session.assembly else {
-            return self.reject_packet(index, "got binary data when not reconstructing a packet");
+            return self.reject_packet(index, &packet::Error::UnexpectedBinary.to_string());
         };
         match assembly.add(bytes, &limits) {
             Ok(false) => {}
@@ -436,11 +435,6 @@ impl Hub {
         self.session_id(self.members.get(key)?.session)
     }
 
-    /// Peer address of a member's session, while its handshake is kept.
-    pub fn address(&self, key: Key) -> Option<SocketAddr> {
-        self.handshake(key).map(|handshake| handshake.address())
-    }
-
     /// Whether packets pass.
     pub fn is_connected(&self, key: Key) -> bool {
         self.members.get(key).is_some_and(|member| member.state == State::Connected)
@@ -449,11 +443,6 @@ impl Hub {
     /// The namespace of a member.
     pub fn namespace_of(&self, key: Key) -> Option<NamespaceId> {
         self.members.get(key).map(|member| member.namespace)
-    }
-
-    /// Connected members of a namespace on this shard.
-    pub fn member_count(&self, namespace: NamespaceId) -> usize {
-        self.namespaces.get(usize::from(namespace)).map_or(0, |entry| entry.members.len())
     }
 
     /// Members of the same connection, this one included.

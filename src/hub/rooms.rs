@@ -123,11 +123,6 @@ impl Rooms {
         self.rooms.at(membership.room).map(|room| room.name.clone())
     }
 
-    /// Names of the rooms of a namespace that have members here.
-    pub fn names(&self, namespace: NamespaceId) -> impl Iterator<Item = &Rc<str>> {
-        self.by_name.get(usize::from(namespace)).into_iter().flat_map(|names| names.keys())
-    }
-
     /// Rooms with members.
     pub fn len(&self) -> usize {
         self.rooms.len()

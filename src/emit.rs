@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::event::Raw;
 use crate::hub::fanout::Encoded;
 use crate::hub::rooms::NamespaceId;
-use crate::hub::{Publish, Target};
+use crate::hub::{Flags, Publish, Target};
 use crate::proto::packet;
 use crate::proto::value::{Binary, to_args};
 use crate::server::Server;
@@ -131,12 +131,12 @@ pub struct Broadcast {
     server: Server,
     namespace: NamespaceId,
     target: Target,
-    volatile: bool,
+    flags: Flags,
 }
 
 impl Broadcast {
     pub(crate) fn new(server: Server, namespace: NamespaceId) -> Broadcast {
-        Broadcast { server, namespace, target: Target::default(), volatile: false }
+        Broadcast { server, namespace, target: Target::default(), flags: Flags::default() }
     }
 
     /// Adds a room, or a socket by its id. With several, a socket in any of them is reached, once
@@ -155,7 +155,7 @@ impl Broadcast {
     /// Drops the event for sockets that are not ready to take it at that moment (J-20); see
     /// [`Socket::volatile`](crate::Socket::volatile).
     pub fn volatile(mut self) -> Broadcast {
-        self.volatile = true;
+        self.flags.volatile = true;
         self
     }
 
@@ -171,11 +171,11 @@ impl Broadcast {
     pub fn emit(self, event: &str, args: impl Args) -> Result<(), Error> {
         check_name(event)?;
         let raw = args.to_raw()?;
-        let Broadcast { server, namespace, target, volatile } = self;
+        let Broadcast { server, namespace, target, flags } = self;
         let mut text = Vec::with_capacity(raw.json.len() + event.len() + 32);
         write_event(&server.namespace_name(namespace), None, event, &raw, &mut text);
         let encoded = Encoded { text: Bytes::from(text), attachments: raw.attachments };
-        server.publish(Publish { namespace, target, volatile, encoded })
+        server.publish(Publish { namespace, target, flags, encoded })
     }
 
     /// Makes the selected sockets join a room (`socketsJoin`). Other shards do so when they read

@@ -14,9 +14,9 @@ use serde::de::DeserializeOwned;
 use crate::emit::{Args, Broadcast, check_name, write_event};
 use crate::error::{Error, Reason};
 use crate::event::{Event, Handshake, Raw};
-use crate::hub::AckLost;
 use crate::hub::rooms::NamespaceId;
 use crate::hub::slab::Key;
+use crate::hub::{AckLost, Flags};
 use crate::namespace::{LocalFuture, Named, Namespace};
 use crate::server::Server;
 use crate::shard::Shard;
@@ -151,7 +151,7 @@ impl Socket {
     /// # Errors
     /// [`Error::ReservedEvent`], [`Error::Json`]; [`Error::Disconnected`]: the socket has gone.
     pub fn emit(&self, event: &str, args: impl Args) -> Result<(), Error> {
-        self.emit_now(event, &args.to_raw()?, None, false)
+        self.emit_now(event, &args.to_raw()?, None, Flags::default())
     }
 
     /// Sends an event and awaits the client's acknowledgement, without a limit in time: until the
@@ -169,11 +169,11 @@ impl Socket {
     /// For the next event: drop it if the client is not ready to take it, that is, while a send to
     /// it is under way, or on polling no request is waiting (J-20).
     pub fn volatile(&self) -> Emit {
-        Emit { volatile: true, ..self.options() }
+        self.options().volatile()
     }
 
     fn options(&self) -> Emit {
-        Emit { socket: self.clone(), timeout: None, volatile: false }
+        Emit { socket: self.clone(), timeout: None, flags: Flags::default() }
     }
 
     fn emit_now(
@@ -181,13 +181,13 @@ impl Socket {
         event: &str,
         raw: &Raw,
         ack: Option<u64>,
-        volatile: bool,
+        flags: Flags,
     ) -> Result<(), Error> {
         check_name(event)?;
         let namespace = &self.shard.spec().namespaces[usize::from(self.namespace)];
         let sent = self.shard.with_scratch(|text| {
             write_event(&namespace.name, ack, event, raw, text);
-            self.shard.hub().emit(self.key, text, &raw.attachments, volatile)
+            self.shard.hub().emit(self.key, text, &raw.attachments, flags)
         });
         self.shard.wake();
         if sent { Ok(()) } else { Err(Error::Disconnected) }
@@ -335,7 +335,7 @@ impl Socket {
 pub struct Emit {
     socket: Socket,
     timeout: Option<Duration>,
-    volatile: bool,
+    flags: Flags,
 }
 
 impl Emit {
@@ -347,7 +347,7 @@ impl Emit {
 
     /// Drop the event if the client is not ready to take it.
     pub fn volatile(mut self) -> Emit {
-        self.volatile = true;
+        self.flags.volatile = true;
         self
     }
 
@@ -356,7 +356,7 @@ impl Emit {
     /// # Errors
     /// As [`Socket::emit`].
     pub fn emit(self, event: &str, args: impl Args) -> Result<(), Error> {
-        self.socket.emit_now(event, &args.to_raw()?, None, self.volatile)
+        self.socket.emit_now(event, &args.to_raw()?, None, self.flags)
     }
 
     /// Sends the event, now, and awaits its acknowledgement. What the timeout leaves unanswered is
@@ -382,7 +382,7 @@ impl Emit {
         let id = shard.hub().await_ack(*key, timeout_ms, token);
         let id = id.ok_or(Error::Limit("max_pending_acks"))?;
         shard.expect_ack(token);
-        self.socket.emit_now(event, &raw, Some(id), self.volatile)?;
+        self.socket.emit_now(event, &raw, Some(id), self.flags)?;
         Ok(token)
     }
 }

@@ -7,10 +7,11 @@ use std::rc::Rc;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use super::deliver::{Frame, Urgency};
 use super::fanout::Encoded;
 use super::namespace::{Member, State};
 use super::rooms::NamespaceId;
-use super::session::{Frame, Goodbye, Urgency};
+use super::session::Goodbye;
 use super::slab::Key;
 use super::{Hub, Links};
 use crate::error::Reason;
@@ -29,6 +30,21 @@ pub struct Target {
     pub except: Names,
 }
 
+/// How an event is delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flags {
+    /// Drop it where the socket is not ready (J-20).
+    pub volatile: bool,
+    /// Compress it where that was agreed on.
+    pub compress: bool,
+}
+
+impl Default for Flags {
+    fn default() -> Flags {
+        Flags { volatile: false, compress: true }
+    }
+}
+
 /// A broadcast, encoded, for the sockets of one namespace.
 #[derive(Debug, Clone)]
 pub struct Publish {
@@ -36,22 +52,24 @@ pub struct Publish {
     pub namespace: NamespaceId,
     /// Its sockets.
     pub target: Target,
-    /// Drop it where the socket is not ready.
-    pub volatile: bool,
+    /// How it is delivered.
+    pub flags: Flags,
     /// The packet.
     pub encoded: Encoded,
 }
 
 impl Hub {
     /// Sends a packet to one socket. `text` is Engine.IO text, `4` included. False if it has gone.
-    pub fn emit(&mut self, key: Key, text: &[u8], attachments: &[Bytes], volatile: bool) -> bool {
+    pub fn emit(&mut self, key: Key, text: &[u8], attachments: &[Bytes], flags: Flags) -> bool {
         let Some(member) = self.members.get(key) else { return false };
         // Before it is connected a socket may already be written to (J-8).
         if member.state == State::Leaving {
             return false;
         }
-        let urgency = if volatile { Urgency::Volatile } else { Urgency::One };
-        self.links.deliver(member.session, &mut Frame::new(text, attachments), urgency);
+        let urgency = if flags.volatile { Urgency::Volatile } else { Urgency::One };
+        let mut frame = Frame::new(text, attachments);
+        frame.compress = flags.compress;
+        self.links.deliver(member.session, &mut frame, urgency);
         true
     }
 
@@ -83,9 +101,10 @@ impl Hub {
 
     /// Sends a packet to every socket of this shard that the target selects.
     pub fn publish(&mut self, publish: &Publish) {
-        let Publish { namespace, target, volatile, encoded } = publish;
+        let Publish { namespace, target, flags, encoded } = publish;
         let mut frame = Frame::new(&encoded.text, &encoded.attachments);
-        let urgency = if *volatile { Urgency::Volatile } else { Urgency::Many };
+        frame.compress = flags.compress;
+        let urgency = if flags.volatile { Urgency::Volatile } else { Urgency::Many };
         self.select(*namespace, target, |links, _, member| {
             links.deliver(member.session, &mut frame, urgency);
         });

@@ -22,7 +22,7 @@ const LARGE: usize = 16 * 1024;
 /// A packet in the forms that all its receivers share. Frozen; may cross threads.
 #[derive(Debug, Clone, Default)]
 pub struct Encoded {
-    /// Engine.IO text: `4` and the Socket.IO packet.
+    /// Engine.IO text: `4` and the Socket.IO packet; empty if the packet is binary alone.
     pub text: bytes::Bytes,
     /// Attachments that follow it.
     pub attachments: Vec<bytes::Bytes>,
@@ -35,8 +35,10 @@ pub fn write_payload(text: &[u8], attachments: &[bytes::Bytes], payload: &mut Ve
             payload.push(engine::SEPARATOR);
         }
     };
-    separate(payload);
-    payload.extend_from_slice(text);
+    if !text.is_empty() {
+        separate(payload);
+        payload.extend_from_slice(text);
+    }
     for attachment in attachments {
         separate(payload);
         engine::encode_base64(attachment, payload);

@@ -6,40 +6,46 @@
 //! `command.rs`; afterwards `poll_output`, `poll_event` and `flush` are drained. It never touches
 //! the system, never reads a clock and never calls back.
 //!
-//! Order of reading: `conn.rs` (bytes in), `http.rs` (requests), `session.rs` (Engine.IO),
-//! `namespace.rs` (Socket.IO), `command.rs` (what applications do), `fanout.rs` (bytes out).
+//! Order of reading: `conn.rs` (bytes in), `http.rs`, `request.rs` and `answer.rs` (HTTP),
+//! `session.rs`, `polling.rs` and `upgrade.rs` (Engine.IO), `namespace.rs` (Socket.IO),
+//! `command.rs` (what applications do), `deliver.rs` and `fanout.rs` (bytes out).
 #![forbid(unsafe_code)]
 
+mod answer;
 pub mod buffer;
 mod command;
 mod conn;
+mod deliver;
 pub mod fanout;
 mod handshake;
 mod http;
 pub mod id;
 mod namespace;
+mod polling;
+mod request;
 pub mod rooms;
 mod session;
 pub mod slab;
+mod upgrade;
 pub mod wheel;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-pub use command::{Names, Publish, Target};
+pub use answer::StaticFile;
+pub use command::{Flags, Names, Publish, Target};
 pub use conn::PeerEnd;
 pub use handshake::Handshake;
-pub use http::StaticFile;
 pub use namespace::Arguments;
 
 use crate::error::Reason;
 use crate::options::{Limits, SlowReader};
 use crate::proto::packet::Validator;
+use answer::Served;
 use buffer::SendBuf;
 use conn::Conn;
 use fanout::{Dirty, Palette};
-use http::Served;
 use id::Secrets;
 use namespace::{Member, Namespace};
 use rooms::{NamespaceId, Rooms};

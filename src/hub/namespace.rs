@@ -9,10 +9,11 @@ use std::rc::Rc;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use super::deliver::{Frame, Urgency};
 use super::handshake::Handshake;
 use super::id::{Id, Secret};
 use super::rooms::{Memberships, NamespaceId};
-use super::session::{Frame, Goodbye, Urgency};
+use super::session::Goodbye;
 use super::slab::Key;
 use super::wheel::{Alarm, Due, Tick, Timer};
 use super::{AckLost, Event, Hub};

@@ -147,8 +147,8 @@ mod tests {
         let call = || Mail::Call(Box::new(|_| {}));
         let publish = |bytes: usize| {
             let encoded = Encoded { text: vec![b'4'; bytes].into(), attachments: Vec::new() };
-            let (target, volatile) = (Default::default(), false);
-            Mail::Publish(Arc::new(Publish { namespace: 0, target, volatile, encoded }))
+            let (target, flags) = Default::default();
+            Mail::Publish(Arc::new(Publish { namespace: 0, target, flags, encoded }))
         };
         assert!(mesh.post(1, publish(5)).is_ok());
         assert!(mesh.post(1, call()).is_ok());

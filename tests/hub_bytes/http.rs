@@ -1,12 +1,14 @@
 //! Sections A and B, and the rows of W about requests.
 
-use corecast::hub::PeerEnd;
+use corecast::hub::{Flags, PeerEnd};
 
 use crate::wire::{Wire, config, get, post, upgrade};
 
 fn refusal(code: u8, message: &str) -> String {
     format!("{{\"code\":{code},\"message\":\"{message}\"}}")
 }
+
+const VOLATILE: Flags = Flags { volatile: true, compress: true };
 
 /// A.2 and A.3: which check, in which order, with which bytes. `S` is a polling session, `W` one
 /// on a websocket.
@@ -136,7 +138,7 @@ fn b2_binary_to_a_polling_client() {
     let sid = wire.joined_polling();
     let text = b"451-[\"b\",{\"_placeholder\":true,\"num\":0}]";
     let attachment = bytes::Bytes::from_static(&[255]);
-    assert!(wire.hub.emit(wire.members[0], text, &[attachment], false));
+    assert!(wire.hub.emit(wire.members[0], text, &[attachment], Flags::default()));
     let conn = wire.poll(&sid);
     let expected = "451-[\"b\",{\"_placeholder\":true,\"num\":0}]\x1eb/w==";
     assert_eq!(wire.answer(conn), (200, expected.into()));
@@ -326,19 +328,19 @@ fn b17_close_by_the_client() {
 fn b22_j20_volatile() {
     let mut wire = Wire::new();
     let sid = wire.joined_polling();
-    assert!(wire.hub.emit(wire.members[0], b"42[\"lost\"]", &[], true));
+    assert!(wire.hub.emit(wire.members[0], b"42[\"lost\"]", &[], VOLATILE));
     let conn = wire.poll(&sid);
     assert_eq!(wire.got(conn), b"");
-    assert!(wire.hub.emit(wire.members[0], b"42[\"kept\"]", &[], true));
+    assert!(wire.hub.emit(wire.members[0], b"42[\"kept\"]", &[], VOLATILE));
     assert_eq!(wire.answer(conn), (200, "42[\"kept\"]".into()));
 
     let conn = wire.joined();
-    assert!(wire.hub.emit(wire.members[1], b"42[\"a\"]", &[], false));
+    assert!(wire.hub.emit(wire.members[1], b"42[\"a\"]", &[], Flags::default()));
     let mut sends = Vec::new();
     wire.hub.flush(9, |conn, buf| sends.push((conn, buf)));
-    assert!(wire.hub.emit(wire.members[1], b"42[\"lost\"]", &[], true));
+    assert!(wire.hub.emit(wire.members[1], b"42[\"lost\"]", &[], VOLATILE));
     wire.hub.handle_sent(conn, true);
-    assert!(wire.hub.emit(wire.members[1], b"42[\"kept\"]", &[], true));
+    assert!(wire.hub.emit(wire.members[1], b"42[\"kept\"]", &[], VOLATILE));
     assert_eq!(wire.said(conn), ["42[\"kept\"]"]);
 }
 
@@ -501,7 +503,7 @@ fn deadline_of_an_answer() {
     let mut wire = Wire::new();
     let sid = wire.joined_polling();
     let conn = wire.poll(&sid);
-    wire.hub.emit(wire.members[0], b"42[1]", &[], false);
+    wire.hub.emit(wire.members[0], b"42[1]", &[], Flags::default());
     let mut sends = 0;
     wire.hub.flush(9, |_, _| sends += 1);
     assert_eq!(sends, 1);

@@ -1,7 +1,7 @@
 //! Sections C, D and E, and the rows of W about websockets and upgrades.
 
 use corecast::Reason;
-use corecast::hub::{Config, PeerEnd};
+use corecast::hub::{Config, Flags, PeerEnd};
 
 use crate::wire::{Wire, config, frame, text, upgrade};
 
@@ -39,7 +39,7 @@ fn c2_framing() {
         assert_eq!(wire.said(conn), ["<pong hi>"]);
     }
     let attachment = bytes::Bytes::from_static(&[7, 8]);
-    assert!(wire.hub.emit(wire.members[0], event.as_bytes(), &[attachment], false));
+    assert!(wire.hub.emit(wire.members[0], event.as_bytes(), &[attachment], Flags::default()));
     assert_eq!(wire.said(conn), [event, "<[7, 8]>"]);
 }
 
@@ -199,7 +199,7 @@ fn d3_d5_w13_the_upgrade() {
     assert_eq!(wire.answer(polled), (200, "42[1]".into()), "polling still works");
     let attachment = bytes::Bytes::from_static(&[1]);
     wire.emit(0, "42[2]");
-    assert!(wire.hub.emit(wire.members[0], b"451-[3]", &[attachment], false));
+    assert!(wire.hub.emit(wire.members[0], b"451-[3]", &[attachment], Flags::default()));
     assert_eq!(wire.said(conn), ["3probe"]);
     wire.put(conn, [text("5"), text("42[\"a\"]")].concat());
     wire.emit(0, "42[4]");
@@ -424,7 +424,7 @@ fn e10_close_after_what_is_queued() {
     let mut wire = Wire::new();
     let conn = wire.joined();
     let member = wire.members[0];
-    assert!(wire.hub.emit(member, b"42[1]", &[], false));
+    assert!(wire.hub.emit(member, b"42[1]", &[], Flags::default()));
     wire.hub.close_connection(member);
     assert_eq!(wire.said(conn), ["42[1]", "<close>"]);
     assert!(wire.is_over(conn));
@@ -493,12 +493,12 @@ fn slow_readers() {
         let conn = if is_polling { None } else { Some(wire.joined()) };
         let member = wire.members[0];
         // One send is in flight and does not end.
-        wire.hub.emit(member, packet.as_bytes(), &[], false);
+        wire.hub.emit(member, packet.as_bytes(), &[], Flags::default());
         let mut sends = 0;
         wire.hub.flush(9, |_, _| sends += 1);
         assert_eq!(sends, usize::from(!is_polling));
         for _ in 0..40 {
-            wire.hub.emit(member, packet.as_bytes(), &[], false);
+            wire.hub.emit(member, packet.as_bytes(), &[], Flags::default());
             assert!(wire.hub.queued_bytes() <= 10_000 + packet.len());
         }
         wire.run();

@@ -98,7 +98,7 @@ fn j8_u10_before_the_answer() {
             rooms: rooms.iter().map(|room| (*room).into()).collect(),
             ..Target::default()
         },
-        volatile: false,
+        flags: Default::default(),
         encoded: corecast::hub::fanout::Encoded {
             text: bytes::Bytes::from_static(b"42[\"all\"]"),
             attachments: Vec::new(),
@@ -131,7 +131,7 @@ fn j17_broadcasts_pass_over_those_that_leave() {
         let publish = corecast::hub::Publish {
             namespace: 0,
             target: Target { rooms: rooms.into(), ..Target::default() },
-            volatile: false,
+            flags: Default::default(),
             encoded: corecast::hub::fanout::Encoded {
                 text: bytes::Bytes::from_static(b"42[1]"),
                 attachments: Vec::new(),

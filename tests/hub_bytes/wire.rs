@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use corecast::Options;
 use corecast::hub::id::Secrets;
 use corecast::hub::slab::Key;
-use corecast::hub::{Config, Event, Hub, Output, PeerEnd};
+use corecast::hub::{Config, Event, Flags, Hub, Output, PeerEnd};
 
 #[derive(Debug, Default)]
 struct Line {
@@ -335,7 +335,7 @@ impl Wire {
     }
 
     pub fn emit(&mut self, member: usize, text: &str) -> bool {
-        let sent = self.hub.emit(self.members[member], text.as_bytes(), &[], false);
+        let sent = self.hub.emit(self.members[member], text.as_bytes(), &[], Flags::default());
         self.run();
         sent
     }

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use bytes::Bytes;
 use corecast::hub::fanout::Encoded;
 use corecast::hub::slab::Key;
-use corecast::hub::{AckLost, Arguments, Event, Publish, Target};
+use corecast::hub::{AckLost, Arguments, Event, Flags, Publish, Target};
 use serde_json::{Value, json};
 
 use crate::codec;
@@ -190,7 +190,7 @@ impl World {
                 let (n, encoded) = self.message(s, namespace, None, size, bin);
                 let hub = &mut self.shards[s].hub;
                 let is_open = hub.is_connected(key);
-                let sent = hub.emit(key, &encoded.text, &encoded.attachments, false);
+                let sent = hub.emit(key, &encoded.text, &encoded.attachments, Flags::default());
                 assert_eq!(sent, is_open, "emit");
                 if sent {
                     self.model.owe(sid, What::Message(n), false);
@@ -261,7 +261,8 @@ impl World {
         let (n, encoded) = self.message(s, namespace, None, size.0, size.1);
         let boxed = |names: &[String]| names.iter().map(|name| name.as_str().into()).collect();
         let target = Target { rooms: boxed(&rooms), except: boxed(&except) };
-        let publish = Publish { namespace, target, volatile, encoded };
+        let flags = Flags { volatile, ..Flags::default() };
+        let publish = Publish { namespace, target, flags, encoded };
         for other in (0..self.shards.len()).filter(|other| *other != s) {
             let mail = Mail::Publish(publish.clone(), n, rooms.clone(), except.clone());
             self.post(s, other, mail);
@@ -300,14 +301,15 @@ impl World {
         selected.sort_unstable();
         assert!(selected.iter().eq(open), "selection of {n}");
         if self.strikes(Fault::SkipPublish) {
-            owed.iter().for_each(|sid| self.model.owe(sid, What::Message(n), publish.volatile));
+            owed.iter()
+                .for_each(|sid| self.model.owe(sid, What::Message(n), publish.flags.volatile));
             return;
         }
         self.shards[s].hub.publish(publish);
         if self.strikes(Fault::PublishTwice) {
             self.shards[s].hub.publish(publish);
         }
-        owed.iter().for_each(|sid| self.model.owe(sid, What::Message(n), publish.volatile));
+        owed.iter().for_each(|sid| self.model.owe(sid, What::Message(n), publish.flags.volatile));
     }
 
     fn ask(&mut self, s: usize, key: Key, sid: &str, has_timeout: bool) {
@@ -322,7 +324,7 @@ impl World {
         let (n, encoded) = self.message(s, namespace, Some(id), 5, 0);
         let deadline = timeout.map(|timeout| self.now + timeout);
         self.app.questions.insert(token, Question { sid: sid.into(), shard: s, n, deadline });
-        assert!(self.shards[s].hub.emit(key, &encoded.text, &[], false));
+        assert!(self.shards[s].hub.emit(key, &encoded.text, &[], Flags::default()));
         self.model.owe(sid, What::Message(n), false);
     }
 

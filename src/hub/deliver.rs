@@ -1,0 +1,197 @@
+//! Packets on their way to sessions: staged on a websocket, or put into the outbox of a poll.
+//!
+//! A packet is encoded when the first receiver needs it, once for each [`Wire`] among its
+//! receivers; the rest share the bytes.
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::fanout::{self, Run};
+use super::session::{Goodbye, State, Transport};
+use super::{Hub, Links};
+use crate::error::Reason;
+use crate::options::SlowReader;
+use crate::proto::websocket::{self, Opcode};
+
+/// The form in which a websocket session wants its frames. Sessions of one form share bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Wire {
+    /// Engine.IO revision 3: a binary message carries its type (H-6).
+    pub(super) is_revision_3: bool,
+    /// Binary messages travel as base64 text (H-9).
+    pub(super) is_base64: bool,
+    /// Window bits of permessage-deflate; 0 without it.
+    pub(super) deflate_bits: u8,
+}
+
+/// A packet on its way to several sessions, encoded when the first one needs it.
+pub(super) struct Frame<'a> {
+    /// Engine.IO text, `4` included; empty if the packet is binary messages alone.
+    text: &'a [u8],
+    attachments: &'a [Bytes],
+    /// Whether compressing it is worth trying.
+    pub(super) compress: bool,
+    runs: SmallVec<[(Wire, Run); 1]>,
+}
+
+impl<'a> Frame<'a> {
+    /// `text` is Engine.IO text, `4` included; empty if there is none.
+    pub(super) fn new(text: &'a [u8], attachments: &'a [Bytes]) -> Frame<'a> {
+        Frame { text, attachments, compress: true, runs: SmallVec::new() }
+    }
+
+    /// Websocket frames that were written before, for sessions of that form.
+    pub(super) fn with_run(mut self, wire: Wire, run: Run) -> Frame<'a> {
+        self.runs.push((wire, run));
+        self
+    }
+
+    /// Appends the frames of one form.
+    fn write(&self, _wire: Wire, out: &mut Vec<u8>) {
+        if !self.text.is_empty() {
+            websocket::write_frame(Opcode::Text, self.text, out);
+        }
+        for attachment in self.attachments {
+            websocket::write_frame(Opcode::Binary, attachment, out);
+        }
+    }
+}
+
+/// How a packet is to be delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Urgency {
+    /// Of the protocol itself, to one session: answers and heartbeats, which are not dropped.
+    Control,
+    /// To one socket.
+    One,
+    /// To many, behind what goes to one.
+    Many,
+    /// To many, and only to those that are ready (J-20).
+    Volatile,
+}
+
+impl Urgency {
+    /// What may be queued, given the bound for events: the protocol's own packets have as much
+    /// room again, so that they are not lost with the events that are dropped.
+    fn limit(self, bytes_max: usize) -> usize {
+        if self == Urgency::Control { 2 * bytes_max } else { bytes_max }
+    }
+}
+
+impl Links {
+    /// Queues a packet for a session. The hot path of a broadcast.
+    pub(super) fn deliver(&mut self, index: u32, frame: &mut Frame<'_>, urgency: Urgency) {
+        let Some(session) = self.sessions.at_mut(index) else { return };
+        if session.state != State::Open {
+            return;
+        }
+        let Transport::WebSocket(conn) = session.transport else {
+            return self.deliver_polling(index, frame, urgency);
+        };
+        let wire = session.wire;
+        let Some(conn_record) = self.conns.at_mut(conn) else { return };
+        let out = &mut conn_record.out;
+        if urgency == Urgency::Volatile && out.is_in_flight() {
+            self.stats.volatile_dropped += 1;
+            return;
+        }
+        let at = frame.runs.iter().position(|(other, _)| *other == wire).unwrap_or_else(|| {
+            let run = self.palette.push(|bytes| frame.write(wire, bytes));
+            frame.runs.push((wire, run));
+            frame.runs.len() - 1
+        });
+        let run = &frame.runs[at].1;
+        let bytes = out.bytes() + run.bytes();
+        if bytes > urgency.limit(self.queue_bytes_max) && !out.is_empty() {
+            return self.overflow(index, urgency);
+        }
+        out.stage(run);
+        self.stats.staged += 1;
+        self.dirty.mark(conn, out, matches!(urgency, Urgency::Control | Urgency::One));
+    }
+
+    fn deliver_polling(&mut self, index: u32, frame: &Frame<'_>, urgency: Urgency) {
+        let Some(session) = self.sessions.at_mut(index) else { return };
+        let Transport::Polling(polling) = &mut session.transport else { return };
+        if urgency == Urgency::Volatile && polling.get.is_none() {
+            self.stats.volatile_dropped += 1;
+            return;
+        }
+        let size = frame.text.len() + frame.attachments.iter().map(|a| a.len()).sum::<usize>();
+        let bytes = polling.outbox.len() + size;
+        if bytes > urgency.limit(self.queue_bytes_max) && !polling.outbox.is_empty() {
+            return self.overflow(index, urgency);
+        }
+        fanout::write_payload(frame.text, frame.attachments, &mut polling.outbox);
+        self.stats.staged += 1;
+        if !polling.is_listed {
+            polling.is_listed = true;
+            self.polls.push(index);
+        }
+    }
+
+    fn overflow(&mut self, index: u32, urgency: Urgency) {
+        match self.slow_reader {
+            SlowReader::Drop if urgency != Urgency::Control => self.stats.slow_dropped += 1,
+            // Whatever the policy: a peer that makes us answer must read the answers.
+            SlowReader::Drop | SlowReader::Disconnect => self.close_slow(index),
+        }
+    }
+
+    fn close_slow(&mut self, index: u32) {
+        if let Some(session) = self.sessions.at_mut(index).filter(|s| !s.is_overflowed) {
+            session.is_overflowed = true;
+            self.stats.slow_closed += 1;
+            self.overflowed.push(index);
+        }
+    }
+
+    /// Applies the bound to what was queued beside [`Links::deliver`] (pongs).
+    pub(super) fn check_queue(&mut self, index: u32) {
+        let Some(session) = self.sessions.at(index) else { return };
+        let Transport::WebSocket(conn) = session.transport else { return };
+        let queued = self.conns.at(conn).map_or(0, |conn| conn.out.bytes());
+        if queued > self.queue_bytes_max {
+            self.close_slow(index);
+        }
+    }
+}
+
+impl Hub {
+    /// Answers parked GETs of polling sessions with what was queued since.
+    pub(super) fn flush_polls(&mut self) {
+        let mut polls = std::mem::take(&mut self.links.polls);
+        for index in polls.drain(..) {
+            let session = self.links.sessions.at_mut(index);
+            let Some(Transport::Polling(polling)) = session.map(|s| &mut s.transport) else {
+                continue;
+            };
+            polling.is_listed = false;
+            if polling.outbox.is_empty() {
+                continue;
+            }
+            if let Some(get) = polling.get.take() {
+                let payload = std::mem::take(&mut polling.outbox);
+                self.answer_payload(get, &payload);
+            }
+        }
+        self.links.polls = polls;
+    }
+
+    /// Disconnects the sessions whose peers do not read.
+    pub(super) fn close_overflowed(&mut self) {
+        while let Some(index) = self.links.overflowed.pop() {
+            let Some(session) = self.links.sessions.at(index) else { continue };
+            if !session.is_overflowed {
+                continue;
+            }
+            if let Transport::WebSocket(conn) = session.transport {
+                // Its queue is full, so a polite end could not leave either.
+                self.drop_conn(conn);
+                self.close_session(index, Reason::TransportError, Goodbye::Gone);
+            } else {
+                self.close_session(index, Reason::TransportError, Goodbye::Close);
+            }
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! What requests ask for: files, Engine.IO's handshake and long-polling, the way to a websocket
+//! (spec A, B, C-7).
+
+use super::Hub;
+use super::answer::Answer;
+use super::id::Id;
+use super::polling::Poll;
+use super::session::Goodbye;
+use super::slab::Key;
+use crate::error::{Reason, Refusal};
+use crate::proto::http::{self, Body, Framing, Head, Method};
+use crate::proto::websocket::{self, HandshakeError};
+
+/// What a request head leads to.
+pub(super) enum Step {
+    /// An answer is queued, or the connection is closing.
+    Answered,
+    /// The body comes next.
+    Body { session: Key, body: Body },
+    /// The answer comes when there is a packet.
+    Parked { session: Key },
+    /// The connection is a websocket now.
+    WebSocket { session: u32, probe: bool },
+    /// The session lives elsewhere.
+    Migrate(u16),
+}
+
+/// A refusal in the form that its transport understands (A.3).
+pub(super) struct Refused {
+    pub(super) refusal: Refusal,
+    pub(super) is_upgrade: bool,
+}
+
+impl Hub {
+    pub(super) fn route(&mut self, index: u32, head: &Head<'_>, raw: &[u8]) -> Step {
+        let is_read = matches!(head.method, Method::Get | Method::Head);
+        if is_read
+            && !head.upgrade
+            && let Some(file) = self.files.get(head.path).cloned()
+        {
+            self.answer_file(index, head, &file);
+            return Step::Answered;
+        }
+        if !head.path.starts_with(self.config.path.as_str()) {
+            self.answer(index, 404, Some("text/plain"), b"Not found");
+            return Step::Answered;
+        }
+        match self.engine_request(index, head, raw) {
+            Ok(step) => step,
+            Err(Refused { refusal, is_upgrade }) => {
+                self.refuse(index, refusal, is_upgrade);
+                Step::Answered
+            }
+        }
+    }
+
+    /// The order of checks is that of A.2.
+    fn engine_request(&mut self, index: u32, head: &Head<'_>, raw: &[u8]) -> Result<Step, Refused> {
+        let is_upgrade = head.upgrade;
+        let refused = |refusal| Refused { refusal, is_upgrade };
+        let query = |name| http::query_value(head.query, name);
+        let transport = query("transport").unwrap_or_default();
+        let is_polling = match &*transport {
+            "polling" if self.config.polling => true,
+            "websocket" if self.config.websocket => false,
+            _ => return Err(refused(Refusal::TransportUnknown)),
+        };
+        let revision_4 = query("EIO").as_deref() == Some("4");
+        let Some(sid) = query("sid") else {
+            if head.method != Method::Get {
+                return Err(refused(Refusal::BadHandshakeMethod));
+            }
+            if !is_polling && !is_upgrade {
+                return Err(refused(Refusal::BadRequest));
+            }
+            if !revision_4 {
+                return Err(refused(Refusal::UnsupportedProtocol));
+            }
+            return self.open_request(index, head, raw, is_polling);
+        };
+        let id = Id::parse(&sid).ok_or(refused(Refusal::SessionUnknown))?;
+        if id.shard != self.config.shard {
+            return match id.shard < self.config.shards {
+                true => Ok(Step::Migrate(id.shard)),
+                false => Err(refused(Refusal::SessionUnknown)),
+            };
+        }
+        let session = self.find_session(&id).ok_or(refused(Refusal::SessionUnknown))?;
+        if !revision_4 || (!is_upgrade && (self.is_websocket(session) || !is_polling)) {
+            return Err(refused(Refusal::BadRequest));
+        }
+        if is_upgrade {
+            return self.probe_request(index, head, session, is_polling);
+        }
+        match head.method {
+            Method::Get => Ok(self.poll_request(index, session)),
+            Method::Post => Ok(self.post_request(index, head, session)),
+            _ => {
+                self.answer(index, 500, None, b"");
+                Ok(Step::Answered)
+            }
+        }
+    }
+
+    /// A handshake: a new session over polling or websocket.
+    fn open_request(
+        &mut self,
+        index: u32,
+        head: &Head<'_>,
+        raw: &[u8],
+        is_polling: bool,
+    ) -> Result<Step, Refused> {
+        // A polling session needs no connection to stay, so one connection could open them
+        // without end.
+        if self.is_closing || self.links.sessions.len() >= self.config.connections_max {
+            self.answer_error(index, 503);
+            return Ok(Step::Answered);
+        }
+        if head.upgrade {
+            if !self.accept_websocket(index, head) {
+                return Ok(Step::Answered);
+            }
+            if is_polling {
+                self.close_websocket(index);
+                return Ok(Step::Answered);
+            }
+            let session = self.open_session(index, raw, false);
+            return Ok(Step::WebSocket { session: session.index, probe: false });
+        }
+        let session = self.open_session(index, raw, true);
+        Ok(self.poll_request(index, session))
+    }
+
+    /// A websocket that wants to take an open polling session over (D-1, C-12, C-13).
+    fn probe_request(
+        &mut self,
+        index: u32,
+        head: &Head<'_>,
+        session: Key,
+        is_polling: bool,
+    ) -> Result<Step, Refused> {
+        if !self.accept_websocket(index, head) {
+            return Ok(Step::Answered);
+        }
+        if is_polling || !self.begin_probe(index, session) {
+            self.close_websocket(index);
+            return Ok(Step::Answered);
+        }
+        Ok(Step::WebSocket { session: session.index, probe: true })
+    }
+
+    /// Queues the 101, or what is wrong with the request.
+    fn accept_websocket(&mut self, index: u32, head: &Head<'_>) -> bool {
+        match websocket::check_handshake(head) {
+            Ok(handshake) => {
+                let mut out = Vec::with_capacity(160);
+                http::write_upgrade(&handshake.accept_key, handshake.subprotocol, &mut out);
+                self.links.send_owned(index, out);
+                true
+            }
+            Err(error) => {
+                self.refuse_handshake(index, error);
+                false
+            }
+        }
+    }
+
+    fn refuse_handshake(&mut self, index: u32, error: HandshakeError) {
+        self.links.stats.bad_requests += 1;
+        if let Some(http) = self.links.conns.at_mut(index).and_then(|conn| conn.http()) {
+            http.keep_alive = false;
+        }
+        let response = Answer {
+            status: error.status(),
+            content_type: Some("text/html"),
+            headers: &[("Sec-WebSocket-Version", "13, 8")],
+            body: http::reason_phrase(error.status()).as_bytes(),
+        };
+        self.respond(index, &response);
+    }
+
+    fn poll_request(&mut self, index: u32, session: Key) -> Step {
+        match self.poll(index, session) {
+            Poll::Parked => Step::Parked { session },
+            Poll::Answer(payload) => {
+                self.answer_payload(index, &payload);
+                Step::Answered
+            }
+            Poll::Overlap => {
+                self.answer(index, 400, None, b"");
+                Step::Answered
+            }
+        }
+    }
+
+    fn post_request(&mut self, index: u32, head: &Head<'_>, session: Key) -> Step {
+        let content_type = head.header("content-type").unwrap_or_default();
+        let media_type = content_type.split(';').next().unwrap_or_default().trim();
+        let is_binary = media_type.eq_ignore_ascii_case("application/octet-stream");
+        if is_binary || !self.begin_post(index, session) {
+            // B-12 and B-10: either way the transport is not what it was announced to be.
+            self.close_session(session.index, Reason::TransportError, Goodbye::Close);
+            self.answer_last(index, 400);
+            return Step::Answered;
+        }
+        let limit = self.config.limits.message_bytes_max;
+        if matches!(head.framing, Framing::Length(length) if length > limit as u64) {
+            self.post_over(session);
+            self.answer_error(index, 413);
+            return Step::Answered;
+        }
+        if let Some(http) = self.links.conns.at_mut(index).and_then(|conn| conn.http()) {
+            http.keep_alive = head.keep_alive && !self.is_closing;
+        }
+        if head.expect_continue {
+            self.links.send_owned(index, http::CONTINUE.to_vec());
+        }
+        Step::Body { session, body: Body::new(head.framing, limit) }
+    }
+
+    pub(super) fn post_complete(&mut self, index: u32, session: Key, bytes: &[u8]) {
+        self.post_over(session);
+        let body = String::from_utf8_lossy(bytes);
+        match self.session_payload(session, &body) {
+            true => self.answer(index, 200, Some("text/html"), b"ok"),
+            false => self.answer_last(index, 400),
+        }
+    }
+}

@@ -1,5 +1,7 @@
 //! What leaves: arguments of any serialisable type, and broadcasts to rooms.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use serde::Serialize;
 
@@ -9,6 +11,7 @@ use crate::hub::fanout::Encoded;
 use crate::hub::rooms::NamespaceId;
 use crate::hub::{Flags, Publish, Target};
 use crate::proto::packet;
+use crate::proto::parser::{Outgoing, Parser};
 use crate::proto::value::{Binary, to_args};
 use crate::server::Server;
 
@@ -110,16 +113,17 @@ pub(crate) fn check_name(event: &str) -> Result<(), Error> {
     if packet::is_reserved(event) { Err(Error::ReservedEvent(event.into())) } else { Ok(()) }
 }
 
-/// Appends an event as Engine.IO text.
-pub(crate) fn write_event(
+/// Encodes an event for the server's parser, as [`Parser::encode`] does.
+pub(crate) fn encode_event<'a>(
+    parser: &Parser,
     namespace: &str,
     id: Option<u64>,
-    event: &str,
-    raw: &Raw,
-    out: &mut Vec<u8>,
-) {
-    out.push(b'4');
-    packet::encode_event(namespace, id, raw.attachments.len(), event, &raw.json, out);
+    event: &'a str,
+    raw: &'a Raw,
+    text: &mut Vec<u8>,
+) -> Result<Cow<'a, [Bytes]>, Error> {
+    let Raw { json: args, attachments } = raw;
+    Ok(parser.encode(namespace, &Outgoing::Event { name: event, id, args, attachments }, text)?)
 }
 
 /// A choice of sockets of one namespace, on all shards, and what to do with them. May be made and
@@ -173,8 +177,10 @@ impl Broadcast {
         let raw = args.to_raw()?;
         let Broadcast { server, namespace, target, flags } = self;
         let mut text = Vec::with_capacity(raw.json.len() + event.len() + 32);
-        write_event(&server.namespace_name(namespace), None, event, &raw, &mut text);
-        let encoded = Encoded { text: Bytes::from(text), attachments: raw.attachments };
+        let name = server.namespace_name(namespace);
+        let attachments = encode_event(server.parser(), &name, None, event, &raw, &mut text)?;
+        let attachments = attachments.into_owned();
+        let encoded = Encoded { text: Bytes::from(text), attachments };
         server.publish(Publish { namespace, target, flags, encoded })
     }
 

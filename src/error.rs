@@ -31,6 +31,9 @@ pub enum Error {
     /// A value could not be written as, or read from, JSON.
     #[error("{0}")]
     Json(#[from] serde_json::Error),
+    /// The server's parser could not write a packet.
+    #[error("parser: {0}")]
+    Parser(#[from] crate::proto::parser::Error),
     /// The socket has gone.
     #[error("socket is disconnected")]
     Disconnected,

@@ -164,7 +164,7 @@ impl Event {
         let sent = hub.acknowledge(session, *namespace, id, &raw.json, &raw.attachments);
         drop(hub);
         shard.wake();
-        if sent { Ok(()) } else { Err(Error::Disconnected) }
+        if sent? { Ok(()) } else { Err(Error::Disconnected) }
     }
 }
 

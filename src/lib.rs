@@ -648,6 +648,7 @@ pub use event::{Event, Handshake, Raw};
 pub use hub::{Gauges, Stats as Totals};
 pub use namespace::{ConnectError, Namespace};
 pub use options::{Options, SlowReader};
+pub use proto::parser::{Error as ParserError, Parser};
 pub use proto::value::Binary;
 pub use server::{Running, Server, Stats};
 pub use socket::{AckFuture, Emit, Socket, sleep};

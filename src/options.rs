@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use crate::error::Error;
+use crate::proto::parser::Parser;
 
 /// What happens to a socket whose peer does not read as fast as it is sent to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +38,9 @@ pub struct Options {
     pub path: String,
     /// Serve the official browser client below `path` (`serveClient`). Default true.
     pub serve_client: bool,
+    /// How packets are written and read (`parser`); clients must use the same. Default
+    /// [`Parser::Json`].
+    pub parser: Parser,
     /// Accept long-polling sessions (`transports`). Default true.
     pub polling: bool,
     /// Accept websocket sessions and upgrades (`transports`, `allowUpgrades`). Default true.
@@ -113,6 +117,7 @@ impl Default for Options {
             cpus: Vec::new(),
             path: "/socket.io".into(),
             serve_client: true,
+            parser: Parser::Json,
             polling: true,
             websocket: true,
             ping_interval: Duration::from_secs(25),

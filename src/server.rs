@@ -19,6 +19,7 @@ use crate::hub::{Config, Gauges, Hub, Publish, StaticFile};
 use crate::namespace::{Handlers, Namespace};
 use crate::options::Options;
 use crate::preflight;
+use crate::proto::parser::Parser;
 use crate::shard::mesh::{Mail, Mesh};
 use crate::shard::ring;
 use crate::shard::watch::{Pulse, Watch};
@@ -365,6 +366,10 @@ impl Server {
         }
     }
 
+    pub(crate) fn parser(&self) -> &Parser {
+        &self.0.options.parser
+    }
+
     pub(crate) fn spec(&self) -> Option<&Arc<Spec>> {
         self.0.spec.get()
     }
@@ -506,6 +511,7 @@ fn new_hub(spec: &Spec, shard: u16) -> Hub {
         path: format!("{}/", options.path.trim_end_matches('/')),
         polling: options.polling,
         websocket: options.websocket,
+        parser: options.parser.clone(),
         // Checked when the server was made.
         limits: options.limits().unwrap_or_else(|_| unreachable!("checked options")),
         ping_interval_ms: ms(options.ping_interval),

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
-use crate::emit::{Args, Broadcast, check_name, write_event};
+use crate::emit::{Args, Broadcast, check_name, encode_event};
 use crate::error::{Error, Reason};
 use crate::event::{Event, Handshake, Raw};
 use crate::hub::rooms::NamespaceId;
@@ -186,9 +186,10 @@ impl Socket {
         check_name(event)?;
         let namespace = &self.shard.spec().namespaces[usize::from(self.namespace)];
         let sent = self.shard.with_scratch(|text| {
-            write_event(&namespace.name, ack, event, raw, text);
-            self.shard.hub().emit(self.key, text, &raw.attachments, flags)
-        });
+            let parser = &self.shard.spec().options.parser;
+            let attachments = encode_event(parser, &namespace.name, ack, event, raw, text)?;
+            Ok::<bool, Error>(self.shard.hub().emit(self.key, text, &attachments, flags))
+        })?;
         self.shard.wake();
         if sent { Ok(()) } else { Err(Error::Disconnected) }
     }

@@ -15,7 +15,7 @@ use super::session::Goodbye;
 use super::slab::Key;
 use super::{Hub, Links};
 use crate::error::Reason;
-use crate::proto::packet;
+use crate::proto::parser::{self, Outgoing};
 
 /// Names of rooms or socket ids, nearly always one.
 pub type Names = SmallVec<[Box<str>; 1]>;
@@ -80,6 +80,9 @@ impl Hub {
 
     /// Answers an event (J-12): also after the namespace was left, while the connection is open.
     /// False if it is not.
+    ///
+    /// # Errors
+    /// The parser cannot write it.
     pub fn acknowledge(
         &mut self,
         session: Key,
@@ -87,16 +90,16 @@ impl Hub {
         id: u64,
         json: &[u8],
         attachments: &[Bytes],
-    ) -> bool {
+    ) -> Result<bool, parser::Error> {
         if !self.is_open(session) {
-            return false;
+            return Ok(false);
         }
         let name = &self.namespaces[usize::from(namespace)].name;
         let mut text = Vec::with_capacity(json.len() + 32);
-        text.push(b'4');
-        packet::encode_ack(name, id, attachments.len(), json, &mut text);
-        self.links.deliver(session.index, &mut Frame::new(&text, attachments), Urgency::Control);
-        true
+        let packet = Outgoing::Ack { id, args: json, attachments };
+        let attachments = self.config.parser.encode(name, &packet, &mut text)?;
+        self.links.deliver(session.index, &mut Frame::new(&text, &attachments), Urgency::Control);
+        Ok(true)
     }
 
     /// Sends a packet to every socket of this shard that the target selects.
@@ -215,7 +218,7 @@ impl Hub {
             let Some(member) = self.members.at(index) else { continue };
             if member.state == State::Connected {
                 let name = self.namespaces[usize::from(member.namespace)].name.clone();
-                self.send_packet(session, |out| packet::encode_disconnect(&name, out));
+                self.send_packet(session, &name, &Outgoing::Disconnect);
                 self.close_member(index, Reason::ServerNamespaceDisconnect);
             }
         }

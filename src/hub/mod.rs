@@ -42,6 +42,7 @@ pub use namespace::Arguments;
 use crate::error::Reason;
 use crate::options::{Limits, SlowReader};
 use crate::proto::packet::Validator;
+use crate::proto::parser::Parser;
 use answer::Served;
 use buffer::SendBuf;
 use conn::Conn;
@@ -148,6 +149,8 @@ pub struct Config {
     pub polling: bool,
     /// Whether websocket sessions and upgrades are accepted.
     pub websocket: bool,
+    /// How packets are written and read.
+    pub parser: Parser,
     /// Limits of the protocol code.
     pub limits: Limits,
     /// Milliseconds.

@@ -19,6 +19,7 @@ use super::wheel::{Alarm, Due, Tick, Timer};
 use super::{AckLost, Event, Hub};
 use crate::error::Reason;
 use crate::proto::packet::{self, Assembly, Kind, Packet};
+use crate::proto::parser::Outgoing;
 
 /// A namespace on one core.
 #[derive(Debug)]
@@ -189,9 +190,8 @@ impl Hub {
             Some(namespace) if !is_full => namespace,
             _ => {
                 let message = if is_full { "Too many namespaces" } else { "Invalid namespace" };
-                return self.send_packet(index, |out| {
-                    packet::encode_connect_error(packet.namespace, message, None, out);
-                });
+                let refusal = Outgoing::ConnectError { message, data: None };
+                return self.send_packet(index, packet.namespace, &refusal);
             }
         };
         let rare = (!packet.data.is_empty())
@@ -212,12 +212,16 @@ impl Hub {
         self.events.push_back(Event::Connect { member, namespace });
     }
 
-    /// Sends one Socket.IO packet to a session.
-    pub(super) fn send_packet(&mut self, session: u32, encode: impl FnOnce(&mut Vec<u8>)) {
+    /// Sends one of the protocol's own packets to a session.
+    pub(super) fn send_packet(&mut self, session: u32, namespace: &str, packet: &Outgoing<'_>) {
         let mut text = Vec::with_capacity(64);
-        text.push(b'4');
-        encode(&mut text);
-        self.links.deliver(session, &mut Frame::new(&text, &[]), Urgency::Control);
+        match self.config.parser.encode(namespace, packet, &mut text) {
+            Ok(attachments) => {
+                self.links.deliver(session, &mut Frame::new(&text, &attachments), Urgency::Control);
+            }
+            // Only an application's own parser fails here. Its client would wait in vain.
+            Err(_) => self.close_session(session, Reason::ForcedClose, Goodbye::Close),
+        }
     }
 
     fn handle_event(&mut self, index: u32, packet: &Packet<'_>, attachments: Vec<Bytes>) {
@@ -270,7 +274,7 @@ impl Hub {
         entry.members.push(key.index);
         let held = member.rare.as_mut().map(|rare| std::mem::take(&mut rare.held));
         let name = entry.name.clone();
-        self.send_packet(session, |out| packet::encode_connect(&name, id.text().as_str(), out));
+        self.send_packet(session, &name, &Outgoing::Connect { sid: id.text().as_str() });
         if let Some(session) = self.links.sessions.at_mut(session) {
             session.connect_by = None;
         }
@@ -288,7 +292,7 @@ impl Hub {
         }
         let session = member.session;
         let name = self.namespaces[usize::from(member.namespace)].name.clone();
-        self.send_packet(session, |out| packet::encode_connect_error(&name, message, data, out));
+        self.send_packet(session, &name, &Outgoing::ConnectError { message, data });
         self.remove_member(key);
     }
 

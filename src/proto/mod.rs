@@ -8,5 +8,6 @@ pub mod engine;
 pub mod http;
 pub mod json;
 pub mod packet;
+pub mod parser;
 pub mod value;
 pub mod websocket;

@@ -40,6 +40,7 @@ pub fn config() -> Config {
         path: "/socket.io/".into(),
         polling: true,
         websocket: true,
+        parser: options.parser.clone(),
         limits: options.limits().unwrap(),
         ping_interval_ms: 25_000,
         ping_timeout_ms: 20_000,

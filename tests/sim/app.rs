@@ -113,7 +113,7 @@ impl World {
                 let json = id.to_string();
                 let hub = &mut self.shards[s].hub;
                 let Some(session) = hub.session_of(key).filter(|_| !is_gone) else { return };
-                if hub.acknowledge(session, namespace, id, json.as_bytes(), &[]) {
+                if hub.acknowledge(session, namespace, id, json.as_bytes(), &[]) == Ok(true) {
                     self.model.owe(&sid, What::Ack(id), false);
                 }
             }

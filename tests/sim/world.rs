@@ -97,6 +97,7 @@ fn hub(shard: usize, profile: &Profile, seed: u64) -> Hub {
         path: PATH.into(),
         polling: true,
         websocket: true,
+        parser: Default::default(),
         limits,
         ping_interval_ms: 800,
         ping_timeout_ms: 2_500,

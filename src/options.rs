@@ -69,7 +69,8 @@ pub struct Options {
     /// Time to send a complete request head, and an idle keep-alive connection's life.
     /// Default 60 s.
     pub head_timeout: Duration,
-    /// Time to send a complete request body. Default 300 s.
+    /// Time to send a complete request body, websocket message, or binary packet with all its
+    /// attachments. Default 300 s.
     pub body_timeout: Duration,
     /// Connections per shard, and sessions, since a polling session lives without a connection.
     /// Default 4,000,000. More connections are closed at once, more sessions answered 503.
@@ -168,6 +169,12 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// Bytes held for one client beside the message in hand: `auth` of its namespaces, and events
+    /// that wait for the answer to its CONNECT. One binary packet of full size fits.
+    pub fn held_bytes_max(&self) -> usize {
+        self.message_bytes_max + self.attachments_bytes_max
+    }
+
     /// Room for headers on the stack while a head is parsed.
     pub const HEADERS: usize = 100;
     /// Fragments of one websocket message (`ws` has the same; C-8).

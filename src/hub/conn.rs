@@ -49,6 +49,8 @@ pub(super) struct Conn {
     close_after_flush: bool,
     /// The kernel was asked to let go; only `handle_closed` is awaited.
     close_requested: bool,
+    /// A websocket message has begun and is not complete.
+    is_partial: bool,
     /// The peer will send nothing more.
     pub(super) peer_closed: bool,
 }
@@ -68,6 +70,7 @@ impl Conn {
             is_multishot: false,
             close_after_flush: false,
             close_requested: false,
+            is_partial: false,
             peer_closed: false,
         }
     }
@@ -235,9 +238,13 @@ impl Hub {
         bytes: &mut [u8],
     ) {
         let mut at = 0;
+        let mut has_ended = false;
         loop {
             match decoder.next(bytes, &mut at, &self.config.limits) {
-                Ok(Some(message)) => self.websocket_message(index, session, message),
+                Ok(Some(message)) => {
+                    has_ended |= matches!(message, Message::Text(_) | Message::Binary(_));
+                    self.websocket_message(index, session, message);
+                }
                 Ok(None) => break,
                 Err(error) => {
                     self.links.stats.bad_frames += 1;
@@ -254,10 +261,18 @@ impl Hub {
                 return;
             }
         }
-        if let Some(Conn { stage: Stage::WebSocket { decoder: place, .. }, .. }) =
+        if let Some(Conn { stage: Stage::WebSocket { decoder: place, .. }, is_partial, .. }) =
             self.links.conns.at_mut(index)
         {
+            let was_partial = std::mem::replace(is_partial, !decoder.is_idle());
+            let is_partial = *is_partial;
             *place = decoder;
+            // A message has a time to be complete in, like a body; pieces do not prolong it.
+            if is_partial && (has_ended || !was_partial) {
+                self.set_conn_deadline(index, Some(self.config.body_timeout_ms));
+            } else if was_partial && !is_partial {
+                self.set_conn_deadline(index, None);
+            }
         }
     }
 
@@ -362,8 +377,15 @@ impl Hub {
         match conn.alarm.due(self.now) {
             Err(at) => self.watch(Some(at), Timer::Conn, key),
             Ok(false) => {}
-            Ok(true) if conn.http().is_some() => self.http_due(key.index),
-            Ok(true) => self.drop_conn(key.index),
+            Ok(true) => match conn.stage {
+                Stage::Http(_) => self.http_due(key.index),
+                // Its message is not complete in time.
+                Stage::WebSocket { .. } => {
+                    self.links.stats.bad_frames += 1;
+                    self.end_websocket(key.index, Some(1008), Reason::TransportError);
+                }
+                Stage::Closing => self.drop_conn(key.index),
+            },
         }
     }
 

@@ -73,8 +73,22 @@ struct Rare {
     held: Vec<Arguments>,
 }
 
+impl Rare {
+    fn held_bytes(&self) -> usize {
+        self.auth.len() + self.held.iter().map(Arguments::bytes).sum::<usize>()
+    }
+}
+
 /// Events held for one member that is still connecting.
 const HELD_MAX: usize = 32;
+
+/// A binary packet whose attachments are arriving.
+#[derive(Debug)]
+pub(super) struct Arriving {
+    assembly: Assembly,
+    /// When the last one must be here.
+    pub(super) by: Tick,
+}
 
 #[derive(Debug)]
 struct PendingAck {
@@ -114,9 +128,11 @@ impl Hub {
         let limits = self.config.limits;
         match packet::decode(text, &limits, &mut self.validator) {
             Ok(packet) if packet.attachments > 0 => {
-                let assembly = Box::new(Assembly::new(&packet));
+                let by = Tick::after(self.now_ms, self.config.body_timeout_ms);
+                let arriving = Box::new(Arriving { assembly: Assembly::new(&packet), by });
                 if let Some(session) = self.links.sessions.at_mut(index) {
-                    session.assembly = Some(assembly);
+                    session.assembly = Some(arriving);
+                    self.rearm_session(index);
                 }
             }
             Ok(packet) => self.handle_packet(index, &packet, Vec::new()),
@@ -128,14 +144,14 @@ impl Hub {
     pub(super) fn message_binary(&mut self, index: u32, bytes: &[u8]) {
         let limits = self.config.limits;
         let Some(session) = self.links.sessions.at_mut(index) else { return };
-        let Some(assembly) = &mut session.assembly else {
+        let Some(arriving) = &mut session.assembly else {
             return self.reject_packet(index, &packet::Error::UnexpectedBinary.to_string());
         };
-        match assembly.add(bytes, &limits) {
+        match arriving.assembly.add(bytes, &limits) {
             Ok(false) => {}
             Ok(true) => {
-                let Some(assembly) = session.assembly.take() else { return };
-                let (kind, namespace, id, data, attachments) = assembly.finish();
+                let Some(arriving) = session.assembly.take() else { return };
+                let (kind, namespace, id, data, attachments) = arriving.assembly.finish();
                 let packet =
                     Packet { kind, attachments: 0, namespace: &namespace, id, data: &data };
                 self.handle_packet(index, &packet, attachments);
@@ -194,6 +210,11 @@ impl Hub {
                 return self.send_packet(index, packet.namespace, &refusal);
             }
         };
+        // What is kept of all namespaces together is one message's size, not one for each.
+        let held = self.held_bytes(index) + packet.data.len();
+        if held > self.config.limits.held_bytes_max() {
+            return self.reject_packet(index, &packet::Error::TooMuchHeld.to_string());
+        }
         let rare = (!packet.data.is_empty())
             .then(|| Box::new(Rare { auth: packet.data.into(), ..Rare::default() }));
         let member = self.members.insert(Member {
@@ -238,15 +259,24 @@ impl Hub {
             return;
         }
         let session = member.session;
+        let bytes = self.held_bytes(session) + arguments.bytes();
+        let Some(member) = self.members.at_mut(index) else { return };
         let held = &mut member.rare.get_or_insert_default().held;
-        let bytes: usize = held.iter().map(Arguments::bytes).sum::<usize>() + arguments.bytes();
-        let limits = &self.config.limits;
-        if held.len() < HELD_MAX && bytes <= limits.message_bytes_max + limits.attachments_bytes_max
-        {
+        if held.len() < HELD_MAX && bytes <= self.config.limits.held_bytes_max() {
             held.push(arguments);
         } else {
             self.reject_packet(session, "too many packets before the connection");
         }
+    }
+
+    /// Bytes that a client has made us keep beyond its message in hand: what it said as `auth`, and
+    /// events that wait for an answer to its CONNECT. O(its namespaces).
+    fn held_bytes(&self, session: u32) -> usize {
+        let members = self.links.sessions.at(session).map(|session| &session.members);
+        let rare = members.into_iter().flatten().filter_map(|member| {
+            self.members.at(*member).and_then(|member| member.rare.as_deref())
+        });
+        rare.map(Rare::held_bytes).sum()
     }
 
     fn handle_ack(&mut self, index: u32, packet: &Packet<'_>, attachments: Vec<Bytes>) {

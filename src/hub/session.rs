@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 use super::deliver::{Frame, Urgency, Wire};
 use super::handshake::Handshake;
 use super::id::{Id, Secret};
+use super::namespace::Arriving;
 use super::polling::Polling;
 use super::slab::Key;
 use super::upgrade::Upgrade;
@@ -17,7 +18,7 @@ use super::wheel::{Alarm, Due, Tick, Timer};
 use super::{Event, Hub};
 use crate::error::Reason;
 use crate::proto::engine::{self, Packet};
-use crate::proto::packet::Assembly;
+use crate::proto::packet;
 
 /// How packets leave.
 #[derive(Debug)]
@@ -50,7 +51,7 @@ pub(super) struct Session {
     pub(super) upgrade: Option<Box<Upgrade>>,
     pub(super) members: SmallVec<[u32; 2]>,
     /// A binary packet whose attachments are arriving.
-    pub(super) assembly: Option<Box<Assembly>>,
+    pub(super) assembly: Option<Box<Arriving>>,
     pub(super) handshake: Option<Handshake>,
     alarm: Alarm,
     /// When to ping, or when the pong is overdue, or when to give up closing.
@@ -315,6 +316,7 @@ impl Hub {
         let deadlines = [
             Some(session.heartbeat),
             session.connect_by,
+            session.assembly.as_ref().map(|arriving| arriving.by),
             upgrade.map(|upgrade| upgrade.deadline),
             upgrade.map(|upgrade| upgrade.noop),
         ];
@@ -338,6 +340,9 @@ impl Hub {
         let Some(session) = self.links.sessions.get_mut(key) else { return };
         if session.connect_by.is_some_and(|tick| tick.reached(now)) {
             return self.close_session(key.index, Reason::ForcedServerClose, Goodbye::Close);
+        }
+        if session.assembly.as_ref().is_some_and(|arriving| arriving.by.reached(now)) {
+            return self.reject_packet(key.index, &packet::Error::AttachmentsLate.to_string());
         }
         if session.upgrade.is_some() {
             self.upgrade_due(key.index);

@@ -65,6 +65,12 @@ pub enum Error {
     /// An event without data (`42`), which no listener may see (I-5).
     #[error("event without a name")]
     NoEventName,
+    /// The attachments of a packet did not all come in time.
+    #[error("attachments did not come in time")]
+    AttachmentsLate,
+    /// More than [`Limits::held_bytes_max`] would be held for one client.
+    #[error("too much held for one client")]
+    TooMuchHeld,
     /// Text while attachments are awaited (I-10).
     #[error("got plaintext data when reconstructing a packet")]
     UnexpectedText,

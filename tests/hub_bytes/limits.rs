@@ -113,3 +113,67 @@ fn a_body_of_a_hundred_thousand_events_leaves_no_memory_behind() {
     assert_eq!(wire.heard().len(), 100_000);
     assert_eq!(wire.ask(&post(&sid, "1")).0, 200);
 }
+
+/// A websocket message has as long as a request body; pieces of it do not prolong that.
+#[test]
+fn a_message_has_a_time_to_be_complete_in() {
+    let quick = Config { body_timeout_ms: 10_000, ..config() };
+    for piece in [&frame(0x01, b"42[\"a\"")[..], &text("42[\"abc\"]")[..9], &[0x81][..]] {
+        let mut wire = Wire::with(quick.clone());
+        let conn = wire.joined();
+        wire.put(conn, piece);
+        for second in 1..10 {
+            wire.at(second * 1_000);
+            if piece.len() > 9 {
+                wire.put(conn, frame(0x00, b" "));
+            }
+        }
+        assert!(!wire.is_over(conn));
+        wire.at(10_100);
+        assert_eq!((wire.said(conn), wire.hub.gauges().sockets), (vec!["<close 1008>".into()], 0));
+        assert_eq!(wire.heard(), ["transport error"]);
+    }
+    // One that was completed leaves no deadline behind.
+    let mut wire = Wire::with(quick);
+    let conn = wire.joined();
+    wire.put(conn, frame(0x01, b"42[\"a\""));
+    wire.at(9_000);
+    wire.put(conn, frame(0x80, b"]"));
+    wire.at(24_000);
+    assert!(!wire.is_over(conn));
+    assert_eq!(wire.heard(), ["a()"]);
+}
+
+#[test]
+fn attachments_have_a_time_to_come_in() {
+    let mut wire = Wire::with(Config { body_timeout_ms: 10_000, ..config() });
+    let conn = wire.joined();
+    let event = r#"452-["a",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]"#;
+    wire.put(conn, text(event));
+    wire.at(9_000);
+    wire.put(conn, frame(0x82, b"x"));
+    wire.at(10_100);
+    assert_eq!(wire.said(conn), ["<close>"]);
+    assert_eq!(wire.heard(), ["error attachments did not come in time", "forced close"]);
+}
+
+/// What a client says as `auth` is kept while it stays: all its namespaces share one bound.
+#[test]
+fn auth_of_many_namespaces_is_bounded_together() {
+    let mut limits = config().limits;
+    (limits.message_bytes_max, limits.attachments_bytes_max) = (1_000, 1_500);
+    let mut wire = Wire::with(Config { limits, ..config() });
+    let auth = format!("{{\"a\":\"{}\"}}", "x".repeat(900));
+    let namespaces: Vec<String> = (0..4).map(|n| format!("/n{n}")).collect();
+    for name in &namespaces {
+        wire.hub.add_namespace(name);
+    }
+    let (conn, _) = wire.websocket(None);
+    for name in &namespaces[..2] {
+        wire.put(conn, text(&format!("40{name},{auth}")));
+    }
+    assert_eq!(wire.hub.gauges().sockets, 2);
+    wire.put(conn, text(&format!("40{},{auth}", namespaces[2])));
+    assert_eq!(wire.hub.gauges().sockets, 0);
+    assert!(wire.is_over(conn));
+}

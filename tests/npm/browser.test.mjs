@@ -257,6 +257,8 @@ describe("chat demo", () => {
     const third = await open(server.url, { viewport: { width: 900, height: 700 } });
     await enter(third, "Carla");
     await here(ada, ["Ada Lovelace", "Benjamin", "Carla"]);
+    // Between two polls nobody can know that a window has gone, but for the heartbeat.
+    await status(third, "connected · websocket");
     await third.context().close();
     await here(ada, ["Ada Lovelace", "Benjamin"]);
     await seen(ada, "Carla left");

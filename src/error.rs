@@ -73,6 +73,24 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All there are, in the order of their numbers.
+    pub const ALL: [Reason; Reason::COUNT] = [
+        Reason::TransportClose,
+        Reason::TransportError,
+        Reason::PingTimeout,
+        Reason::ParseError,
+        Reason::ForcedClose,
+        Reason::ForcedServerClose,
+        Reason::ServerShuttingDown,
+        Reason::ClientNamespaceDisconnect,
+        Reason::ServerNamespaceDisconnect,
+    ];
+    pub(crate) const COUNT: usize = 9;
+
+    pub(crate) fn index(self) -> usize {
+        self as usize
+    }
+
     /// The text that Socket.IO uses.
     pub fn as_str(self) -> &'static str {
         match self {

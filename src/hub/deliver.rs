@@ -29,6 +29,9 @@ pub(super) struct Frame<'a> {
     /// Engine.IO text, `4` included; empty if the packet is binary messages alone.
     text: &'a [u8],
     attachments: &'a [Bytes],
+    /// Engine.IO packets with data, and the bytes of their data (S-7).
+    packets: u64,
+    bytes: u64,
     /// Whether compressing it is worth trying.
     pub(super) compress: bool,
     runs: SmallVec<[(Wire, Run); 1]>,
@@ -37,7 +40,17 @@ pub(super) struct Frame<'a> {
 impl<'a> Frame<'a> {
     /// `text` is Engine.IO text, `4` included; empty if there is none.
     pub(super) fn new(text: &'a [u8], attachments: &'a [Bytes]) -> Frame<'a> {
-        Frame { text, attachments, compress: true, runs: SmallVec::new() }
+        // The digit in front of a text is no data.
+        let data = text.len().saturating_sub(1);
+        let bytes = data + attachments.iter().map(Bytes::len).sum::<usize>();
+        Frame {
+            text,
+            attachments,
+            packets: (usize::from(data > 0) + attachments.len()) as u64,
+            bytes: bytes as u64,
+            compress: true,
+            runs: SmallVec::new(),
+        }
     }
 
     /// Websocket frames that were written before, for sessions of that form.
@@ -106,7 +119,7 @@ impl Links {
             return self.overflow(index, urgency);
         }
         out.stage(run);
-        self.stats.staged += 1;
+        self.stats.delivered(frame.packets, frame.bytes);
         self.dirty.mark(conn, out, matches!(urgency, Urgency::Control | Urgency::One));
     }
 
@@ -123,7 +136,7 @@ impl Links {
             return self.overflow(index, urgency);
         }
         fanout::write_payload(frame.text, frame.attachments, &mut polling.outbox);
-        self.stats.staged += 1;
+        self.stats.delivered(frame.packets, frame.bytes);
         if !polling.is_listed {
             polling.is_listed = true;
             self.polls.push(index);

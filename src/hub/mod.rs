@@ -205,6 +205,16 @@ pub struct Stats {
     pub events: u64,
     /// Packets staged for a socket.
     pub staged: u64,
+    /// Engine.IO packets with data that clients have sent; attachments count as packets.
+    pub packets_in: u64,
+    /// Bytes of that data, without framing.
+    pub bytes_in: u64,
+    /// Engine.IO packets with data that were staged for clients.
+    pub packets_out: u64,
+    /// Bytes of that data, before compression and without framing.
+    pub bytes_out: u64,
+    /// Sessions closed since the start, by reason; see [`Stats::closed`].
+    closed: [u64; Reason::COUNT],
     /// Volatile packets dropped because the socket was not ready.
     pub volatile_dropped: u64,
     /// Packets dropped by [`SlowReader::Drop`].
@@ -216,6 +226,22 @@ pub struct Stats {
 }
 
 impl Stats {
+    /// Sessions that were closed for this reason.
+    pub fn closed(&self, reason: Reason) -> u64 {
+        self.closed[reason.index()]
+    }
+
+    fn delivered(&mut self, packets: u64, bytes: u64) {
+        self.staged += 1;
+        self.packets_out += packets;
+        self.bytes_out += bytes;
+    }
+
+    fn received(&mut self, bytes: usize) {
+        self.packets_in += u64::from(bytes > 0);
+        self.bytes_in += bytes as u64;
+    }
+
     /// Adds those of another shard.
     pub fn add(&mut self, other: &Stats) {
         self.accepted += other.accepted;
@@ -227,6 +253,13 @@ impl Stats {
         self.bad_packets += other.bad_packets;
         self.events += other.events;
         self.staged += other.staged;
+        self.packets_in += other.packets_in;
+        self.bytes_in += other.bytes_in;
+        self.packets_out += other.packets_out;
+        self.bytes_out += other.bytes_out;
+        for (own, other) in self.closed.iter_mut().zip(other.closed) {
+            *own += other;
+        }
         self.volatile_dropped += other.volatile_dropped;
         self.slow_dropped += other.slow_dropped;
         self.slow_closed += other.slow_closed;

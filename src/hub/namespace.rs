@@ -121,6 +121,7 @@ impl Arguments {
 impl Hub {
     /// A text message of an open session.
     pub(super) fn message_text(&mut self, index: u32, text: &str) {
+        self.links.stats.received(text.len());
         let Some(session) = self.links.sessions.at(index) else { return };
         if session.assembly.is_some() {
             return self.reject_packet(index, &packet::Error::UnexpectedText.to_string());
@@ -142,6 +143,7 @@ impl Hub {
 
     /// A binary message of an open session: an attachment.
     pub(super) fn message_binary(&mut self, index: u32, bytes: &[u8]) {
+        self.links.stats.received(bytes.len());
         let limits = self.config.limits;
         let Some(session) = self.links.sessions.at_mut(index) else { return };
         let Some(arriving) = &mut session.assembly else {

@@ -230,6 +230,7 @@ impl Hub {
             State::Closing if goodbye != Goodbye::Flush => return self.end_session(index),
             State::Closing | State::Closed => return,
         }
+        self.links.stats.closed[reason.index()] += 1;
         session.state = State::Closing;
         session.assembly = None;
         session.awaits_pong = false;

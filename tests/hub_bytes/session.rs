@@ -525,3 +525,28 @@ fn slow_readers() {
         }
     }
 }
+
+/// S-7: packets with data and the bytes of their data, in and out; closed sessions by reason.
+#[test]
+fn s7_traffic_is_counted() {
+    let mut wire = Wire::new();
+    let (conn, _) = wire.websocket(None);
+    wire.put(conn, text("40"));
+    let before = wire.hub.stats();
+    let event = r#"51-["a",{"_placeholder":true,"num":0}]"#;
+    wire.put(conn, [text(&format!("4{event}")), frame(0x82, b"xyz"), text("3")].concat());
+    let attachment = bytes::Bytes::from_static(b"12345");
+    assert!(wire.hub.emit(wire.members[0], b"42[1]", &[attachment], Flags::default()));
+    wire.at(25_000);
+    let stats = wire.hub.stats();
+    assert_eq!(stats.packets_in - before.packets_in, 2);
+    assert_eq!(stats.bytes_in - before.bytes_in, event.len() as u64 + 3);
+    // The ping that is due has no data.
+    assert_eq!(
+        (stats.packets_out - before.packets_out, stats.bytes_out - before.bytes_out),
+        (2, 9)
+    );
+    wire.put(conn, text("4x"));
+    let closed = Reason::ALL.map(|reason| wire.hub.stats().closed(reason));
+    assert_eq!(closed, [0, 0, 0, 0, 1, 0, 0, 0, 0]);
+}

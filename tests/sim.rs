@@ -160,7 +160,7 @@ fn nothing_is_left(world: &mut World) {
     for shard in &world.shards {
         let gauges = shard.hub.gauges();
         assert_eq!(gauges, Default::default(), "something is left: {:?}", world.net.open_streams());
-        assert_eq!(shard.hub.queued_bytes(), 0, "bytes are queued for nobody");
+        assert_eq!(shard.hub.held().bytes(), 0, "bytes are held for nobody");
     }
     assert!(is_empty(world), "work for nobody: {:?}", world.app);
     assert_eq!(world.app.pending(), 0, "decisions are open");

@@ -18,6 +18,7 @@ mod conn;
 mod deliver;
 pub mod fanout;
 mod handshake;
+mod held;
 mod http;
 pub mod id;
 mod namespace;
@@ -37,6 +38,7 @@ pub use answer::StaticFile;
 pub use command::{Flags, Names, Publish, Target};
 pub use conn::PeerEnd;
 pub use handshake::Handshake;
+pub use held::Held;
 pub use namespace::Arguments;
 
 use crate::error::Reason;
@@ -465,15 +467,6 @@ impl Hub {
     /// Connections, being closed included.
     pub fn connection_count(&self) -> usize {
         self.links.conns.len()
-    }
-
-    /// Bytes waiting for the kernel or, on polling, for a GET, and those in the hands of the
-    /// kernel. O(connections).
-    pub fn queued_bytes(&self) -> usize {
-        let Links { conns, sessions, .. } = &self.links;
-        let sent = conns.indices().filter_map(|index| conns.at(index)).map(|it| it.out.bytes());
-        let polled = sessions.indices().filter_map(|index| sessions.at(index));
-        sent.sum::<usize>() + polled.map(Session::outbox_bytes).sum::<usize>()
     }
 
     /// Puts an entry into the wheel for an owner whose alarm asked for it.

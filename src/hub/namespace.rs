@@ -73,6 +73,13 @@ struct Rare {
     held: Vec<Arguments>,
 }
 
+impl Arriving {
+    /// Of the attachments so far.
+    pub(super) fn bytes(&self) -> usize {
+        self.assembly.bytes()
+    }
+}
+
 impl Rare {
     fn held_bytes(&self) -> usize {
         self.auth.len() + self.held.iter().map(Arguments::bytes).sum::<usize>()
@@ -213,7 +220,7 @@ impl Hub {
             }
         };
         // What is kept of all namespaces together is one message's size, not one for each.
-        let held = self.held_bytes(index) + packet.data.len();
+        let held = self.kept_bytes(index) + packet.data.len();
         if held > self.config.limits.held_bytes_max() {
             return self.reject_packet(index, &packet::Error::TooMuchHeld.to_string());
         }
@@ -261,7 +268,7 @@ impl Hub {
             return;
         }
         let session = member.session;
-        let bytes = self.held_bytes(session) + arguments.bytes();
+        let bytes = self.kept_bytes(session) + arguments.bytes();
         let Some(member) = self.members.at_mut(index) else { return };
         let held = &mut member.rare.get_or_insert_default().held;
         if held.len() < HELD_MAX && bytes <= self.config.limits.held_bytes_max() {
@@ -273,7 +280,7 @@ impl Hub {
 
     /// Bytes that a client has made us keep beyond its message in hand: what it said as `auth`, and
     /// events that wait for an answer to its CONNECT. O(its namespaces).
-    fn held_bytes(&self, session: u32) -> usize {
+    pub(super) fn kept_bytes(&self, session: u32) -> usize {
         let members = self.links.sessions.at(session).map(|session| &session.members);
         let rare = members.into_iter().flatten().filter_map(|member| {
             self.members.at(*member).and_then(|member| member.rare.as_deref())

@@ -453,7 +453,7 @@ impl World {
     fn check_queues(&mut self, s: usize) {
         let shard = &self.shards[s];
         let per_conn = self.profile.queue_bytes_max + 2 * self.profile.large + 30_000;
-        let queued = shard.hub.queued_bytes();
+        let queued = shard.hub.held().queued;
         // A socket's queue, or an outbox, and an answer on its way beside it.
         let queues = shard.links.len() + shard.hub.gauges().sessions;
         assert!(queued <= queues * per_conn, "{queued} bytes queued");

@@ -1,8 +1,10 @@
-//! Engine.IO packets and polling payloads, revision 4 (spec B-1 … B-3, C-2, A.4).
+//! Engine.IO packets, and polling payloads of revision 4 (spec B-1 … B-3, C-2, A.4).
 //!
 //! A packet is one ASCII digit and its data; a polling payload is packets joined by `\x1e`; binary
 //! messages are websocket binary frames, or `b` and base64 where only text can travel. This file
 //! turns one into the other. It knows no session and keeps no state.
+
+use std::borrow::Cow;
 
 use base64::Engine as _;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -24,7 +26,7 @@ pub enum Packet<'a> {
     /// `4` with its text.
     Message(&'a str),
     /// `b` with base64, decoded.
-    Binary(Vec<u8>),
+    Binary(Cow<'a, [u8]>),
     /// `5`
     Upgrade,
     /// `6`
@@ -46,7 +48,7 @@ pub fn decode(text: &str) -> Result<Packet<'_>, UnknownPacket> {
         Some(b'4') => Ok(Packet::Message(rest)),
         Some(b'5') => Ok(Packet::Upgrade),
         Some(b'6') => Ok(Packet::Noop),
-        Some(b'b') => Ok(Packet::Binary(decode_base64(rest))),
+        Some(b'b') => Ok(Packet::Binary(decode_base64(rest).into())),
         _ => Err(UnknownPacket),
     }
 }
@@ -58,7 +60,7 @@ pub fn payload(body: &str) -> impl Iterator<Item = Result<Packet<'_>, UnknownPac
 
 /// Base64 as leniently as the reference reads it (B-3): both alphabets, padding optional, anything
 /// else skipped.
-fn decode_base64(text: &str) -> Vec<u8> {
+pub(super) fn decode_base64(text: &str) -> Vec<u8> {
     const LENIENT: GeneralPurpose = GeneralPurpose::new(
         &base64::alphabet::STANDARD,
         GeneralPurposeConfig::new()
@@ -135,13 +137,13 @@ mod tests {
             ("4hällo", Ok(Packet::Message("hällo"))),
             ("5", Ok(Packet::Upgrade)),
             ("6", Ok(Packet::Noop)),
-            ("bAQID", Ok(Packet::Binary(vec![1, 2, 3]))),
-            ("bAQIDBA==", Ok(Packet::Binary(vec![1, 2, 3, 4]))),
-            ("bAQIDBA", Ok(Packet::Binary(vec![1, 2, 3, 4]))),
-            ("b_-8", Ok(Packet::Binary(vec![255, 239]))),
-            ("bA Q\nI!D", Ok(Packet::Binary(vec![1, 2, 3]))),
-            ("b", Ok(Packet::Binary(vec![]))),
-            ("bA", Ok(Packet::Binary(vec![]))),
+            ("bAQID", Ok(Packet::Binary(vec![1, 2, 3].into()))),
+            ("bAQIDBA==", Ok(Packet::Binary(vec![1, 2, 3, 4].into()))),
+            ("bAQIDBA", Ok(Packet::Binary(vec![1, 2, 3, 4].into()))),
+            ("b_-8", Ok(Packet::Binary(vec![255, 239].into()))),
+            ("bA Q\nI!D", Ok(Packet::Binary(vec![1, 2, 3].into()))),
+            ("b", Ok(Packet::Binary(vec![].into()))),
+            ("bA", Ok(Packet::Binary(vec![].into()))),
             ("", Err(UnknownPacket)),
             ("7", Err(UnknownPacket)),
             ("é", Err(UnknownPacket)),
@@ -168,7 +170,7 @@ mod tests {
             let mut out = Vec::new();
             encode_base64(&bytes, &mut out);
             let text = String::from_utf8(out).expect("ascii");
-            assert_eq!(decode(&text), Ok(Packet::Binary(bytes)));
+            assert_eq!(decode(&text), Ok(Packet::Binary(bytes.into())));
         }
     }
 

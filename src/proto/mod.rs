@@ -4,9 +4,12 @@
 //! the wire meets a limit before it sizes anything, and no input panics.
 #![forbid(unsafe_code)]
 
+pub mod coding;
 pub mod engine;
+pub mod engine3;
 pub mod http;
 pub mod json;
+pub mod jsonp;
 pub mod packet;
 pub mod parser;
 pub mod value;

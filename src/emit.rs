@@ -1,6 +1,7 @@
 //! What leaves: arguments of any serialisable type, and broadcasts to rooms.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -13,6 +14,7 @@ use crate::hub::{Flags, Publish, Target};
 use crate::proto::packet;
 use crate::proto::parser::{Outgoing, Parser};
 use crate::proto::value::{Binary, to_args};
+use crate::rooms::{Rooms, names};
 use crate::server::Server;
 
 /// Arguments of an event. A reference to anything that serde can write is one argument, a tuple is
@@ -126,33 +128,41 @@ pub(crate) fn encode_event<'a>(
     Ok(parser.encode(namespace, &Outgoing::Event { name: event, id, args, attachments }, text)?)
 }
 
-/// A choice of sockets of one namespace, on all shards, and what to do with them. May be made and
-/// used on any thread. Made by [`Server::to`], [`Namespace::to`](crate::Namespace::to),
-/// [`Socket::to`](crate::Socket::to) and their `except` and `broadcast`.
+/// A choice of sockets of one namespace, on all shards, and what to do with them
+/// (`BroadcastOperator`, K.2). May be made and used on any thread. Made by [`Server::to`],
+/// [`Namespace::to`](crate::Namespace::to), [`Socket::to`](crate::Socket::to) and their `except`
+/// and `broadcast`.
 #[derive(Clone)]
 #[must_use = "a broadcast does nothing until its emit is called"]
 pub struct Broadcast {
-    server: Server,
-    namespace: NamespaceId,
-    target: Target,
-    flags: Flags,
+    pub(crate) server: Server,
+    pub(crate) namespace: NamespaceId,
+    pub(crate) target: Target,
+    pub(crate) flags: Flags,
+    pub(crate) timeout: Option<Duration>,
 }
 
 impl Broadcast {
     pub(crate) fn new(server: Server, namespace: NamespaceId) -> Broadcast {
-        Broadcast { server, namespace, target: Target::default(), flags: Flags::default() }
+        let (target, flags) = (Target::default(), Flags::default());
+        Broadcast { server, namespace, target, flags, timeout: None }
     }
 
-    /// Adds a room, or a socket by its id. With several, a socket in any of them is reached, once
-    /// (L-2).
-    pub fn to(mut self, room: impl AsRef<str>) -> Broadcast {
-        self.target.rooms.push(room.as_ref().into());
+    /// Adds a room, or several, or a socket by its id. With several, a socket in any of them is
+    /// reached, once (L-2). No room at all selects everyone.
+    pub fn to(mut self, rooms: impl Rooms) -> Broadcast {
+        self.target.rooms.extend(names(rooms));
         self
     }
 
-    /// Leaves out the sockets of a room, or one socket by its id.
-    pub fn except(mut self, room: impl AsRef<str>) -> Broadcast {
-        self.target.except.push(room.as_ref().into());
+    /// The same as [`Broadcast::to`] (`in`, which is a keyword in Rust).
+    pub fn in_(self, rooms: impl Rooms) -> Broadcast {
+        self.to(rooms)
+    }
+
+    /// Leaves out the sockets of a room, or of several, or one socket by its id.
+    pub fn except(mut self, rooms: impl Rooms) -> Broadcast {
+        self.target.except.extend(names(rooms));
         self
     }
 
@@ -160,6 +170,27 @@ impl Broadcast {
     /// [`Socket::volatile`](crate::Socket::volatile).
     pub fn volatile(mut self) -> Broadcast {
         self.flags.volatile = true;
+        self
+    }
+
+    /// Whether the event may be compressed where that was agreed on with the client
+    /// (`compress(bool)`). Default true.
+    pub fn compress(mut self, compress: bool) -> Broadcast {
+        self.flags.compress = compress;
+        self
+    }
+
+    /// Only the sockets of this node (`local`). A server is one node, all of its shards, so for
+    /// now that is everyone.
+    pub fn local(self) -> Broadcast {
+        self
+    }
+
+    /// How long to wait for the acknowledgements of [`Broadcast::emit_with_ack`]
+    /// (`timeout(ms)`). Counted in steps of 32 ms. Default
+    /// [`Options::requests_timeout`](crate::Options::requests_timeout).
+    pub fn timeout(mut self, timeout: Duration) -> Broadcast {
+        self.timeout = Some(timeout);
         self
     }
 
@@ -173,59 +204,25 @@ impl Broadcast {
     /// ([`Options::max_mailbox`](crate::Options::max_mailbox)), which only threads see that are no
     /// shards: shards before it have the event then, those after it have not.
     pub fn emit(self, event: &str, args: impl Args) -> Result<(), Error> {
+        let server = self.server.clone();
+        server.publish(self.encode(event, args, None)?)
+    }
+
+    /// The broadcast as shards take it, to be acknowledged under `id`.
+    pub(crate) fn encode(
+        self,
+        event: &str,
+        args: impl Args,
+        id: Option<u64>,
+    ) -> Result<Publish, Error> {
         check_name(event)?;
         let raw = args.to_raw()?;
-        let Broadcast { server, namespace, target, flags } = self;
+        let Broadcast { server, namespace, target, flags, .. } = self;
         let mut text = Vec::with_capacity(raw.json.len() + event.len() + 32);
         let name = server.namespace_name(namespace);
-        let attachments = encode_event(server.parser(), &name, None, event, &raw, &mut text)?;
+        let attachments = encode_event(server.parser(), &name, id, event, &raw, &mut text)?;
         let attachments = attachments.into_owned();
         let encoded = Encoded { text: Bytes::from(text), attachments };
-        server.publish(Publish { namespace, target, flags, encoded })
-    }
-
-    /// Makes the selected sockets join a room (`socketsJoin`). Other shards do so when they read
-    /// their mail, which is before anything that this thread sends later.
-    ///
-    /// # Errors
-    /// [`Error::NotRunning`], [`Error::Limit`], as for [`Broadcast::emit`].
-    pub fn join(self, room: impl AsRef<str>) -> Result<(), Error> {
-        let room: Box<str> = room.as_ref().into();
-        self.for_each(move |hub, member| {
-            hub.join(member, &room);
-        })
-    }
-
-    /// Makes the selected sockets leave a room (`socketsLeave`), as [`Broadcast::join`] does.
-    ///
-    /// # Errors
-    /// [`Error::NotRunning`], [`Error::Limit`], as for [`Broadcast::emit`].
-    pub fn leave(self, room: impl AsRef<str>) -> Result<(), Error> {
-        let room: Box<str> = room.as_ref().into();
-        self.for_each(move |hub, member| {
-            hub.leave(member, &room);
-        })
-    }
-
-    /// Disconnects the selected sockets from the namespace, or with `close` their whole connections
-    /// (`disconnectSockets`); see [`Socket::disconnect`](crate::Socket::disconnect).
-    ///
-    /// # Errors
-    /// [`Error::NotRunning`], [`Error::Limit`], as for [`Broadcast::emit`].
-    pub fn disconnect(self, close: bool) -> Result<(), Error> {
-        self.for_each(move |hub, member| hub.disconnect(member, close))
-    }
-
-    fn for_each(
-        self,
-        act: impl Fn(&mut crate::hub::Hub, crate::hub::slab::Key) + Send + Clone + 'static,
-    ) -> Result<(), Error> {
-        let Broadcast { server, namespace, target, .. } = self;
-        server.on_all_shards(move |shard| {
-            let mut hub = shard.hub();
-            for member in hub.selected(namespace, &target) {
-                act(&mut hub, member);
-            }
-        })
+        Ok(Publish { namespace, target, flags, encoded })
     }
 }

@@ -40,6 +40,9 @@ pub enum Error {
     /// Nobody answered in time.
     #[error("operation has timed out")]
     Timeout,
+    /// Not all clients have acknowledged a broadcast; the answers that came are in it.
+    #[error("{0}")]
+    Unanswered(Box<crate::Unanswered>),
     /// A limit of [`Options`](crate::Options) was reached; it is named.
     #[error("limit reached: {0}")]
     Limit(&'static str),

@@ -56,8 +56,7 @@
 //! `examples/chat.rs` is a chat in one screen, with its page.
 //!
 //! What does not work yet: CORS, TLS, compression, JSONP, Engine.IO 3, connection state recovery,
-//! msgpack, several machines, acknowledgements of broadcasts, catch-all listeners. The README keeps
-//! the list.
+//! msgpack, several machines, catch-all listeners. The README keeps the list.
 //!
 //! # For those who know Socket.IO
 //!
@@ -77,8 +76,9 @@
 //! | `socket.volatile`, `io.volatile` | [`Socket::volatile`], [`Broadcast::volatile`] |
 //! | `socket.broadcast`, `socket.to(room)` | [`Socket::broadcast`], [`Socket::to`] |
 //! | `socket.join`, `leave`, `rooms` | [`Socket::join`], [`Socket::leave`], [`Socket::rooms`] |
-//! | `io.in(room).socketsJoin`, `socketsLeave` | [`Broadcast::join`], [`Broadcast::leave`] |
-//! | `io.in(room).disconnectSockets` | [`Broadcast::disconnect`] |
+//! | `io.in(room).socketsJoin`, `socketsLeave` | [`Broadcast::sockets_join`], `sockets_leave` |
+//! | `io.timeout(ms).emitWithAck(…)` | [`Broadcast::timeout`], [`Broadcast::emit_with_ack`] |
+//! | `io.in(room).disconnectSockets` | [`Broadcast::disconnect_sockets`] |
 //! | `socket.data` | [`Socket::set`], [`Socket::get`] |
 //! | `socket.handshake`, its `auth` | [`Socket::handshake`], [`Socket::auth`] |
 //! | `socket.disconnect(close)` | [`Socket::disconnect`] |
@@ -627,10 +627,13 @@
 //! # }
 //! ```
 
+mod answers;
+mod broadcast;
 mod emit;
 pub mod error;
 mod event;
 mod files;
+mod gather;
 #[doc(hidden)]
 pub mod hub;
 mod namespace;
@@ -638,18 +641,22 @@ pub mod options;
 pub mod preflight;
 #[doc(hidden)]
 pub mod proto;
+mod rooms;
 mod server;
 mod shard;
 mod socket;
 
+pub use answers::{BroadcastAck, Unanswered};
 pub use emit::{Args, Broadcast};
 pub use error::{Error, Reason};
 pub use event::{Event, Handshake, Raw};
+pub use gather::Gathered;
 pub use hub::{Gauges, Stats as Totals};
 pub use namespace::{ConnectError, Namespace};
 pub use options::{Options, SlowReader};
 pub use proto::parser::{Error as ParserError, Parser};
 pub use proto::value::Binary;
+pub use rooms::Rooms;
 pub use server::{Running, Server, Stats};
 pub use socket::{AckFuture, Emit, Socket, sleep};
 

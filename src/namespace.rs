@@ -10,6 +10,7 @@ use crate::emit::{Args, Broadcast};
 use crate::error::{Error, Reason};
 use crate::event::Event;
 use crate::hub::rooms::NamespaceId;
+use crate::rooms::Rooms;
 use crate::server::Server;
 use crate::shard::watch::Label;
 use crate::socket::Socket;
@@ -234,14 +235,14 @@ impl Namespace {
         self.broadcast().emit(event, args)
     }
 
-    /// The sockets in a room, or one socket by its id (`nsp.to`, `nsp.in`).
-    pub fn to(&self, room: impl AsRef<str>) -> Broadcast {
-        self.broadcast().to(room)
+    /// The sockets in a room, or in any of several, or one socket by its id (`nsp.to`, `nsp.in`).
+    pub fn to(&self, rooms: impl Rooms) -> Broadcast {
+        self.broadcast().to(rooms)
     }
 
-    /// All sockets but those in a room, or but one by its id.
-    pub fn except(&self, room: impl AsRef<str>) -> Broadcast {
-        self.broadcast().except(room)
+    /// All sockets but those in a room, or in any of several, or but one by its id.
+    pub fn except(&self, rooms: impl Rooms) -> Broadcast {
+        self.broadcast().except(rooms)
     }
 
     /// All sockets of the namespace, on all shards.

@@ -81,6 +81,14 @@ pub struct Options {
     pub max_rooms: usize,
     /// Acknowledgements that may be awaited from one socket. Default 1,000; then [`Error::Limit`].
     pub max_pending_acks: usize,
+    /// Time that shards have to answer `fetch_sockets`, counts and the like (`requestsTimeout` of
+    /// Socket.IO's adapters), and clients a broadcast with acknowledgements that names no other.
+    /// Default 5 s. What has not come by then is left out, and the answer says so.
+    pub requests_timeout: Duration,
+    /// What one shard may answer `fetch_sockets` and the like, and what it keeps of the
+    /// acknowledgements of one broadcast, in bytes. Default 64 MiB. More is left out, and the
+    /// answer says so.
+    pub max_gather_bytes: usize,
     /// Handlers of one socket that may be unfinished at a time. Default 1,000; a client that sends
     /// events faster than its handlers finish is disconnected there.
     pub max_pending_handlers: usize,
@@ -137,6 +145,8 @@ impl Default for Options {
             max_namespaces: 100,
             max_rooms: 1_000,
             max_pending_acks: 1_000,
+            requests_timeout: Duration::from_secs(5),
+            max_gather_bytes: 64 << 20,
             max_pending_handlers: 1_000,
             max_queue_bytes: 1 << 20,
             slow_reader: SlowReader::Disconnect,
@@ -204,6 +214,7 @@ impl Options {
             (self.max_attachments_bytes <= 1 << 30, "max_attachments_bytes must be 1 GiB or less"),
             ((1_024..=1 << 30).contains(&self.max_queue_bytes), "max_queue_bytes: 1 KiB to 1 GiB"),
             ((1..=4_096).contains(&self.sends_per_turn), "sends_per_turn must be 1 to 4,096"),
+            (!self.requests_timeout.is_zero(), "requests_timeout must not be 0"),
             (!self.stall_warning.is_zero(), "stall_warning must not be 0"),
             (self.max_mailbox >= 16, "max_mailbox must be 16 or more"),
             (self.receive_buffers.is_power_of_two(), "receive_buffers must be a power of two"),

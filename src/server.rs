@@ -2,24 +2,26 @@
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, TrySendError};
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 
 use crate::emit::{Args, Broadcast};
 use crate::error::{Error, Reason};
 use crate::event::Event;
 use crate::files;
+use crate::gather::{Deadlines, Gathering, Part};
 use crate::hub::id::Secrets;
 use crate::hub::rooms::NamespaceId;
-use crate::hub::{Config, Gauges, Hub, Publish, StaticFile};
+use crate::hub::{Config, FIRST_ASK, Gauges, Hub, Publish, StaticFile};
 use crate::namespace::{Handlers, Namespace};
 use crate::options::Options;
 use crate::preflight;
 use crate::proto::parser::Parser;
+use crate::rooms::Rooms;
 use crate::shard::mesh::{Mail, Mesh};
 use crate::shard::ring;
 use crate::shard::watch::{Pulse, Watch};
@@ -42,6 +44,9 @@ struct Shared {
     /// What was registered.
     spec: OnceLock<Arc<Spec>>,
     mesh: OnceLock<Mesh>,
+    deadlines: Deadlines,
+    /// Broadcasts with acknowledgements so far.
+    asks: AtomicU32,
     /// Per shard, as of its last look.
     stats: Mutex<Vec<Stats>>,
     is_stopping: AtomicBool,
@@ -95,6 +100,8 @@ impl Server {
             draft: Mutex::default(),
             spec: OnceLock::new(),
             mesh: OnceLock::new(),
+            deadlines: Deadlines::default(),
+            asks: AtomicU32::new(0),
             stats: Mutex::default(),
             is_stopping: AtomicBool::new(false),
         }));
@@ -193,15 +200,15 @@ impl Server {
         self.broadcast().emit(event, args)
     }
 
-    /// The sockets of `/` in a room, or one socket by its id (`io.to`, `io.in`). A room that nobody
-    /// is in is no error.
-    pub fn to(&self, room: impl AsRef<str>) -> Broadcast {
-        self.broadcast().to(room)
+    /// The sockets of `/` in a room, or in any of several, or one socket by its id (`io.to`,
+    /// `io.in`). A room that nobody is in is no error.
+    pub fn to(&self, rooms: impl Rooms) -> Broadcast {
+        self.broadcast().to(rooms)
     }
 
-    /// All sockets of `/` but those in a room, or but one by its id.
-    pub fn except(&self, room: impl AsRef<str>) -> Broadcast {
-        self.broadcast().except(room)
+    /// All sockets of `/` but those in a room, or in any of several, or but one by its id.
+    pub fn except(&self, rooms: impl Rooms) -> Broadcast {
+        self.broadcast().except(rooms)
     }
 
     /// All sockets of `/`, on all shards.
@@ -366,6 +373,10 @@ impl Server {
         }
     }
 
+    pub(crate) fn options(&self) -> &Options {
+        &self.0.options
+    }
+
     pub(crate) fn parser(&self) -> &Parser {
         &self.0.options.parser
     }
@@ -423,15 +434,54 @@ impl Server {
         Ok(())
     }
 
+    /// Asks every shard, or one of them. `mail` makes the question for one shard; `within` bounds
+    /// the wait for the answers. A shard that cannot be asked is silent.
+    pub(crate) fn gather<T: Send + 'static>(
+        &self,
+        only: Option<u16>,
+        within: Duration,
+        mail: impl Fn(Part<T>) -> Mail,
+    ) -> Result<Gathering<T>, Error> {
+        let mesh = self.0.mesh.get().ok_or(Error::NotRunning)?;
+        let shards = only.map_or(0..mesh.len() as u16, |only| only..only + 1);
+        let (gathering, parts) = Gathering::new(shards.len());
+        let current = Shard::current(self);
+        for (shard, part) in shards.zip(parts) {
+            let mail = mail(part);
+            match &current {
+                Some(current) if current.index() == shard => {
+                    current.handle(mail);
+                    current.wake();
+                }
+                // Refused, it drops its part.
+                Some(current) => drop(current.post(shard, mail)),
+                None => {
+                    if let Err(TrySendError::Disconnected(_)) = mesh.post(shard, mail) {
+                        return Err(Error::NotRunning);
+                    }
+                }
+            }
+        }
+        // Later than this is never.
+        let far = Duration::from_secs(365 * 24 * 3_600);
+        Ok(gathering.until(Instant::now() + within.min(far), &self.0.deadlines))
+    }
+
+    /// A number for a broadcast that is acknowledged; none of the last billion had it.
+    pub(crate) fn new_ask(&self) -> u64 {
+        let count = self.0.asks.fetch_add(1, Ordering::Relaxed);
+        FIRST_ASK + u64::from(count) % FIRST_ASK
+    }
+
     fn post_to_all(&self, mail: impl Fn() -> Mail) -> Result<(), Error> {
         let mesh = self.0.mesh.get().ok_or(Error::NotRunning)?;
         for shard in 0..mesh.len() as u16 {
             match mesh.post(shard, mail()) {
                 Ok(()) => {}
-                Err(crossbeam_channel::TrySendError::Full(_)) => {
+                Err(TrySendError::Full(_)) => {
                     return Err(Error::Limit("max_mailbox"));
                 }
-                Err(crossbeam_channel::TrySendError::Disconnected(_)) => {
+                Err(TrySendError::Disconnected(_)) => {
                     return Err(Error::NotRunning);
                 }
             }
@@ -526,6 +576,7 @@ fn new_hub(spec: &Spec, shard: u16) -> Hub {
         namespaces_max: options.max_namespaces,
         rooms_max: options.max_rooms,
         acks_max: options.max_pending_acks,
+        gather_bytes_max: options.max_gather_bytes,
         retain_handshake: options.retain_handshake,
         epoch_ms: ms(epoch),
     };

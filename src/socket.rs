@@ -18,6 +18,7 @@ use crate::hub::rooms::NamespaceId;
 use crate::hub::slab::Key;
 use crate::hub::{AckLost, Flags};
 use crate::namespace::{LocalFuture, Named, Namespace};
+use crate::rooms::Rooms;
 use crate::server::Server;
 use crate::shard::Shard;
 use crate::shard::watch::Label;
@@ -172,6 +173,12 @@ impl Socket {
         self.options().volatile()
     }
 
+    /// For the next event: whether it may be compressed where that was agreed on with the client
+    /// (`compress(bool)`). Default true.
+    pub fn compress(&self, compress: bool) -> Emit {
+        self.options().compress(compress)
+    }
+
     fn options(&self) -> Emit {
         Emit { socket: self.clone(), timeout: None, flags: Flags::default() }
     }
@@ -199,25 +206,42 @@ impl Socket {
         self.namespace().except(&*self.id)
     }
 
-    /// Everyone in a room but this socket.
-    pub fn to(&self, room: impl AsRef<str>) -> Broadcast {
-        self.broadcast().to(room)
+    /// Everyone in a room, or in any of several, but this socket, also where a room is named by its
+    /// own id (U-11).
+    pub fn to(&self, rooms: impl Rooms) -> Broadcast {
+        self.broadcast().to(rooms)
     }
 
-    /// Everyone but this socket and those in a room.
-    pub fn except(&self, room: impl AsRef<str>) -> Broadcast {
-        self.broadcast().except(room)
+    /// The same as [`Socket::to`] (`socket.in`).
+    pub fn in_(&self, rooms: impl Rooms) -> Broadcast {
+        self.to(rooms)
     }
 
-    /// Joins a room, at once. False if it is there already, has gone, or is in
-    /// [`Options::max_rooms`](crate::Options::max_rooms) rooms. O(rooms of this socket).
-    pub fn join(&self, room: impl AsRef<str>) -> bool {
-        self.shard.hub().join(self.key, room.as_ref())
+    /// Everyone but this socket and those in a room, or in any of several.
+    pub fn except(&self, rooms: impl Rooms) -> Broadcast {
+        self.broadcast().except(rooms)
     }
 
-    /// Leaves a room; false if it was not there. O(rooms of this socket).
-    pub fn leave(&self, room: impl AsRef<str>) -> bool {
-        self.shard.hub().leave(self.key, room.as_ref())
+    /// Everyone of this node but this socket (`socket.local`); see [`Broadcast::local`].
+    pub fn local(&self) -> Broadcast {
+        self.broadcast().local()
+    }
+
+    /// Joins a room, or several, at once. False if for one of them it is there already, has gone,
+    /// or is in [`Options::max_rooms`](crate::Options::max_rooms) rooms; the others are joined all
+    /// the same. O(rooms of this socket) for each.
+    pub fn join(&self, rooms: impl Rooms) -> bool {
+        let (mut hub, mut all) = (self.shard.hub(), true);
+        rooms.each(&mut |room| all &= hub.join(self.key, room));
+        all
+    }
+
+    /// Leaves a room, or several; false if it was not in one of them. O(rooms of this socket) for
+    /// each.
+    pub fn leave(&self, rooms: impl Rooms) -> bool {
+        let (mut hub, mut all) = (self.shard.hub(), true);
+        rooms.each(&mut |room| all &= hub.leave(self.key, room));
+        all
     }
 
     /// The rooms it is in, its own id first; none once it has gone (J-17).
@@ -329,8 +353,8 @@ impl Socket {
     }
 }
 
-/// One event about to be sent to one client, with options. Made by [`Socket::timeout`] and
-/// [`Socket::volatile`].
+/// One event about to be sent to one client, with options. Made by [`Socket::timeout`],
+/// [`Socket::volatile`] and [`Socket::compress`].
 #[derive(Debug, Clone)]
 #[must_use = "nothing is sent until emit is called"]
 pub struct Emit {
@@ -349,6 +373,12 @@ impl Emit {
     /// Drop the event if the client is not ready to take it.
     pub fn volatile(mut self) -> Emit {
         self.flags.volatile = true;
+        self
+    }
+
+    /// Whether the event may be compressed where that was agreed on with the client.
+    pub fn compress(mut self, compress: bool) -> Emit {
+        self.flags.compress = compress;
         self
     }
 

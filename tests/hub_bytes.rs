@@ -2,6 +2,8 @@
 //! can be seen on the wire, one test per row or a table with the row in it.
 #![allow(clippy::unwrap_used)] // In a test, a panic is a finding.
 
+#[path = "hub_bytes/ask.rs"]
+mod ask;
 #[path = "hub_bytes/http.rs"]
 mod http;
 #[path = "hub_bytes/limits.rs"]

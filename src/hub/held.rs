@@ -15,6 +15,8 @@ pub struct Held {
     pub attachments: usize,
     /// What clients said as `auth`, and events that wait for the answer to a CONNECT.
     pub kept: usize,
+    /// Answers to broadcasts that not all have answered yet.
+    pub answers: usize,
     /// What waits to be sent, the kernel's part included.
     pub queued: usize,
 }
@@ -22,16 +24,17 @@ pub struct Held {
 impl Held {
     /// Adds those of another shard.
     pub fn add(&mut self, other: &Held) {
-        let Held { incomplete, attachments, kept, queued } = other;
+        let Held { incomplete, attachments, kept, answers, queued } = other;
         self.incomplete += incomplete;
         self.attachments += attachments;
         self.kept += kept;
+        self.answers += answers;
         self.queued += queued;
     }
 
     /// All of it.
     pub fn bytes(&self) -> usize {
-        self.incomplete + self.attachments + self.kept + self.queued
+        self.incomplete + self.attachments + self.kept + self.answers + self.queued
     }
 }
 
@@ -39,7 +42,7 @@ impl Hub {
     /// Bytes held for clients. O(connections and sockets): for tests and for operators, not for
     /// every turn.
     pub fn held(&self) -> Held {
-        let mut held = Held::default();
+        let mut held = Held { answers: self.answer_bytes(), ..Held::default() };
         let conns = &self.links.conns;
         for conn in conns.indices().filter_map(|index| conns.at(index)) {
             held.queued += conn.out.bytes();

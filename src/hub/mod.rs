@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+mod ask;
 pub mod buffer;
 mod command;
 mod conn;
@@ -35,6 +36,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 pub use answer::StaticFile;
+pub use ask::{Answers, FIRST_ASK};
 pub use command::{Flags, Names, Publish, Target};
 pub use conn::PeerEnd;
 pub use handshake::Handshake;
@@ -46,6 +48,7 @@ use crate::options::{Limits, SlowReader};
 use crate::proto::packet::Validator;
 use crate::proto::parser::Parser;
 use answer::Served;
+use ask::Ask;
 use buffer::SendBuf;
 use conn::Conn;
 use fanout::{Dirty, Palette};
@@ -113,6 +116,13 @@ pub enum Event {
         /// The answer, or why there is none.
         outcome: Result<Arguments, AckLost>,
     },
+    /// What came of a broadcast that was to be acknowledged.
+    Answers {
+        /// The id given to `ask`.
+        id: u64,
+        /// Who has answered what.
+        answers: Answers,
+    },
     /// A client has sent something invalid; its sockets are told before they are closed (I-13).
     Error {
         /// Whose `error` listeners to call.
@@ -179,6 +189,8 @@ pub struct Config {
     pub rooms_max: usize,
     /// Awaited acknowledgements per socket.
     pub acks_max: usize,
+    /// Bytes of the answers to one broadcast.
+    pub gather_bytes_max: usize,
     /// Keep request heads after the connection handler.
     pub retain_handshake: bool,
     /// Wall clock at time 0, milliseconds since 1970.
@@ -317,6 +329,7 @@ pub struct Hub {
     config: Config,
     links: Links,
     members: Slab<Member>,
+    asks: Slab<Ask>,
     namespaces: Vec<Namespace>,
     namespace_ids: HashMap<Box<str>, NamespaceId>,
     rooms: Rooms,
@@ -351,6 +364,7 @@ impl Hub {
         Hub {
             links,
             members: Slab::new(),
+            asks: Slab::new(),
             namespaces: Vec::new(),
             namespace_ids: HashMap::new(),
             rooms: Rooms::default(),
@@ -395,6 +409,7 @@ impl Hub {
                 Timer::Conn => self.conn_due(entry),
                 Timer::Session => self.session_due(entry),
                 Timer::Member => self.member_due(entry),
+                Timer::Ask => self.ask_due(entry),
             }
         }
         self.due = due;
@@ -467,6 +482,11 @@ impl Hub {
     /// Connections, being closed included.
     pub fn connection_count(&self) -> usize {
         self.links.conns.len()
+    }
+
+    /// Broadcasts whose acknowledgements are awaited.
+    pub fn ask_count(&self) -> usize {
+        self.asks.len()
     }
 
     /// Puts an entry into the wheel for an owner whose alarm asked for it.

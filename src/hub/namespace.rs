@@ -9,6 +9,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use super::ask::FIRST_ASK;
 use super::deliver::{Frame, Urgency};
 use super::handshake::Handshake;
 use super::id::{Id, Secret};
@@ -61,13 +62,19 @@ pub(super) struct Member {
 
 const _: () = assert!(size_of::<Member>() <= 72);
 
+impl Member {
+    pub(super) fn rare_mut(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+}
+
 /// What most members do not have.
 #[derive(Debug, Default)]
-struct Rare {
+pub(super) struct Rare {
     /// What the client sent with CONNECT, raw JSON; empty if nothing.
     auth: Box<str>,
     /// Acknowledgements awaited from this client.
-    acks: Vec<PendingAck>,
+    pub(super) acks: Vec<PendingAck>,
     alarm: Alarm,
     /// Events that arrived while the application was still deciding (W-22).
     held: Vec<Arguments>,
@@ -97,11 +104,21 @@ pub(super) struct Arriving {
     pub(super) by: Tick,
 }
 
+/// An acknowledgement that is awaited.
 #[derive(Debug)]
-struct PendingAck {
-    id: u64,
-    deadline: Option<Tick>,
-    token: u64,
+pub(super) struct PendingAck {
+    pub(super) id: u64,
+    pub(super) deadline: Option<Tick>,
+    pub(super) waiter: Waiter,
+}
+
+/// What an acknowledgement is the answer to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waiter {
+    /// An event for one socket, with the application's token.
+    One(u64),
+    /// A broadcast, which keeps the deadline.
+    Ask(Key),
 }
 
 /// The arguments of an event or an acknowledgement: raw JSON, validated, and attachments.
@@ -119,7 +136,7 @@ pub struct Arguments {
 
 impl Arguments {
     /// Bytes that the peer has made us hold.
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         let attachments = self.attachments.iter().map(Bytes::len).sum::<usize>();
         self.name.len() + self.json.len() + attachments
     }
@@ -291,12 +308,17 @@ impl Hub {
     fn handle_ack(&mut self, index: u32, packet: &Packet<'_>, attachments: Vec<Bytes>) {
         let Some(rare) = self.members.at_mut(index).and_then(|m| m.rare.as_mut()) else { return };
         let Some(at) = rare.acks.iter().position(|ack| Some(ack.id) == packet.id) else { return };
-        let token = rare.acks.swap_remove(at).token;
+        let waiter = rare.acks.swap_remove(at).waiter;
         // An array, by the rules of `packet::decode`.
         let json = packet.data.trim_ascii().strip_prefix('[').and_then(|s| s.strip_suffix(']'));
         let json = Bytes::copy_from_slice(json.unwrap_or_default().trim_ascii().as_bytes());
-        let outcome = Ok(Arguments { json, attachments, ..Arguments::default() });
-        self.events.push_back(Event::Ack { token, outcome });
+        let arguments = Arguments { json, attachments, ..Arguments::default() };
+        match waiter {
+            Waiter::One(token) => {
+                self.events.push_back(Event::Ack { token, outcome: Ok(arguments) });
+            }
+            Waiter::Ask(ask) => self.ask_answered(ask, arguments),
+        }
     }
 
     /// The application lets a client in; false if the client has gone meanwhile. Order of J-5.
@@ -371,8 +393,13 @@ impl Hub {
             self.leave_namespace(member.namespace, member.place);
         }
         for ack in member.rare.into_iter().flat_map(|rare| rare.acks) {
-            let outcome = Err(AckLost::Disconnected);
-            self.events.push_back(Event::Ack { token: ack.token, outcome });
+            match ack.waiter {
+                Waiter::One(token) => {
+                    let outcome = Err(AckLost::Disconnected);
+                    self.events.push_back(Event::Ack { token, outcome });
+                }
+                Waiter::Ask(ask) => self.ask_lost(ask),
+            }
         }
         if let Some(session) = self.links.sessions.at_mut(member.session) {
             session.members.retain(|other| *other != key.index);
@@ -400,10 +427,14 @@ impl Hub {
             return None;
         }
         let next = &mut self.namespaces[usize::from(member.namespace)].next_ack;
+        // Over the years the numbers come round to those that are still awaited.
+        while rare.acks.iter().any(|ack| ack.id == *next) {
+            *next = (*next + 1) % FIRST_ASK;
+        }
         let id = *next;
-        *next += 1;
+        *next = (id + 1) % FIRST_ASK;
         let deadline = timeout_ms.map(|ms| Tick::after(now_ms, ms));
-        rare.acks.push(PendingAck { id, deadline, token });
+        rare.acks.push(PendingAck { id, deadline, waiter: Waiter::One(token) });
         let at = rare.alarm.set(nearest(&rare.acks, now), now);
         self.watch(at, Timer::Member, key);
         Some(id)
@@ -412,7 +443,7 @@ impl Hub {
     /// Forgets an acknowledgement that nobody waits for any more.
     pub fn cancel_ack(&mut self, key: Key, token: u64) {
         if let Some(rare) = self.members.get_mut(key).and_then(|member| member.rare.as_mut()) {
-            rare.acks.retain(|ack| ack.token != token);
+            rare.acks.retain(|ack| ack.waiter != Waiter::One(token));
         }
     }
 
@@ -427,8 +458,10 @@ impl Hub {
         }
         let is_over = |ack: &mut PendingAck| ack.deadline.is_some_and(|tick| tick.reached(now));
         for ack in rare.acks.extract_if(.., is_over) {
-            let outcome = Err(AckLost::TimedOut);
-            self.events.push_back(Event::Ack { token: ack.token, outcome });
+            if let Waiter::One(token) = ack.waiter {
+                let outcome = Err(AckLost::TimedOut);
+                self.events.push_back(Event::Ack { token, outcome });
+            }
         }
         let at = rare.alarm.set(nearest(&rare.acks, now), now);
         self.watch(at, Timer::Member, key);

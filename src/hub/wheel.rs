@@ -90,6 +90,8 @@ pub enum Timer {
     Session,
     /// A member: acknowledgements.
     Member,
+    /// A broadcast that is acknowledged.
+    Ask,
 }
 
 /// An entry of the wheel: whose deadline to look at.

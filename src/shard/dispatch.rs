@@ -32,6 +32,7 @@ impl Shard {
                     self.on_packet(member, namespace, arguments);
                 }
                 hub::Event::Ack { token, outcome } => self.answer_ack(token, outcome),
+                hub::Event::Answers { id, answers } => self.answer_ask(id, answers),
                 hub::Event::Error { member, message } => self.on_error(member, message),
                 hub::Event::Closing { member, reason } => self.on_closing(member, reason),
             }

@@ -15,8 +15,9 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use super::Shard;
 use super::ring::Doorbell;
-use crate::hub::Publish;
+use crate::gather::Part;
 use crate::hub::fanout::Encoded;
+use crate::hub::{Answers, Publish};
 
 /// Something to do on another shard.
 pub(crate) type Call = Box<dyn FnOnce(&Rc<Shard>) + Send>;
@@ -25,17 +26,29 @@ pub(crate) type Call = Box<dyn FnOnce(&Rc<Shard>) + Send>;
 pub(crate) enum Mail {
     /// A broadcast, for the members on that shard.
     Publish(Arc<Publish>),
+    /// A broadcast that those members are to acknowledge.
+    Ask(Ask),
     /// A connection whose session lives on that shard, with the bytes read so far.
     Adopt { fd: OwnedFd, address: SocketAddr, bytes: Vec<u8> },
     /// Anything rare.
     Call(Call),
 }
 
+/// A broadcast and what its receivers are asked for.
+pub(crate) struct Ask {
+    pub(crate) publish: Arc<Publish>,
+    /// The number it was encoded with.
+    pub(crate) id: u64,
+    pub(crate) timeout_ms: u64,
+    /// Where the answers of one shard go.
+    pub(crate) part: Part<Answers>,
+}
+
 impl Mail {
     /// Bytes that it keeps in memory until it is read, about.
     pub(super) fn bytes(&self) -> usize {
         match self {
-            Mail::Publish(publish) => {
+            Mail::Publish(publish) | Mail::Ask(Ask { publish, .. }) => {
                 let Encoded { text, attachments } = &publish.encoded;
                 text.len() + attachments.iter().map(|attachment| attachment.len()).sum::<usize>()
             }

@@ -29,8 +29,9 @@ use rustc_hash::FxHashMap;
 
 use crate::error::{Error, Reason};
 use crate::event::Raw;
+use crate::gather::Part;
 use crate::hub::slab::Key;
-use crate::hub::{AckLost, Arguments, Hub, Output, PeerEnd};
+use crate::hub::{AckLost, Answers, Arguments, Hub, Output, PeerEnd};
 use crate::server::{Server, Spec};
 use crate::socket::{AckSlot, Own, Owns};
 use mesh::Mail;
@@ -67,6 +68,8 @@ pub(crate) struct Shard {
     /// Tasks of this executor besides the pump.
     tasks: Cell<usize>,
     acks: RefCell<FxHashMap<u64, AckSlot>>,
+    /// Broadcasts whose acknowledgements are awaited, by their numbers.
+    asks: RefCell<FxHashMap<u64, (Key, Part<Answers>)>>,
     next_token: Cell<u64>,
     scratch: RefCell<Vec<u8>>,
     pulse: Arc<Pulse>,
@@ -116,6 +119,7 @@ impl Shard {
             running: RefCell::default(),
             tasks: Cell::new(0),
             acks: RefCell::default(),
+            asks: RefCell::default(),
             next_token: Cell::new(0),
             scratch: RefCell::default(),
             pulse,
@@ -133,6 +137,8 @@ impl Shard {
         ready();
         let ended = shard.pump(&mut ring, &mailbox).await;
         CURRENT.set(None);
+        // Nobody answers any more, whoever still holds the shard.
+        drop(shard.asks.take());
         if let Err(error) = &ended {
             log::error!("shard {index}: its ring has failed, shutting down: {error}");
             shard.server.shutdown();
@@ -446,13 +452,12 @@ impl Shard {
             count += 1;
             self.server.mesh(|mesh| mesh.taken(self.index, &mail));
             match mail {
-                Mail::Publish(publish) => self.hub().publish(&publish),
                 Mail::Adopt { fd, address, bytes } => {
                     if let Some(conn) = self.hub().handle_migrated(address, bytes) {
                         ring.adopt(conn, fd);
                     }
                 }
-                Mail::Call(call) => call(self),
+                mail => self.handle(mail),
             }
             self.settle(ring);
         }
@@ -552,6 +557,39 @@ impl Shard {
                 slot.waker = Some(cx.waker().clone());
                 Poll::Pending
             }
+        }
+    }
+
+    /// Does what mail asks for that needs no ring.
+    pub(crate) fn handle(self: &Rc<Self>, mail: Mail) {
+        match mail {
+            Mail::Publish(publish) => self.hub().publish(&publish),
+            Mail::Ask(ask) => self.ask(ask),
+            Mail::Call(call) => call(self),
+            // Dropping the descriptor closes it; its session lives elsewhere.
+            Mail::Adopt { .. } => {}
+        }
+    }
+
+    /// Sends a broadcast and keeps the place for what its receivers answer.
+    fn ask(&self, ask: mesh::Ask) {
+        let mesh::Ask { publish, id, timeout_ms, part } = ask;
+        let key = self.hub().ask(&publish, id, timeout_ms);
+        self.asks.borrow_mut().insert(id, (key, part));
+    }
+
+    fn answer_ask(&self, id: u64, answers: Answers) {
+        let asked = self.asks.borrow_mut().remove(&id);
+        if let Some((_, part)) = asked {
+            part.put(answers);
+        }
+    }
+
+    /// Nobody waits for the answers to this broadcast any more.
+    pub(crate) fn cancel_ask(&self, id: u64) {
+        let asked = self.asks.borrow_mut().remove(&id);
+        if let Some((key, _)) = asked {
+            self.hub().cancel_ask(key);
         }
     }
 

@@ -68,7 +68,7 @@ fn a_server_that_does_not_run_refuses_to_emit() {
     assert!(io.listen("127.0.0.1:0").is_err(), "a server listens once");
     site.stop();
     assert!(matches!(io.emit("x", ()), Err(Error::NotRunning)));
-    assert!(matches!(io.broadcast().disconnect(true), Err(Error::NotRunning)));
+    assert!(matches!(io.disconnect_sockets(true), Err(Error::NotRunning)));
 }
 
 #[test]

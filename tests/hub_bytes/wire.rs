@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use corecast::Options;
 use corecast::hub::id::Secrets;
 use corecast::hub::slab::Key;
-use corecast::hub::{Config, Event, Flags, Hub, Output, PeerEnd};
+use corecast::hub::{Answers, Config, Event, Flags, Hub, Output, PeerEnd};
 
 #[derive(Debug, Default)]
 struct Line {
@@ -54,6 +54,7 @@ pub fn config() -> Config {
         namespaces_max: 100,
         rooms_max: 100,
         acks_max: 100,
+        gather_bytes_max: 1 << 20,
         retain_handshake: true,
         epoch_ms: 0,
     }
@@ -242,6 +243,7 @@ impl Wire {
                 }
                 Err(lost) => format!("ack {token} {lost:?}"),
             },
+            Event::Answers { id, answers } => format!("answers {id} {}", outcome(&answers)),
             Event::Error { message, .. } => format!("error {message}"),
             Event::Closing { member, reason } => {
                 if !self.keeps {
@@ -340,6 +342,26 @@ impl Wire {
         self.run();
         sent
     }
+}
+
+/// What came of an ask: how many were asked, the answers, and who has not given one.
+fn outcome(answers: &Answers) -> String {
+    let responses = answers.responses.iter().map(|arguments| {
+        let json = String::from_utf8_lossy(&arguments.json).into_owned();
+        arguments.attachments.iter().fold(json, |text, bytes| format!("{text} {:?}", &bytes[..]))
+    });
+    let mut text = format!("{}: {}", answers.asked, responses.collect::<Vec<_>>().join("|"));
+    for (what, count) in [
+        ("timed_out", answers.timed_out),
+        ("disconnected", answers.disconnected),
+        ("unawaited", answers.unawaited),
+        ("oversized", answers.oversized),
+    ] {
+        if count > 0 {
+            text += &format!(" {what} {count}");
+        }
+    }
+    text
 }
 
 pub fn get(query: &str) -> String {

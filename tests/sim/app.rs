@@ -69,6 +69,7 @@ impl World {
                 self.packet(s, member, namespace, &arguments);
             }
             Event::Ack { token, outcome } => self.answered(token, outcome),
+            Event::Answers { .. } => unreachable!("nobody is asked"),
             Event::Error { member, message } => {
                 let sid = &self.model.by_key[&(s, member)];
                 let client = self.model.ledgers[sid].client;

@@ -111,6 +111,7 @@ fn hub(shard: usize, profile: &Profile, seed: u64) -> Hub {
         namespaces_max: 100,
         rooms_max: 1_000,
         acks_max: 1_000,
+        gather_bytes_max: 1 << 20,
         retain_handshake: true,
         epoch_ms: 0,
     };

@@ -32,6 +32,9 @@ struct Arguments {
     /// Milliseconds a client has to answer a ping.
     #[arg(long, default_value_t = 20_000)]
     ping_timeout: u64,
+    /// Accept Socket.IO 2 clients too.
+    #[arg(long)]
+    allow_eio3: bool,
 }
 
 #[expect(clippy::print_stdout, reason = "the tests read the address from the first line")]
@@ -42,6 +45,7 @@ fn main() -> Result<(), corecast::Error> {
     options.cpus = arguments.cpus;
     options.ping_interval = Duration::from_millis(arguments.ping_interval);
     options.ping_timeout = Duration::from_millis(arguments.ping_timeout);
+    options.allow_eio3 = arguments.allow_eio3;
     let io = Server::new(options)?;
     register(&io);
     let running = io.listen(arguments.listen)?;

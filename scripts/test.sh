@@ -97,11 +97,14 @@ if [ ${#cpus[@]} -gt 1 ]; then
     end_to_end "$(IFS=,; echo "${cpus[*]:0:4}")" e2e-several
 fi
 
+section "old clients"
+CORECAST_E2E_CMD="'$target/debug/examples/e2e_server' --cpus ${cpus[0]}" npm_suite test:v2 v2
+
 section "browser"
 CORECAST_DEMO_CMD="'$target/debug/corecast' serve" npm_suite test:browser browser
 
 section "summary"
-for log in doc rust e2e-one e2e-several browser; do
+for log in doc rust e2e-one e2e-several v2 browser; do
     [ -f "$logs/$log.txt" ] || continue
     echo "$log:"
     grep -E '^ *Summary \[|^test result: |^(#|ℹ) (tests|pass|fail|skipped) ' "$logs/$log.txt"

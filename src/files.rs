@@ -35,7 +35,8 @@ pub(crate) fn client(path: &str) -> impl Iterator<Item = (String, StaticFile)> {
     );
     files.into_iter().map(move |(name, content_type, body)| {
         let etag = format!("\"{CLIENT_VERSION}\"");
-        let file = StaticFile { content_type, etag, body: Bytes::from_static(body) };
+        let (body, coded) = (Bytes::from_static(body), Some(Default::default()));
+        let file = StaticFile { content_type, etag, body, coded };
         (format!("{path}/{name}"), file)
     })
 }

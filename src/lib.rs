@@ -55,7 +55,7 @@
 //!
 //! `examples/chat.rs` is a chat in one screen, with its page.
 //!
-//! What does not work yet: CORS, TLS, compression, JSONP, Engine.IO 3, connection state recovery,
+//! What does not work yet: CORS, TLS, compression of websocket messages, connection state recovery,
 //! msgpack, several machines, catch-all listeners. The README keeps the list.
 //!
 //! # For those who know Socket.IO
@@ -653,7 +653,7 @@ pub use event::{Event, Handshake, Raw};
 pub use gather::Gathered;
 pub use hub::{Gauges, Stats as Totals};
 pub use namespace::{ConnectError, Namespace};
-pub use options::{Options, SlowReader};
+pub use options::{HttpCompression, Options, SlowReader};
 pub use proto::parser::{Error as ParserError, Parser};
 pub use proto::value::Binary;
 pub use rooms::Rooms;

@@ -18,6 +18,24 @@ pub enum SlowReader {
     Drop,
 }
 
+/// Compression of polling responses (`httpCompression`), with gzip or deflate as the client asks
+/// for in `Accept-Encoding`. Websockets have their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HttpCompression {
+    /// Bytes from which on a response is compressed (`threshold`). Default 1,024: smaller ones
+    /// become hardly smaller, and the answer to a handshake never is that large.
+    pub threshold: usize,
+    /// 1 (quick) to 9 (small), as in zlib (`level`). Default 1, since it takes the shard's own
+    /// time.
+    pub level: u32,
+}
+
+impl Default for HttpCompression {
+    fn default() -> Self {
+        HttpCompression { threshold: 1_024, level: 1 }
+    }
+}
+
 /// Settings of a [`Server`](crate::Server). Change fields after `Options::default()`; a server
 /// reads them once. [`Server::new`](crate::Server::new) refuses values out of range and names the
 /// rule.
@@ -45,6 +63,16 @@ pub struct Options {
     pub polling: bool,
     /// Accept websocket sessions and upgrades (`transports`, `allowUpgrades`). Default true.
     pub websocket: bool,
+    /// Accept clients of Socket.IO 2 too, which speak Engine.IO 3 (`allowEIO3`). Default false.
+    ///
+    /// Such a client is let into `/` without asking (H-10), pings by itself (H-7), and is told the
+    /// data of a refusal or its message, not both (H-13). Its socket's id is that of its session
+    /// (H-11): who learns it may act as that client while it polls, so do not hand these ids to
+    /// other clients.
+    pub allow_eio3: bool,
+    /// Compress polling responses (`httpCompression`). Default on; `None` switches it off. Events
+    /// sent with `compress(false)` alone do not cause it.
+    pub http_compression: Option<HttpCompression>,
     /// Time between a pong and the next ping (`pingInterval`). Default 25 s.
     pub ping_interval: Duration,
     /// Time a client has to answer a ping (`pingTimeout`). Default 20 s.
@@ -129,6 +157,8 @@ impl Default for Options {
             parser: Parser::Json,
             polling: true,
             websocket: true,
+            allow_eio3: false,
+            http_compression: Some(HttpCompression::default()),
             ping_interval: Duration::from_secs(25),
             ping_timeout: Duration::from_secs(20),
             upgrade_timeout: Duration::from_secs(10),
@@ -202,6 +232,10 @@ impl Options {
             (
                 self.path.starts_with('/') && self.path.len() > 1,
                 "path must begin with / and a name",
+            ),
+            (
+                self.http_compression.is_none_or(|http| (1..=9).contains(&http.level)),
+                "http_compression: level must be 1 to 9",
             ),
             (!self.ping_interval.is_zero(), "ping_interval must not be 0"),
             (!self.ping_timeout.is_zero(), "ping_timeout must not be 0"),

@@ -150,7 +150,9 @@ impl Server {
         let body = body.into();
         let etag = files::content_tag(&body);
         self.assert_draft();
-        self.draft().files.push((path.into(), StaticFile { content_type, etag, body }));
+        self.draft()
+            .files
+            .push((path.into(), StaticFile { content_type, etag, body, coded: None }));
     }
 
     /// [`Namespace::on_connect`] of namespace `/`.
@@ -561,6 +563,8 @@ fn new_hub(spec: &Spec, shard: u16) -> Hub {
         path: format!("{}/", options.path.trim_end_matches('/')),
         polling: options.polling,
         websocket: options.websocket,
+        allow_eio3: options.allow_eio3,
+        http_compression: options.http_compression,
         parser: options.parser.clone(),
         // Checked when the server was made.
         limits: options.limits().unwrap_or_else(|_| unreachable!("checked options")),

@@ -100,11 +100,12 @@ impl std::fmt::Debug for Socket {
 impl Socket {
     pub(crate) fn new(shard: &Rc<Shard>, key: Key, namespace: NamespaceId) -> Option<Socket> {
         let id = shard.hub().socket_id(key)?;
-        Some(Socket { shard: shard.clone(), key, namespace, id: id.text().as_str().into() })
+        Some(Socket { shard: shard.clone(), key, namespace, id: id.as_str().into() })
     }
 
     /// Id of the socket, 20 characters of base64url; others may know it. Also a room that only it
-    /// is in. A client that reconnects gets another one.
+    /// is in. A client that reconnects gets another one. That of a Socket.IO 2 client is a secret,
+    /// see [`Options::allow_eio3`](crate::Options::allow_eio3).
     pub fn id(&self) -> &str {
         &self.id
     }

@@ -4,10 +4,14 @@
 
 #[path = "hub_bytes/ask.rs"]
 mod ask;
+#[path = "hub_bytes/forms.rs"]
+mod forms;
 #[path = "hub_bytes/http.rs"]
 mod http;
 #[path = "hub_bytes/limits.rs"]
 mod limits;
+#[path = "hub_bytes/revision3.rs"]
+mod revision3;
 #[path = "hub_bytes/session.rs"]
 mod session;
 #[path = "hub_bytes/socket.rs"]

@@ -1,17 +1,24 @@
 //! Answers to requests: files, refusals, payloads.
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use super::Hub;
 use super::fanout::Run;
 use super::http::Phase;
+use super::polling::Payload;
 use crate::error::Refusal;
+use crate::options::HttpCompression;
+use crate::proto::coding::{Coding, THOROUGH};
 use crate::proto::http::{self, Head, Method, Response};
+use crate::proto::{engine3, jsonp};
 
-/// A file that is served as it is, to GET and HEAD.
+/// A file that is served to GET and HEAD.
 #[derive(Debug, Clone)]
 pub struct StaticFile {
     /// `Content-Type`.
@@ -20,6 +27,27 @@ pub struct StaticFile {
     pub etag: String,
     /// The bytes.
     pub body: Bytes,
+    /// Its bytes in other codings, written once for all shards when they are first asked for; none
+    /// if it is not to be compressed.
+    pub coded: Option<Arc<Coded>>,
+}
+
+/// A file in the codings of [`THOROUGH`].
+#[derive(Debug, Default)]
+pub struct Coded([OnceLock<Bytes>; THOROUGH.len()]);
+
+impl StaticFile {
+    /// About 60 ms for the largest file of the client, once.
+    const LEVEL: u32 = 5;
+
+    /// The bytes in a coding.
+    fn coded(&self, coding: Coding) -> &Bytes {
+        let place = THOROUGH.iter().position(|known| *known == coding);
+        let found = place.zip(self.coded.as_ref()).map(|(place, coded)| {
+            coded.0[place].get_or_init(|| coding.encode(&self.body, StaticFile::LEVEL).into())
+        });
+        found.unwrap_or(&self.body)
+    }
 }
 
 /// A file and, once somebody has asked for it, its bytes in the form that all who ask share: a
@@ -27,12 +55,13 @@ pub struct StaticFile {
 #[derive(Debug)]
 pub(super) struct Served {
     file: Rc<StaticFile>,
-    run: OnceCell<Run>,
+    /// As it is, then in the codings of [`THOROUGH`].
+    runs: [OnceCell<Run>; 1 + THOROUGH.len()],
 }
 
 impl Served {
     pub(super) fn new(file: Rc<StaticFile>) -> Served {
-        Served { file, run: OnceCell::new() }
+        Served { file, runs: Default::default() }
     }
 }
 
@@ -52,14 +81,31 @@ impl Hub {
             let tag = tag.trim();
             tag.strip_prefix("W/").unwrap_or(tag) == file.etag
         });
+        let accept =
+            head.headers().filter(|(name, _)| name.eq_ignore_ascii_case("accept-encoding"));
+        let accept = accept.map(|(_, value)| value);
+        let offered: &[Coding] = if file.coded.is_some() { &THOROUGH } else { &[] };
+        let coding = Coding::choose(accept, offered);
+        let mut headers = SmallVec::<[(&str, &str); 4]>::new();
+        headers.push(("Cache-Control", "public, max-age=0"));
+        headers.push(("ETag", &file.etag));
+        if file.coded.is_some() {
+            headers.push(("Vary", "Accept-Encoding"));
+        }
+        let mut body: &[u8] = b"";
+        if !is_known {
+            body = file.coded(coding);
+            headers.extend(coding.name().map(|name| ("Content-Encoding", name)));
+        }
         let response = Answer {
             status: if is_known { 304 } else { 200 },
             content_type: Some(file.content_type),
-            headers: &[("Cache-Control", "public, max-age=0"), ("ETag", &file.etag)],
-            body: if is_known { b"" } else { &file.body },
+            headers: &headers,
+            body,
         };
-        let has_body = !response.body.is_empty() && head.method != Method::Head;
-        let run = has_body.then(|| served.run.get_or_init(|| Run::of(&file.body)));
+        let has_body = !body.is_empty() && head.method != Method::Head;
+        let place = THOROUGH.iter().position(|known| *known == coding).map_or(0, |at| at + 1);
+        let run = has_body.then(|| served.runs[place].get_or_init(|| Run::of(body)));
         self.respond_with(index, &response, run);
     }
 
@@ -80,9 +126,57 @@ impl Hub {
         self.answer(index, status, Some("application/json"), body.as_bytes());
     }
 
-    /// The packets of a session, as the answer to a GET (B-6).
-    pub(super) fn answer_payload(&mut self, index: u32, payload: &[u8]) {
-        self.answer(index, 200, Some("text/plain; charset=UTF-8"), payload);
+    /// The packets of a session, as the answer to a GET (B-6), in the form that it asked for.
+    pub(super) fn answer_payload(&mut self, index: u32, payload: &Payload) {
+        let Some(http) = self.links.conns.at_mut(index).and_then(|conn| conn.http()) else {
+            return;
+        };
+        let (jsonp, coding) = (http.form.jsonp.take(), http.form.coding);
+        let mut body = Cow::Borrowed(payload.bytes.as_slice());
+        let mut kind = "text/plain; charset=UTF-8";
+        if payload.wire.is_revision_3 {
+            let is_base64 = payload.wire.is_base64 || jsonp.is_some();
+            let mut out = Vec::new();
+            if engine3::encode_payload(&body, is_base64, &mut out) {
+                kind = "application/octet-stream";
+            }
+            body = out.into();
+        }
+        if let Some(callback) = jsonp {
+            let mut out = Vec::new();
+            jsonp::encode(&callback, &String::from_utf8_lossy(&body), &mut out);
+            kind = "text/javascript; charset=UTF-8";
+            body = out.into();
+        }
+        let compression = self.config.http_compression.filter(|http| {
+            payload.compress && coding != Coding::Identity && body.len() >= http.threshold
+        });
+        if let Some(HttpCompression { level, .. }) = compression {
+            let encoded = coding.encode(&body, level);
+            return self.answer_polling(index, kind, coding.name(), &encoded);
+        }
+        self.answer_polling(index, kind, None, &body);
+    }
+
+    /// A good answer to a request of a session.
+    pub(super) fn answer_polling(
+        &mut self,
+        index: u32,
+        content_type: &str,
+        coding: Option<&str>,
+        body: &[u8],
+    ) {
+        let http = self.links.conns.at_mut(index).and_then(|conn| conn.http());
+        let mut headers = SmallVec::<[(&str, &str); 3]>::new();
+        headers.push(("Cache-Control", "no-store"));
+        if let Some(coding) = coding {
+            headers.push(("Content-Encoding", coding));
+        }
+        if http.is_some_and(|http| http.form.is_trident) {
+            headers.push(("X-XSS-Protection", "0"));
+        }
+        let content_type = Some(content_type);
+        self.respond(index, &Answer { status: 200, content_type, headers: &headers, body });
     }
 
     /// An answer after which the connection goes on if the request allows it.

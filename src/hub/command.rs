@@ -179,7 +179,7 @@ impl Hub {
         let own = self.socket_id(key);
         let Some(member) = self.members.get_mut(key) else { return false };
         // A socket is always in the room of its own id, which is not stored.
-        let is_own = own.is_some_and(|id| id.text().as_str() == room);
+        let is_own = own.is_some_and(|id| id.as_str() == room);
         if member.state == State::Leaving || member.rooms.len() >= limit || is_own {
             return false;
         }

@@ -12,6 +12,7 @@ use super::{Hub, Links};
 use crate::error::Reason;
 use crate::options::SlowReader;
 use crate::proto::websocket::{self, Opcode};
+use crate::proto::{engine, engine3};
 
 /// The form in which a websocket session wants its frames. Sessions of one form share bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -60,12 +61,29 @@ impl<'a> Frame<'a> {
     }
 
     /// Appends the frames of one form.
-    fn write(&self, _wire: Wire, out: &mut Vec<u8>) {
+    fn write(&self, wire: Wire, out: &mut Vec<u8>) {
         if !self.text.is_empty() {
             websocket::write_frame(Opcode::Text, self.text, out);
         }
+        let mut message = Vec::new();
         for attachment in self.attachments {
-            websocket::write_frame(Opcode::Binary, attachment, out);
+            message.clear();
+            let (opcode, payload) = match (wire.is_revision_3, wire.is_base64) {
+                (false, false) => (Opcode::Binary, attachment.as_ref()),
+                (true, false) => {
+                    engine3::encode_binary(attachment, &mut message);
+                    (Opcode::Binary, message.as_slice())
+                }
+                (false, true) => {
+                    engine::encode_base64(attachment, &mut message);
+                    (Opcode::Text, message.as_slice())
+                }
+                (true, true) => {
+                    engine3::encode_base64(attachment, &mut message);
+                    (Opcode::Text, message.as_slice())
+                }
+            };
+            websocket::write_frame(opcode, payload, out);
         }
     }
 }
@@ -136,6 +154,7 @@ impl Links {
             return self.overflow(index, urgency);
         }
         fanout::write_payload(frame.text, frame.attachments, &mut polling.outbox);
+        polling.compress |= frame.compress;
         self.stats.delivered(frame.packets, frame.bytes);
         if !polling.is_listed {
             polling.is_listed = true;
@@ -175,16 +194,15 @@ impl Hub {
     pub(super) fn flush_polls(&mut self) {
         let mut polls = std::mem::take(&mut self.links.polls);
         for index in polls.drain(..) {
-            let session = self.links.sessions.at_mut(index);
-            let Some(Transport::Polling(polling)) = session.map(|s| &mut s.transport) else {
-                continue;
-            };
+            let Some(session) = self.links.sessions.at_mut(index) else { continue };
+            let wire = session.wire;
+            let Transport::Polling(polling) = &mut session.transport else { continue };
             polling.is_listed = false;
             if polling.outbox.is_empty() {
                 continue;
             }
             if let Some(get) = polling.get.take() {
-                let payload = std::mem::take(&mut polling.outbox);
+                let payload = polling.take_outbox(wire);
                 self.answer_payload(get, &payload);
             }
         }

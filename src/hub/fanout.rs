@@ -46,10 +46,17 @@ pub fn write_payload(text: &[u8], attachments: &[bytes::Bytes], payload: &mut Ve
 }
 
 /// Appends the packets of a polling payload as websocket frames, for a session that upgrades.
-/// Attachments stay base64 in text frames, which every client reads (U-20).
-pub fn payload_to_frames(payload: &[u8], frames: &mut Vec<u8>) {
+/// Attachments stay base64 in text frames, which every client reads (U-20, H-3).
+pub fn payload_to_frames(payload: &[u8], is_revision_3: bool, frames: &mut Vec<u8>) {
     for packet in payload.split(|byte| *byte == engine::SEPARATOR) {
-        websocket::write_frame(Opcode::Text, packet, frames);
+        match packet.strip_prefix(b"b").filter(|_| is_revision_3) {
+            None => websocket::write_frame(Opcode::Text, packet, frames),
+            Some(base64) => {
+                websocket::write_header(Opcode::Text, base64.len() + 2, frames);
+                frames.extend_from_slice(b"b4");
+                frames.extend_from_slice(base64);
+            }
+        }
     }
 }
 
@@ -404,8 +411,11 @@ mod tests {
         write_payload(b"451-[\"a\"]", &[bytes::Bytes::from_static(&[1, 2])], &mut payload);
         assert_eq!(payload, b"4x\x1e451-[\"a\"]\x1ebAQI=");
         let mut frames = Vec::new();
-        payload_to_frames(&payload, &mut frames);
+        payload_to_frames(&payload, false, &mut frames);
         assert_eq!(frames, b"\x81\x024x\x81\x09451-[\"a\"]\x81\x05bAQI=");
+        frames.clear();
+        payload_to_frames(&payload[3..], true, &mut frames);
+        assert_eq!(frames, b"\x81\x09451-[\"a\"]\x81\x06b4AQI=");
     }
 
     #[test]

@@ -12,7 +12,9 @@ use super::request::Step;
 use super::session::Goodbye;
 use super::slab::Key;
 use crate::error::Reason;
-use crate::proto::http::{self, Body, Framing, Method};
+use crate::proto::coding::{self, Coding};
+use crate::proto::http::{self, Body, Framing, Head, Method};
+use crate::proto::jsonp;
 
 /// What an HTTP connection is doing.
 #[derive(Debug)]
@@ -27,6 +29,35 @@ pub(super) enum Phase {
     Busy,
 }
 
+/// In which form the request in hand brings or wants a payload.
+#[derive(Debug, Default)]
+pub(super) struct Form {
+    /// Number of the script's function that takes the answer; a POST is a form then (B-19).
+    pub(super) jsonp: Option<Box<str>>,
+    /// The coding that the client likes best (B-18).
+    pub(super) coding: Coding,
+    /// Whether it is a browser that takes payloads for attacks (B-6).
+    pub(super) is_trident: bool,
+    /// Whether the body of a POST is bytes (H-5).
+    pub(super) is_octets: bool,
+}
+
+impl Form {
+    fn of(head: &Head<'_>) -> Form {
+        let accept =
+            head.headers().filter(|(name, _)| name.eq_ignore_ascii_case("accept-encoding"));
+        let agent = head.header("user-agent").unwrap_or_default();
+        let kind = head.header("content-type").unwrap_or_default().split(';').next();
+        let is_octets = |kind: &str| kind.trim().eq_ignore_ascii_case("application/octet-stream");
+        Form {
+            jsonp: http::query_value(head.query, "j").map(|j| jsonp::callback(&j)),
+            coding: Coding::choose(accept.map(|(_, value)| value), &coding::QUICK),
+            is_trident: agent.contains(";MSIE") || agent.contains("Trident/"),
+            is_octets: kind.is_some_and(is_octets),
+        }
+    }
+}
+
 /// The record of an HTTP connection; boxed, as most connections leave HTTP soon.
 #[derive(Debug)]
 pub(super) struct Http {
@@ -38,11 +69,13 @@ pub(super) struct Http {
     pub(super) keep_alive: bool,
     /// Whether the request in hand is a HEAD, whose answer has no body.
     pub(super) is_head: bool,
+    pub(super) form: Form,
 }
 
 impl Http {
     pub(super) fn new(address: SocketAddr, input: Vec<u8>) -> Http {
-        Http { input, phase: Phase::Head, address, keep_alive: true, is_head: false }
+        let form = Form::default();
+        Http { input, phase: Phase::Head, address, keep_alive: true, is_head: false, form }
     }
 
     /// A parked GET is read on, to notice that its peer has gone (B-8), unless a next request is
@@ -92,6 +125,7 @@ impl Hub {
                 let has_body = !matches!(head.framing, Framing::None | Framing::Length(0));
                 http.keep_alive = head.keep_alive && !has_body && !self.is_closing;
                 http.is_head = head.method == Method::Head;
+                http.form = Form::of(&head);
                 (self.route(index, &head, &input[..consumed]), consumed)
             }
             Err(error) => {

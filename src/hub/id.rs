@@ -70,6 +70,32 @@ impl IdText {
     }
 }
 
+/// The id of a socket as its client and the application see it.
+#[derive(Debug, Clone)]
+pub enum SocketId {
+    /// That of its record.
+    Own(IdText),
+    /// Of a Socket.IO 2 client: the id of its session, behind the namespace if that is not `/`
+    /// (H-11).
+    Session(Box<str>),
+}
+
+impl SocketId {
+    /// The characters: 20, or more for a Socket.IO 2 client.
+    pub fn as_str(&self) -> &str {
+        match self {
+            SocketId::Own(id) => id.as_str(),
+            SocketId::Session(id) => id,
+        }
+    }
+}
+
+impl std::fmt::Display for SocketId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// A source of random bytes.
 pub type Fill = Box<dyn FnMut(&mut [u8])>;
 

@@ -29,13 +29,14 @@ pub mod rooms;
 mod session;
 pub mod slab;
 mod upgrade;
+mod v2;
 pub mod wheel;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-pub use answer::StaticFile;
+pub use answer::{Coded, StaticFile};
 pub use ask::{Answers, FIRST_ASK};
 pub use command::{Flags, Names, Publish, Target};
 pub use conn::PeerEnd;
@@ -44,7 +45,7 @@ pub use held::Held;
 pub use namespace::Arguments;
 
 use crate::error::Reason;
-use crate::options::{Limits, SlowReader};
+use crate::options::{HttpCompression, Limits, SlowReader};
 use crate::proto::packet::Validator;
 use crate::proto::parser::Parser;
 use answer::Served;
@@ -163,6 +164,10 @@ pub struct Config {
     pub websocket: bool,
     /// How packets are written and read.
     pub parser: Parser,
+    /// Whether sessions of Engine.IO revision 3 are accepted.
+    pub allow_eio3: bool,
+    /// Which polling responses are compressed, and how.
+    pub http_compression: Option<HttpCompression>,
     /// Limits of the protocol code.
     pub limits: Limits,
     /// Milliseconds.

@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 use super::ask::FIRST_ASK;
 use super::deliver::{Frame, Urgency};
 use super::handshake::Handshake;
-use super::id::{Id, Secret};
+use super::id::{Id, Secret, SocketId};
 use super::rooms::{Memberships, NamespaceId};
 use super::session::Goodbye;
 use super::slab::Key;
@@ -187,6 +187,19 @@ impl Hub {
     }
 
     fn handle_packet(&mut self, index: u32, packet: &Packet<'_>, attachments: Vec<Bytes>) {
+        if self.is_revision_3(index) {
+            return self.handle_packet_v2(index, packet, attachments);
+        }
+        self.handle_packet_in(index, packet, attachments);
+    }
+
+    /// A packet whose namespace is a name and nothing else.
+    pub(super) fn handle_packet_in(
+        &mut self,
+        index: u32,
+        packet: &Packet<'_>,
+        attachments: Vec<Bytes>,
+    ) {
         let member = self.member_of(index, packet.namespace);
         match (packet.kind, member) {
             (Kind::Connect, None) => self.ask_to_connect(index, packet),
@@ -219,7 +232,7 @@ impl Hub {
     }
 
     /// CONNECT: the namespace must exist (J-4), the application decides the rest.
-    fn ask_to_connect(&mut self, index: u32, packet: &Packet<'_>) {
+    pub(super) fn ask_to_connect(&mut self, index: u32, packet: &Packet<'_>) {
         let Some(session) = self.links.sessions.at(index) else { return };
         let namespace = self.namespace_ids.get(packet.namespace).copied();
         // Those that are leaving make room for others; they go before more input is handled.
@@ -335,7 +348,11 @@ impl Hub {
         entry.members.push(key.index);
         let held = member.rare.as_mut().map(|rare| std::mem::take(&mut rare.held));
         let name = entry.name.clone();
-        self.send_packet(session, &name, &Outgoing::Connect { sid: id.text().as_str() });
+        let answer = match self.is_revision_3(session) {
+            true => Outgoing::ConnectV2,
+            false => Outgoing::Connect { sid: id.as_str() },
+        };
+        self.send_packet(session, &name, &answer);
         if let Some(session) = self.links.sessions.at_mut(session) {
             session.connect_by = None;
         }
@@ -353,7 +370,11 @@ impl Hub {
         }
         let session = member.session;
         let name = self.namespaces[usize::from(member.namespace)].name.clone();
-        self.send_packet(session, &name, &Outgoing::ConnectError { message, data });
+        if self.is_revision_3(session) {
+            self.refuse_v2(session, &name, message, data);
+        } else {
+            self.send_packet(session, &name, &Outgoing::ConnectError { message, data });
+        }
         self.remove_member(key);
     }
 
@@ -468,13 +489,22 @@ impl Hub {
     }
 
     /// The Socket.IO id of a member.
-    pub fn socket_id(&self, key: Key) -> Option<Id> {
-        let secret = self.members.get(key)?.secret;
-        Some(Id { shard: self.config.shard, slot: key.index, secret })
+    pub fn socket_id(&self, key: Key) -> Option<SocketId> {
+        let member = self.members.get(key)?;
+        if self.is_revision_3(member.session) {
+            return self.socket_id_v2(member.session, member.namespace);
+        }
+        let id = Id { shard: self.config.shard, slot: key.index, secret: member.secret };
+        Some(SocketId::Own(id.text()))
     }
 
     /// The connected member that a socket id of this namespace names, if it is here.
     pub(super) fn member_by_id(&self, namespace: NamespaceId, text: &str) -> Option<u32> {
+        if self.config.allow_eio3
+            && let Some(found) = self.member_by_id_v2(namespace, text)
+        {
+            return Some(found);
+        }
         let id = Id::parse(text).filter(|id| id.shard == self.config.shard)?;
         let member = self.members.at(id.slot)?;
         let is_it = member.secret == id.secret

@@ -1,6 +1,7 @@
 //! Long-polling: the GET that waits, the POST that arrives, the outbox between them (spec B).
 
 use super::Hub;
+use super::deliver::Wire;
 use super::session::{Goodbye, State, Transport};
 use super::slab::Key;
 use crate::error::Reason;
@@ -10,6 +11,8 @@ use crate::error::Reason;
 pub(super) struct Polling {
     /// Payload of the next answer.
     pub(super) outbox: Vec<u8>,
+    /// Whether a packet in it is worth compressing (B-18).
+    pub(super) compress: bool,
     /// The GET that waits for it.
     pub(super) get: Option<u32>,
     /// The POST whose body is arriving.
@@ -18,12 +21,38 @@ pub(super) struct Polling {
     pub(super) is_listed: bool,
 }
 
+impl Polling {
+    /// What is to be answered now.
+    pub(super) fn take_outbox(&mut self, wire: Wire) -> Payload {
+        let compress = std::mem::take(&mut self.compress);
+        Payload { bytes: std::mem::take(&mut self.outbox), wire, compress }
+    }
+}
+
+/// The packets of one answer.
+#[derive(Debug)]
+pub(super) struct Payload {
+    /// In the form of revision 4, whatever the session's is.
+    pub(super) bytes: Vec<u8>,
+    /// The session's.
+    pub(super) wire: Wire,
+    /// Whether a packet is worth compressing.
+    pub(super) compress: bool,
+}
+
+impl Payload {
+    /// One of the protocol's own packets, or two.
+    pub(super) fn of(packets: &[u8], wire: Wire) -> Payload {
+        Payload { bytes: packets.to_vec(), wire, compress: false }
+    }
+}
+
 /// What to do with a GET.
 pub(super) enum Poll {
     /// Wait.
     Parked,
     /// Answer this.
-    Answer(Vec<u8>),
+    Answer(Payload),
     /// There is one already (B-7).
     Overlap,
 }
@@ -32,17 +61,18 @@ impl Hub {
     /// A GET of a session (B-4, B-5, B-7, B-16).
     pub(super) fn poll(&mut self, conn: u32, key: Key) -> Poll {
         let Some(session) = self.links.sessions.get_mut(key) else { return Poll::Overlap };
+        let wire = session.wire;
         let Transport::Polling(polling) = &mut session.transport else { return Poll::Overlap };
         if polling.get.is_some() {
             self.close_session(key.index, Reason::TransportError, Goodbye::Close);
             return Poll::Overlap;
         }
         if !polling.outbox.is_empty() {
-            return Poll::Answer(std::mem::take(&mut polling.outbox));
+            return Poll::Answer(polling.take_outbox(wire));
         }
         if session.state == State::Closing {
             self.end_session(key.index);
-            return Poll::Answer(b"6\x1e1".to_vec());
+            return Poll::Answer(Payload::of(b"6\x1e1", wire));
         }
         polling.get = Some(conn);
         Poll::Parked

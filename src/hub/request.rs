@@ -3,12 +3,15 @@
 
 use super::Hub;
 use super::answer::Answer;
+use super::deliver::Wire;
+use super::http::Form;
 use super::id::Id;
 use super::polling::Poll;
-use super::session::Goodbye;
+use super::session::{Goodbye, Posted};
 use super::slab::Key;
 use crate::error::{Reason, Refusal};
 use crate::proto::http::{self, Body, Framing, Head, Method};
+use crate::proto::jsonp;
 use crate::proto::websocket::{self, HandshakeError};
 
 /// What a request head leads to.
@@ -65,7 +68,11 @@ impl Hub {
             "websocket" if self.config.websocket => false,
             _ => return Err(refused(Refusal::TransportUnknown)),
         };
-        let revision_4 = query("EIO").as_deref() == Some("4");
+        let wire = Wire {
+            is_revision_3: query("EIO").as_deref() != Some("4"),
+            is_base64: query("b64").is_some_and(|b64| !b64.is_empty()),
+            deflate_bits: 0,
+        };
         let Some(sid) = query("sid") else {
             if head.method != Method::Get {
                 return Err(refused(Refusal::BadHandshakeMethod));
@@ -73,10 +80,11 @@ impl Hub {
             if !is_polling && !is_upgrade {
                 return Err(refused(Refusal::BadRequest));
             }
-            if !revision_4 {
+            // U-1: on an upgrade too before it is one, where the client can read it.
+            if wire.is_revision_3 && !self.config.allow_eio3 {
                 return Err(refused(Refusal::UnsupportedProtocol));
             }
-            return self.open_request(index, head, raw, is_polling);
+            return self.open_request(index, head, raw, is_polling, wire);
         };
         let id = Id::parse(&sid).ok_or(refused(Refusal::SessionUnknown))?;
         if id.shard != self.config.shard {
@@ -86,11 +94,12 @@ impl Hub {
             };
         }
         let session = self.find_session(&id).ok_or(refused(Refusal::SessionUnknown))?;
-        if !revision_4 || (!is_upgrade && (self.is_websocket(session) || !is_polling)) {
+        let is_other = self.is_revision_3(session.index) != wire.is_revision_3;
+        if is_other || (!is_upgrade && (self.is_websocket(session) || !is_polling)) {
             return Err(refused(Refusal::BadRequest));
         }
         if is_upgrade {
-            return self.probe_request(index, head, session, is_polling);
+            return self.probe_request(index, head, session, is_polling, wire);
         }
         match head.method {
             Method::Get => Ok(self.poll_request(index, session)),
@@ -109,6 +118,7 @@ impl Hub {
         head: &Head<'_>,
         raw: &[u8],
         is_polling: bool,
+        wire: Wire,
     ) -> Result<Step, Refused> {
         // A polling session needs no connection to stay, so one connection could open them
         // without end.
@@ -124,10 +134,10 @@ impl Hub {
                 self.close_websocket(index);
                 return Ok(Step::Answered);
             }
-            let session = self.open_session(index, raw, false);
+            let session = self.open_session(index, raw, false, wire);
             return Ok(Step::WebSocket { session: session.index, probe: false });
         }
-        let session = self.open_session(index, raw, true);
+        let session = self.open_session(index, raw, true, wire);
         Ok(self.poll_request(index, session))
     }
 
@@ -138,11 +148,12 @@ impl Hub {
         head: &Head<'_>,
         session: Key,
         is_polling: bool,
+        wire: Wire,
     ) -> Result<Step, Refused> {
         if !self.accept_websocket(index, head) {
             return Ok(Step::Answered);
         }
-        if is_polling || !self.begin_probe(index, session) {
+        if is_polling || !self.begin_probe(index, session, wire) {
             self.close_websocket(index);
             return Ok(Step::Answered);
         }
@@ -194,10 +205,10 @@ impl Hub {
     }
 
     fn post_request(&mut self, index: u32, head: &Head<'_>, session: Key) -> Step {
-        let content_type = head.header("content-type").unwrap_or_default();
-        let media_type = content_type.split(';').next().unwrap_or_default().trim();
-        let is_binary = media_type.eq_ignore_ascii_case("application/octet-stream");
-        if is_binary || !self.begin_post(index, session) {
+        let http = self.links.conns.at_mut(index).and_then(|conn| conn.http());
+        let is_octets = http.is_some_and(|http| http.form.is_octets);
+        let is_wrong = is_octets && !self.is_revision_3(session.index);
+        if is_wrong || !self.begin_post(index, session) {
             // B-12 and B-10: either way the transport is not what it was announced to be.
             self.close_session(session.index, Reason::TransportError, Goodbye::Close);
             self.answer_last(index, 400);
@@ -220,9 +231,19 @@ impl Hub {
 
     pub(super) fn post_complete(&mut self, index: u32, session: Key, bytes: &[u8]) {
         self.post_over(session);
-        let body = String::from_utf8_lossy(bytes);
-        match self.session_payload(session, &body) {
-            true => self.answer(index, 200, Some("text/html"), b"ok"),
+        let http = self.links.conns.at_mut(index).and_then(|conn| conn.http());
+        let Some(Form { jsonp, is_octets, .. }) = http.map(|http| &http.form) else { return };
+        let posted = match is_octets {
+            true => Posted::Octets(bytes),
+            false if jsonp.is_none() => Posted::Text(String::from_utf8_lossy(bytes)),
+            // A form without a payload is a payload without a packet.
+            false => {
+                let payload = jsonp::decode(&String::from_utf8_lossy(bytes));
+                Posted::Text(payload.unwrap_or_default().into())
+            }
+        };
+        match self.session_payload(session, &posted) {
+            true => self.answer_polling(index, "text/html", None, b"ok"),
             false => self.answer_last(index, 400),
         }
     }

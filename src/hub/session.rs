@@ -3,6 +3,7 @@
 //!
 //! A session never moves between shards. All ends of a session pass through `close_session`.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 
 use smallvec::SmallVec;
@@ -11,13 +12,14 @@ use super::deliver::{Frame, Urgency, Wire};
 use super::handshake::Handshake;
 use super::id::{Id, Secret};
 use super::namespace::Arriving;
-use super::polling::Polling;
+use super::polling::{Payload, Polling};
 use super::slab::Key;
 use super::upgrade::Upgrade;
 use super::wheel::{Alarm, Due, Tick, Timer};
 use super::{Event, Hub};
 use crate::error::Reason;
 use crate::proto::engine::{self, Packet};
+use crate::proto::engine3;
 use crate::proto::packet;
 
 /// How packets leave.
@@ -72,6 +74,13 @@ impl Session {
     }
 }
 
+/// The body of a POST.
+pub(super) enum Posted<'a> {
+    Text(Cow<'a, str>),
+    /// `application/octet-stream`, in revision 3 only (H-5).
+    Octets(&'a [u8]),
+}
+
 /// What a client hears at the end of its session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Goodbye {
@@ -113,7 +122,13 @@ impl Hub {
     }
 
     /// Opens a session; its open packet is the first thing queued (A.4).
-    pub(super) fn open_session(&mut self, conn: u32, head: &[u8], is_polling: bool) -> Key {
+    pub(super) fn open_session(
+        &mut self,
+        conn: u32,
+        head: &[u8],
+        is_polling: bool,
+        wire: Wire,
+    ) -> Key {
         let address = self.links.conns.at_mut(conn).and_then(|conn| conn.http());
         let address = address.map_or(SocketAddr::from(([0, 0, 0, 0], 0)), |http| http.address);
         let issued_ms = self.config.epoch_ms + self.now_ms;
@@ -127,14 +142,14 @@ impl Hub {
             awaits_pong: false,
             is_extended: false,
             is_overflowed: false,
-            wire: Wire::default(),
+            wire,
             transport,
             upgrade: None,
             members: SmallVec::new(),
             assembly: None,
             handshake: Some(Handshake::new(head, address, issued_ms)),
             alarm: Alarm::default(),
-            heartbeat: Tick::after(self.now_ms, self.config.ping_interval_ms),
+            heartbeat: Tick::after(self.now_ms, self.first_heartbeat_ms(wire)),
             connect_by: Some(Tick::after(self.now_ms, self.config.connect_timeout_ms)),
         });
         self.links.stats.sessions += 1;
@@ -152,30 +167,58 @@ impl Hub {
             &mut open,
         );
         self.links.deliver(key.index, &mut Frame::new(&open, &[]), Urgency::Control);
+        if wire.is_revision_3 {
+            self.connect_unasked(key.index);
+        }
         key
     }
 
     /// The packets of a POST, in order; false if one of them ended the session as an error.
-    pub(super) fn session_payload(&mut self, key: Key, body: &str) -> bool {
+    pub(super) fn session_payload(&mut self, key: Key, body: &Posted<'_>) -> bool {
         let before = self.links.stats.bad_packets;
-        for packet in engine::payload(body) {
-            let is_open =
-                self.links.sessions.get(key).is_some_and(|session| session.state == State::Open);
-            if !is_open {
-                break;
+        let is_revision_3 = self.is_revision_3(key.index);
+        match body {
+            Posted::Octets(bytes) => self.payload_packets(key, engine3::binary_payload(bytes)),
+            Posted::Text(text) if is_revision_3 => {
+                self.payload_packets(key, engine3::payload(text));
             }
-            self.session_packet(key.index, packet.ok());
+            Posted::Text(text) => self.payload_packets(key, engine::payload(text)),
         }
         self.links.stats.bad_packets == before
     }
 
-    /// A text frame.
-    pub(super) fn session_text(&mut self, index: u32, text: &str) {
-        self.session_packet(index, engine::decode(text).ok());
+    fn payload_packets<'a, E>(
+        &mut self,
+        key: Key,
+        packets: impl Iterator<Item = Result<Packet<'a>, E>>,
+    ) {
+        for packet in packets {
+            if !self.is_open(key) {
+                break;
+            }
+            self.session_packet(key.index, packet.ok());
+        }
     }
 
-    /// A binary frame, which is a message (C-2).
+    /// Whether a session speaks revision 3 of Engine.IO (H).
+    pub(super) fn is_revision_3(&self, index: u32) -> bool {
+        self.links.sessions.at(index).is_some_and(|session| session.wire.is_revision_3)
+    }
+
+    /// A text frame.
+    pub(super) fn session_text(&mut self, index: u32, text: &str) {
+        let packet = match self.is_revision_3(index) {
+            true => engine3::decode(text).ok(),
+            false => engine::decode(text).ok(),
+        };
+        self.session_packet(index, packet);
+    }
+
+    /// A binary frame, which is a message (C-2), or in revision 3 any packet (H-6).
     pub(super) fn session_binary(&mut self, index: u32, bytes: &[u8]) {
+        if self.is_revision_3(index) {
+            return self.session_packet(index, engine3::decode_binary(bytes).ok());
+        }
         self.extend_deadline(index);
         self.message_binary(index, bytes);
     }
@@ -187,12 +230,14 @@ impl Hub {
         match packet {
             Some(Packet::Message(text)) => self.message_text(index, text),
             Some(Packet::Binary(bytes)) => self.message_binary(index, &bytes),
-            Some(Packet::Pong) => self.handle_pong(index),
+            // H-7: in revision 3 it is the client that pings.
+            Some(Packet::Ping(_)) if self.is_revision_3(index) => self.answer_ping(index),
+            Some(Packet::Pong) if !self.is_revision_3(index) => self.handle_pong(index),
             Some(Packet::Close) => {
                 self.close_session(index, Reason::TransportClose, Goodbye::Noop);
             }
-            Some(Packet::Ping(_)) => {
-                // E-4: in revision 4 it is the server that pings.
+            // E-4: in revision 4 it is the server.
+            Some(Packet::Ping(_) | Packet::Pong) => {
                 self.links.stats.bad_packets += 1;
                 self.close_session(index, Reason::TransportError, Goodbye::Close);
             }
@@ -202,6 +247,22 @@ impl Hub {
                 self.close_session(index, Reason::ParseError, Goodbye::Close);
             }
         }
+    }
+
+    /// Time until a ping is due, from the server or, in revision 3, from the client (H-7).
+    fn first_heartbeat_ms(&self, wire: Wire) -> u64 {
+        let wait = if wire.is_revision_3 { self.config.ping_timeout_ms } else { 0 };
+        self.config.ping_interval_ms + wait
+    }
+
+    fn answer_ping(&mut self, index: u32) {
+        let Some(session) = self.links.sessions.at(index) else { return };
+        let next = Tick::after(self.now_ms, self.first_heartbeat_ms(session.wire));
+        if let Some(session) = self.links.sessions.at_mut(index) {
+            session.heartbeat = next;
+            self.rearm_session(index);
+        }
+        self.links.deliver(index, &mut Frame::new(b"3", &[]), Urgency::Control);
     }
 
     fn handle_pong(&mut self, index: u32) {
@@ -253,6 +314,7 @@ impl Hub {
     /// Says goodbye; false if a polling client has yet to come for it.
     fn end_transport(&mut self, index: u32, goodbye: Goodbye) -> bool {
         let Some(session) = self.links.sessions.at_mut(index) else { return true };
+        let wire = session.wire;
         let polling = match &mut session.transport {
             Transport::WebSocket(conn) => {
                 let conn = *conn;
@@ -267,14 +329,17 @@ impl Hub {
         if goodbye == Goodbye::Flush {
             let Some(get) = polling.get.take() else { return false };
             let is_last = polling.outbox.is_empty();
-            let payload = std::mem::take(&mut polling.outbox);
-            self.answer_payload(get, if is_last { b"1" } else { &payload });
+            let payload = match is_last {
+                true => Payload::of(b"1", wire),
+                false => polling.take_outbox(wire),
+            };
+            self.answer_payload(get, &payload);
             return is_last;
         }
         let post = polling.post.take();
         let farewell: &[u8] = if goodbye == Goodbye::Noop { b"6" } else { b"1" };
         if let Some(get) = polling.get.take() {
-            self.answer_payload(get, farewell);
+            self.answer_payload(get, &Payload::of(farewell, wire));
         }
         if let Some(post) = post {
             self.drop_conn(post);
@@ -356,7 +421,7 @@ impl Hub {
         if session.state == State::Closing {
             return self.end_session(index);
         }
-        if session.awaits_pong {
+        if session.awaits_pong || session.wire.is_revision_3 {
             self.links.stats.ping_timeouts += 1;
             return self.close_session(index, Reason::PingTimeout, Goodbye::Close);
         }

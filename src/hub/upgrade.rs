@@ -1,7 +1,9 @@
 //! The upgrade of a polling session to a websocket (spec D).
 
 use super::Hub;
+use super::deliver::Wire;
 use super::fanout;
+use super::polling::Payload;
 use super::session::{State, Transport};
 use super::slab::Key;
 use super::wheel::Tick;
@@ -11,6 +13,8 @@ use crate::proto::websocket::{self, Opcode};
 #[derive(Debug)]
 pub(super) struct Upgrade {
     pub(super) conn: u32,
+    /// Of its frames: its own request says whether it can do binary ones.
+    wire: Wire,
     /// `2probe` was answered; only now may `5` follow (W-21).
     is_probed: bool,
     /// When the new transport has to be complete.
@@ -24,14 +28,14 @@ const NOOP_MS: u64 = 100;
 
 impl Hub {
     /// Notes the websocket of an upgrade; false if the session cannot upgrade now (C-12).
-    pub(super) fn begin_probe(&mut self, conn: u32, key: Key) -> bool {
+    pub(super) fn begin_probe(&mut self, conn: u32, key: Key, wire: Wire) -> bool {
         let Some(session) = self.links.sessions.get_mut(key) else { return false };
         let can = session.state == State::Open
             && session.upgrade.is_none()
             && matches!(session.transport, Transport::Polling(_));
         if can {
             let deadline = Tick::after(self.now_ms, self.config.upgrade_timeout_ms);
-            let upgrade = Upgrade { conn, is_probed: false, deadline, noop: deadline };
+            let upgrade = Upgrade { conn, wire, is_probed: false, deadline, noop: deadline };
             session.upgrade = Some(Box::new(upgrade));
             self.rearm_session(key.index);
         }
@@ -75,17 +79,20 @@ impl Hub {
     fn complete_upgrade(&mut self, conn: u32, index: u32) {
         self.promote_probe(conn);
         let Some(session) = self.links.sessions.at_mut(index) else { return };
-        session.upgrade = None;
+        let polling_wire = session.wire;
+        if let Some(upgrade) = session.upgrade.take() {
+            session.wire = upgrade.wire;
+        }
         let old = std::mem::replace(&mut session.transport, Transport::WebSocket(conn));
         let Transport::Polling(polling) = old else { return };
         if !polling.outbox.is_empty() {
             let mut frames = Vec::with_capacity(polling.outbox.len() + 64);
-            fanout::payload_to_frames(&polling.outbox, &mut frames);
+            fanout::payload_to_frames(&polling.outbox, polling_wire.is_revision_3, &mut frames);
             self.links.send_owned(conn, frames);
         }
         if let Some(get) = polling.get {
             // W-13: a GET that is still parked is told to go.
-            self.answer_payload(get, b"1");
+            self.answer_payload(get, &Payload::of(b"1", polling_wire));
         }
         if let Some(post) = polling.post {
             self.drop_conn(post);
@@ -105,10 +112,11 @@ impl Hub {
             return;
         }
         upgrade.noop = Tick::after(now_ms, NOOP_MS);
+        let wire = session.wire;
         if let Transport::Polling(polling) = &mut session.transport
             && let Some(get) = polling.get.take()
         {
-            self.answer_payload(get, b"6");
+            self.answer_payload(get, &Payload::of(b"6", wire));
         }
     }
 }

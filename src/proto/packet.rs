@@ -374,6 +374,17 @@ pub fn encode_connect_error(namespace: &str, message: &str, data: Option<&str>, 
     out.push(b'}');
 }
 
+/// Appends the answer to a CONNECT of a Socket.IO 2 client (H-10, H-12): `0`, or `0/chat,`.
+pub fn encode_connect_v2(namespace: &str, out: &mut Vec<u8>) {
+    write_header(Kind::Connect, 0, namespace, None, 0, out);
+}
+
+/// Appends a refused CONNECT for a Socket.IO 2 client (H-13): `4/chat,"why"`. `data` is raw JSON.
+pub fn encode_error_v2(namespace: &str, data: &str, out: &mut Vec<u8>) {
+    write_header(Kind::ConnectError, 0, namespace, None, data.len(), out);
+    out.extend_from_slice(data.as_bytes());
+}
+
 /// Appends the end of a namespace (J-15): `1`, or `1/chat,`.
 pub fn encode_disconnect(namespace: &str, out: &mut Vec<u8>) {
     write_header(Kind::Disconnect, 0, namespace, None, 0, out);

@@ -33,6 +33,8 @@ pub enum Outgoing<'a> {
         /// Id of its socket.
         sid: &'a str,
     },
+    /// A client of Socket.IO 2 was let in; it knows its id (H-10, H-12).
+    ConnectV2,
     /// A socket has to leave (J-15).
     Disconnect,
     /// An event; that its name is not reserved is the caller's business.
@@ -62,6 +64,11 @@ pub enum Outgoing<'a> {
         /// More about it.
         data: Option<&'a str>,
     },
+    /// A client of Socket.IO 2 was refused; it is told this alone (H-13).
+    ErrorV2 {
+        /// Why, or more about it.
+        data: &'a str,
+    },
 }
 
 impl Parser {
@@ -86,6 +93,8 @@ fn encode_json<'a>(namespace: &str, packet: &Outgoing<'a>, text: &mut Vec<u8>) -
     text.push(b'4');
     match *packet {
         Outgoing::Connect { sid } => packet::encode_connect(namespace, sid, text),
+        Outgoing::ConnectV2 => packet::encode_connect_v2(namespace, text),
+        Outgoing::ErrorV2 { data } => packet::encode_error_v2(namespace, data, text),
         Outgoing::Disconnect => packet::encode_disconnect(namespace, text),
         Outgoing::Event { name, id, args, attachments } => {
             packet::encode_event(namespace, id, attachments.len(), name, args, text);

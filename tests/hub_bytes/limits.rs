@@ -65,7 +65,7 @@ fn a_namespace_that_is_left_makes_room_at_once() {
 fn a_file_is_not_copied_for_everyone_who_asks() {
     let mut wire = Wire::new();
     let body = vec![b'x'; 100_000].into();
-    let file = StaticFile { content_type: "text/plain", etag: "\"1\"".into(), body };
+    let file = StaticFile { content_type: "text/plain", etag: "\"1\"".into(), body, coded: None };
     wire.hub.add_file("/file", Rc::new(file));
     wire.holds = true;
     let conns: Vec<u32> =

@@ -40,6 +40,8 @@ pub fn config() -> Config {
         path: "/socket.io/".into(),
         polling: true,
         websocket: true,
+        allow_eio3: false,
+        http_compression: options.http_compression,
         parser: options.parser.clone(),
         limits: options.limits().unwrap(),
         ping_interval_ms: 25_000,

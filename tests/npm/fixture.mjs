@@ -2,6 +2,7 @@
 // examples/e2e_server.rs is the same program on corecast; e2e.test.mjs runs against either.
 //
 //   node fixture.mjs [--listen 127.0.0.1:PORT] [--ping-interval MS] [--ping-timeout MS]
+//                    [--allow-eio3]
 //
 // Default of --listen is 127.0.0.1:0, a free port. The first line on stdout, written when it accepts
 // connections, is `listening on http://127.0.0.1:PORT`. SIGTERM ends the program. Every option not
@@ -105,6 +106,7 @@ const http = createServer((request, response) => {
 const io = new Server(http, {
   pingInterval: Number(option("--ping-interval", 25000)),
   pingTimeout: Number(option("--ping-timeout", 20000)),
+  allowEIO3: process.argv.includes("--allow-eio3"),
 });
 
 const userOf = (socket) =>

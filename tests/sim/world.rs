@@ -97,6 +97,8 @@ fn hub(shard: usize, profile: &Profile, seed: u64) -> Hub {
         path: PATH.into(),
         polling: true,
         websocket: true,
+        allow_eio3: false,
+        http_compression: Some(Default::default()),
         parser: Default::default(),
         limits,
         ping_interval_ms: 800,

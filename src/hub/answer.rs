@@ -37,7 +37,7 @@ pub struct StaticFile {
 pub struct Coded([OnceLock<Bytes>; THOROUGH.len()]);
 
 impl StaticFile {
-    /// About 60 ms for the largest file of the client, once.
+    /// Tens of milliseconds for the largest file of the client, once.
     const LEVEL: u32 = 5;
 
     /// The bytes in a coding.

@@ -971,6 +971,26 @@ describe("the client bundle", () => {
     });
   }
 
+  for (const [accept, coding] of [
+    ["br, gzip, deflate", "br"],
+    ["gzip;q=0.5, deflate", "deflate"],
+    ["gzip", "gzip"],
+    ["identity", null],
+  ]) {
+    test(`K.1 it is compressed for "${accept}"`, async () => {
+      const url = `${server.url}/socket.io/socket.io.js`;
+      const response = await fetch(url, { headers: { "Accept-Encoding": accept } });
+      assert.equal(response.status, 200);
+      assert.equal(response.headers.get("content-encoding"), coding);
+      assert.equal(response.headers.get("etag"), `"${version}"`);
+      const path = require.resolve("socket.io/package.json").replace(
+        "package.json",
+        "client-dist/socket.io.js",
+      );
+      assert.ok((await readFile(path)).equals(Buffer.from(await response.arrayBuffer())));
+    });
+  }
+
   test("another file below the path is no file", async () => {
     const response = await fetch(`${server.url}/socket.io/package.json`);
     assert.equal(response.status, 400);

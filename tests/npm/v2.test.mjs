@@ -352,8 +352,11 @@ describe("H-7 heartbeat of a 2.x client", () => {
     const clients = new OldClients(server.url, io2, ["websocket"]);
     const client = await clients.connect("/");
     const { id } = client;
-    clearTimeout(client.socket.io.engine.pingIntervalTimer);
-    client.socket.io.engine.ping = () => {};
+    const { engine } = client.socket.io;
+    clearTimeout(engine.pingIntervalTimer);
+    // It would give the server up at the same time.
+    engine.off("heartbeat", engine.onHeartbeat);
+    clearTimeout(engine.pingTimeoutTimer);
     const found = () => watcher.got("peer:disconnect").filter(([peer]) => peer.id === id);
     await watcher.until(() => found().length > 0, "the report");
     assert.equal(found()[0][0].reason, "ping timeout");

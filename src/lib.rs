@@ -645,6 +645,7 @@ mod rooms;
 mod server;
 mod shard;
 mod socket;
+pub mod ws;
 
 pub use answers::{BroadcastAck, Unanswered};
 pub use emit::{Args, Broadcast};
@@ -653,12 +654,13 @@ pub use event::{Event, Handshake, Raw};
 pub use gather::Gathered;
 pub use hub::{Gauges, Stats as Totals};
 pub use namespace::{ConnectError, Namespace};
-pub use options::{HttpCompression, Options, SlowReader};
+pub use options::{HttpCompression, Options, PerMessageDeflate, SlowReader};
 pub use proto::parser::{Error as ParserError, Parser};
 pub use proto::value::Binary;
 pub use rooms::Rooms;
 pub use server::{Running, Server, Stats};
 pub use socket::{AckFuture, Emit, Socket, sleep};
+pub use ws::WebSocket;
 
 /// The example of the README is compiled like those here.
 #[cfg(doctest)]

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use crate::error::Error;
+use crate::proto::deflate::Settings;
 use crate::proto::parser::Parser;
 
 /// What happens to a socket whose peer does not read as fast as it is sent to.
@@ -33,6 +34,63 @@ pub struct HttpCompression {
 impl Default for HttpCompression {
     fn default() -> Self {
         HttpCompression { threshold: 1_024, level: 1 }
+    }
+}
+
+/// How websocket messages are compressed (`perMessageDeflate`). Change fields after `default()`.
+///
+/// By default no context is taken over from message to message, on neither side: then a broadcast
+/// is compressed once per size of window and shared by its receivers, and a connection costs no
+/// memory; each shard holds one compressor for every size of window that clients ask for (200 to
+/// 330 KiB each) and one inflater (48 KiB). A message that does not get smaller is sent as it is,
+/// and the flag `compress(false)` turns it off for an event (C-9: Node's server ignores it here).
+///
+/// ```
+/// let mut options = corecast::Options::default();
+/// options.per_message_deflate = Some(corecast::PerMessageDeflate::default());
+/// let io = corecast::Server::new(options)?;
+/// # Ok::<(), corecast::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PerMessageDeflate {
+    /// Messages shorter than this are sent as they are, in bytes (`threshold`). Default 1,024. With
+    /// 0 all are compressed, also those that get larger by it.
+    pub threshold: usize,
+    /// Largest window of what the server sends, as its binary logarithm, 8 to 15
+    /// (`serverMaxWindowBits`). Default 15, which is 32 KiB. A client may ask for less.
+    pub server_max_window_bits: u8,
+    /// Largest window of what clients send, 8 to 15 (`clientMaxWindowBits`). Default 15. Clients
+    /// that cannot be told use 15; the server's memory does not depend on it.
+    pub client_max_window_bits: u8,
+    /// 1 (fast) to 9 (small) (`zlibDeflateOptions.level`). Default 6.
+    pub level: u8,
+    /// Let a connection keep its windows from message to message, if its client does not object
+    /// (the opposite of `serverNoContextTakeover` and `clientNoContextTakeover`). Default false.
+    /// Small messages get smaller so; a broadcast is compressed for each such connection anew, and
+    /// each costs up to 380 KiB.
+    pub context_takeover: bool,
+    /// Bytes of such windows per shard. Default 64 MiB. Connections beyond it keep none.
+    pub max_context_bytes: usize,
+}
+
+impl Default for PerMessageDeflate {
+    fn default() -> Self {
+        PerMessageDeflate {
+            threshold: 1_024,
+            server_max_window_bits: 15,
+            client_max_window_bits: 15,
+            level: 6,
+            context_takeover: false,
+            max_context_bytes: 64 << 20,
+        }
+    }
+}
+
+impl PerMessageDeflate {
+    fn is_sound(&self) -> bool {
+        let bits = [self.server_max_window_bits, self.client_max_window_bits];
+        bits.iter().all(|bits| (8..=15).contains(bits)) && (1..=9).contains(&self.level)
     }
 }
 
@@ -131,6 +189,10 @@ pub struct Options {
     /// many again on the way from each other shard. Beyond it `emit` answers [`Error::Limit`], and
     /// that shard does not get the event.
     pub max_mailbox: usize,
+    /// Compress websocket messages (`perMessageDeflate`, RFC 7692). Default `None`: offers are
+    /// declined unread, as Socket.IO does since 2.4. Costs CPU time for every message of the
+    /// threshold or more; see [`PerMessageDeflate`] for memory.
+    pub per_message_deflate: Option<PerMessageDeflate>,
     /// Keep each client's request head for `Socket::handshake` after the first namespace was
     /// joined and its connection handlers have reached their first `await`. Default true; costs
     /// the size of the head per connection: about 100 B from a bare client, up to 1,000 B from a
@@ -182,6 +244,7 @@ impl Default for Options {
             slow_reader: SlowReader::Disconnect,
             sends_per_turn: 256,
             max_mailbox: 65_536,
+            per_message_deflate: None,
             retain_handshake: true,
             backlog: 4_096,
             receive_buffers: 1_024,
@@ -222,6 +285,18 @@ impl Limits {
 }
 
 impl Options {
+    /// What the protocol code agrees on where clients offer compression.
+    pub fn deflate_settings(&self) -> Option<Settings> {
+        self.per_message_deflate.as_ref().map(|deflate| Settings {
+            threshold: deflate.threshold,
+            server_bits: deflate.server_max_window_bits,
+            client_bits: deflate.client_max_window_bits,
+            level: deflate.level,
+            context_takeover: deflate.context_takeover,
+            context_bytes_max: deflate.max_context_bytes,
+        })
+    }
+
     /// Checks the values once and derives what the protocol code reads.
     ///
     /// # Errors
@@ -249,6 +324,10 @@ impl Options {
             ((1_024..=1 << 30).contains(&self.max_queue_bytes), "max_queue_bytes: 1 KiB to 1 GiB"),
             ((1..=4_096).contains(&self.sends_per_turn), "sends_per_turn must be 1 to 4,096"),
             (!self.requests_timeout.is_zero(), "requests_timeout must not be 0"),
+            (
+                self.per_message_deflate.as_ref().is_none_or(PerMessageDeflate::is_sound),
+                "per_message_deflate: window bits must be 8 to 15, level 1 to 9",
+            ),
             (!self.stall_warning.is_zero(), "stall_warning must not be 0"),
             (self.max_mailbox >= 16, "max_mailbox must be 16 or more"),
             (self.receive_buffers.is_power_of_two(), "receive_buffers must be a power of two"),

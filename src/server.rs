@@ -16,7 +16,7 @@ use crate::files;
 use crate::gather::{Deadlines, Gathering, Part};
 use crate::hub::id::Secrets;
 use crate::hub::rooms::NamespaceId;
-use crate::hub::{Config, FIRST_ASK, Gauges, Hub, Publish, StaticFile};
+use crate::hub::{self, Config, FIRST_ASK, Gauges, Hub, Publish, StaticFile};
 use crate::namespace::{Handlers, Namespace};
 use crate::options::Options;
 use crate::preflight;
@@ -27,6 +27,7 @@ use crate::shard::ring;
 use crate::shard::watch::{Pulse, Watch};
 use crate::shard::{Shard, Start};
 use crate::socket::Socket;
+use crate::ws::{Endpoint, EndpointSpec, Message, WebSocket};
 
 /// A Socket.IO server (`Server`, usually called `io`). Cheap to clone; every clone is the same
 /// server, on any thread.
@@ -55,6 +56,7 @@ struct Shared {
 #[derive(Default)]
 struct Draft {
     namespaces: Vec<NamespaceSpec>,
+    endpoints: Vec<EndpointSpec>,
     files: Vec<(String, StaticFile)>,
 }
 
@@ -62,6 +64,7 @@ struct Draft {
 pub(crate) struct Spec {
     pub(crate) options: Options,
     pub(crate) namespaces: Vec<NamespaceSpec>,
+    pub(crate) endpoints: Vec<EndpointSpec>,
     pub(crate) shards: u16,
     files: Vec<(String, StaticFile)>,
 }
@@ -181,6 +184,36 @@ impl Server {
         self
     }
 
+    /// Raw websockets on an exact path, beside Socket.IO; see [`Endpoint`]. A path that is known
+    /// already is found again.
+    ///
+    /// # Panics
+    /// After the server has begun to listen.
+    pub fn websocket(&self, path: &str) -> Endpoint {
+        self.assert_draft();
+        let endpoints = &mut self.draft().endpoints;
+        let found = endpoints.iter().position(|endpoint| *endpoint.path == *path);
+        let id = found.unwrap_or_else(|| {
+            endpoints.push(EndpointSpec { path: path.into(), ..EndpointSpec::default() });
+            endpoints.len() - 1
+        });
+        Endpoint::new(self.clone(), id as u32)
+    }
+
+    /// [`Endpoint::on_message`] of [`Server::websocket`].
+    ///
+    /// # Panics
+    /// After the server has begun to listen.
+    pub fn on_websocket<F, R>(&self, path: &str, handler: F) -> Endpoint
+    where
+        F: Fn(WebSocket, Message) -> R + Send + Sync + 'static,
+        R: Future<Output = ()> + 'static,
+    {
+        let endpoint = self.websocket(path);
+        endpoint.on_message(handler);
+        endpoint
+    }
+
     /// [`Namespace::on_disconnect`] of namespace `/`.
     ///
     /// # Panics
@@ -261,6 +294,7 @@ impl Server {
         let spec = Arc::new(Spec {
             options: self.0.options.clone(),
             namespaces: draft.namespaces,
+            endpoints: draft.endpoints,
             shards: shards as u16,
             files: draft.files,
         });
@@ -381,6 +415,13 @@ impl Server {
 
     pub(crate) fn parser(&self) -> &Parser {
         &self.0.options.parser
+    }
+
+    pub(crate) fn register_endpoint(&self, id: u32, change: impl FnOnce(&mut EndpointSpec)) {
+        self.assert_draft();
+        if let Some(endpoint) = self.draft().endpoints.get_mut(id as usize) {
+            change(endpoint);
+        }
     }
 
     pub(crate) fn spec(&self) -> Option<&Arc<Spec>> {
@@ -568,6 +609,7 @@ fn new_hub(spec: &Spec, shard: u16) -> Hub {
         parser: options.parser.clone(),
         // Checked when the server was made.
         limits: options.limits().unwrap_or_else(|_| unreachable!("checked options")),
+        deflate: options.deflate_settings(),
         ping_interval_ms: ms(options.ping_interval),
         ping_timeout_ms: ms(options.ping_timeout),
         upgrade_timeout_ms: ms(options.upgrade_timeout),
@@ -587,6 +629,16 @@ fn new_hub(spec: &Spec, shard: u16) -> Hub {
     let mut hub = Hub::new(config, Secrets::new(Box::new(fill_random)));
     for namespace in &spec.namespaces {
         hub.add_namespace(&namespace.name);
+    }
+    for endpoint in &spec.endpoints {
+        let EndpointSpec { path, options: own, .. } = endpoint;
+        let message = own.max_message_size.unwrap_or(options.max_http_buffer_size);
+        hub.add_endpoint(hub::Endpoint {
+            path: (**path).into(),
+            // A queue counts its bytes in 32 bits.
+            message_bytes_max: message.min(1 << 30),
+            queue_bytes_max: own.max_queue_bytes.unwrap_or(options.max_queue_bytes).min(1 << 30),
+        });
     }
     let shared: HashMap<&str, &StaticFile> =
         spec.files.iter().map(|(path, file)| (path.as_str(), file)).collect();

@@ -66,7 +66,8 @@ fn event(message: websocket::Message<'_>) -> Event {
         websocket::Message::Binary(bytes) => Event::Binary(bytes.into()),
         websocket::Message::Ping(bytes) => Event::Ping(bytes.into()),
         websocket::Message::Pong(bytes) => Event::Pong(bytes.into()),
-        websocket::Message::Close(code) => Event::Close(code),
+        websocket::Message::Deflated { .. } => unreachable!("not agreed on"),
+        websocket::Message::Close(code, _) => Event::Close(code),
     }
 }
 

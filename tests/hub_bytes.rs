@@ -4,6 +4,10 @@
 
 #[path = "hub_bytes/ask.rs"]
 mod ask;
+#[path = "hub_bytes/deflate.rs"]
+mod deflate;
+#[path = "hub_bytes/endpoint.rs"]
+mod endpoint;
 #[path = "hub_bytes/forms.rs"]
 mod forms;
 #[path = "hub_bytes/http.rs"]

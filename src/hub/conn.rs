@@ -6,6 +6,7 @@
 
 use std::net::SocketAddr;
 
+use super::endpoint::{self, Life};
 use super::fanout::{OutQueue, Run};
 use super::http::{Http, Phase};
 use super::session::Goodbye;
@@ -13,6 +14,7 @@ use super::slab::Key;
 use super::wheel::{Alarm, Due, Tick, Timer};
 use super::{Hub, Links, Output};
 use crate::error::Reason;
+use crate::proto::deflate::Agreed;
 use crate::proto::websocket::{self, Decoder, Message, Opcode};
 
 /// How the peer ended the connection.
@@ -29,10 +31,31 @@ pub enum PeerEnd {
 pub(super) enum Stage {
     /// Requests.
     Http(Box<Http>),
-    /// Frames of a session; `probe` until an upgrade is complete.
-    WebSocket { session: u32, probe: bool, decoder: Decoder },
+    /// Frames of what `role` says; `owner` is its number.
+    WebSocket { owner: u32, role: Role, deflate: Option<Agreed>, decoder: Decoder },
     /// Of no interest.
     Closing,
+}
+
+/// Whose frames a websocket carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Those of a session.
+    Session,
+    /// Of a session that has yet to upgrade to it.
+    Probe,
+    /// Of an endpoint, that is the application's own messages.
+    Endpoint,
+}
+
+/// How a websocket has ended.
+struct End<'a> {
+    /// Of the close frame, or that there was none.
+    code: u16,
+    /// Beside the code.
+    text: &'a str,
+    /// What sockets hear.
+    reason: Reason,
 }
 
 /// The record of a connection. Kept small: a million of them are idle websockets.
@@ -51,6 +74,8 @@ pub(super) struct Conn {
     close_requested: bool,
     /// A websocket message has begun and is not complete.
     is_partial: bool,
+    /// For websockets of endpoints.
+    pub(super) life: Life,
     /// The peer will send nothing more.
     pub(super) peer_closed: bool,
 }
@@ -71,6 +96,7 @@ impl Conn {
             close_after_flush: false,
             close_requested: false,
             is_partial: false,
+            life: Life::Heard,
             peer_closed: false,
         }
     }
@@ -145,9 +171,9 @@ impl Hub {
                 self.http_input(index);
                 self.receive_more(index);
             }
-            Stage::WebSocket { session, decoder, .. } => {
-                let (session, decoder) = (*session, std::mem::take(decoder));
-                self.websocket_input(index, session, decoder, bytes);
+            Stage::WebSocket { decoder, .. } => {
+                let decoder = std::mem::take(decoder);
+                self.websocket_input(index, decoder, bytes);
             }
             Stage::Closing => {
                 conn.is_receiving = conn.is_multishot;
@@ -183,14 +209,11 @@ impl Hub {
         conn.is_receiving = false;
         match &conn.stage {
             Stage::Http(_) => self.http_peer_closed(index, end),
-            Stage::WebSocket { session, probe, .. } => {
-                let (session, probe) = (*session, *probe);
+            Stage::WebSocket { owner, role, .. } => {
+                let (owner, role) = (*owner, *role);
                 self.drop_conn(index);
-                if probe {
-                    self.forget_probe(session);
-                } else {
-                    self.close_session(session, Reason::TransportClose, Goodbye::Gone);
-                }
+                let (code, reason) = (endpoint::ABNORMAL, Reason::TransportClose);
+                self.websocket_gone(index, owner, role, &End { code, text: "", reason });
             }
             Stage::Closing if end == PeerEnd::Eof && !conn.out.is_empty() => {}
             Stage::Closing => self.drop_conn(index),
@@ -199,6 +222,7 @@ impl Hub {
 
     /// The kernel has let go of the connection; its number may be used again.
     pub fn handle_closed(&mut self, index: u32) {
+        self.links.codec.forget(index);
         self.links.conns.remove(index);
     }
 
@@ -230,20 +254,26 @@ impl Hub {
         self.outputs.push_back(Output::Migrate { conn: index, shard, address, bytes });
     }
 
-    fn websocket_input(
-        &mut self,
-        index: u32,
-        session: u32,
-        mut decoder: Decoder,
-        bytes: &mut [u8],
-    ) {
-        let mut at = 0;
-        let mut has_ended = false;
+    fn websocket_input(&mut self, index: u32, mut decoder: Decoder, bytes: &mut [u8]) {
+        let Some(conn) = self.links.conns.at_mut(index) else { return };
+        let Stage::WebSocket { owner, role, deflate, .. } = conn.stage else { return };
+        if conn.life == Life::Over {
+            return;
+        }
+        conn.life = Life::Heard;
+        let limits = self.message_limits(role, owner);
+        let (mut at, mut plain, mut has_ended) = (0, Vec::new(), false);
         loop {
-            match decoder.next(bytes, &mut at, &self.config.limits) {
+            let next = decoder.next_extended(bytes, &mut at, &limits, deflate.is_some());
+            let max = limits.message_bytes_max;
+            let next = next.and_then(|message| match message {
+                None => Ok(None),
+                Some(message) => self.links.codec.read(index, message, max, &mut plain).map(Some),
+            });
+            match next {
                 Ok(Some(message)) => {
                     has_ended |= matches!(message, Message::Text(_) | Message::Binary(_));
-                    self.websocket_message(index, session, message);
+                    self.websocket_message(index, owner, message);
                 }
                 Ok(None) => break,
                 Err(error) => {
@@ -251,12 +281,13 @@ impl Hub {
                     return self.end_websocket(
                         index,
                         Some(error.close_code()),
+                        "",
                         Reason::TransportError,
                     );
                 }
             }
             // Closing ends the conversation, whatever else was in the buffer.
-            let conn = self.links.conns.at(index);
+            let conn = self.links.conns.at(index).filter(|conn| conn.life != Life::Over);
             if !conn.is_some_and(|conn| matches!(conn.stage, Stage::WebSocket { .. })) {
                 return;
             }
@@ -271,56 +302,77 @@ impl Hub {
             if is_partial && (has_ended || !was_partial) {
                 self.set_conn_deadline(index, Some(self.config.body_timeout_ms));
             } else if was_partial && !is_partial {
-                self.set_conn_deadline(index, None);
+                self.set_conn_deadline(index, self.silence_ms(role));
             }
         }
     }
 
-    fn websocket_message(&mut self, index: u32, session: u32, message: Message<'_>) {
+    fn websocket_message(&mut self, index: u32, owner: u32, message: Message<'_>) {
         let Some(conn) = self.links.conns.at_mut(index) else { return };
-        let Stage::WebSocket { probe, .. } = conn.stage else { return };
+        let Stage::WebSocket { role, .. } = conn.stage else { return };
         match message {
-            Message::Text(text) if probe => self.probe_packet(index, session, text),
-            Message::Text(text) => self.session_text(session, text),
-            Message::Binary(_) if probe => self.refuse_probe(index, session),
-            Message::Binary(bytes) => self.session_binary(session, bytes),
+            Message::Text(text) => match role {
+                Role::Session => self.session_text(owner, text),
+                Role::Probe => self.probe_packet(index, owner, text),
+                Role::Endpoint => self.endpoint_text(index, owner, text),
+            },
+            Message::Binary(bytes) => match role {
+                Role::Session => self.session_binary(owner, bytes),
+                Role::Probe => self.refuse_probe(index, owner),
+                Role::Endpoint => self.endpoint_binary(index, owner, bytes),
+            },
+            Message::Deflated { .. } => {}
             Message::Ping(data) => {
                 let mut pong = Vec::with_capacity(data.len() + 2);
                 websocket::write_frame(Opcode::Pong, data, &mut pong);
                 self.links.send_owned(index, pong);
-                self.check_pongs(index, session, probe);
+                self.check_pongs(index, owner, role);
             }
             Message::Pong(_) => {}
-            Message::Close(code) => self.end_websocket(index, code, Reason::TransportClose),
+            Message::Close(code, text) => {
+                self.end_websocket(index, code, text, Reason::TransportClose);
+            }
         }
     }
 
     /// A peer that makes us answer must read the answers, on a probe too.
-    fn check_pongs(&mut self, index: u32, session: u32, probe: bool) {
-        if !probe {
-            return self.links.check_queue(session);
+    fn check_pongs(&mut self, index: u32, owner: u32, role: Role) {
+        match role {
+            Role::Session => return self.links.check_queue(owner),
+            Role::Endpoint => return self.check_endpoint(index, owner),
+            Role::Probe => {}
         }
         let queued = self.links.conns.at(index).map_or(0, |conn| conn.out.bytes());
         if queued > self.config.queue_bytes_max {
             self.links.stats.slow_closed += 1;
-            self.forget_probe(session);
             self.drop_conn(index);
+            self.forget_probe(owner);
+        }
+    }
+
+    /// A websocket has ended, or is ending.
+    fn websocket_gone(&mut self, index: u32, owner: u32, role: Role, end: &End<'_>) {
+        match role {
+            Role::Session => self.close_session(owner, end.reason, Goodbye::Gone),
+            Role::Probe => self.forget_probe(owner),
+            Role::Endpoint => self.endpoint_closed(index, owner, end.code, end.text),
         }
     }
 
     /// Answers or sends a close frame and ends the session that used this websocket.
-    fn end_websocket(&mut self, index: u32, code: Option<u16>, reason: Reason) {
+    fn end_websocket(&mut self, index: u32, code: Option<u16>, text: &str, reason: Reason) {
         let Some(conn) = self.links.conns.at_mut(index) else { return };
-        let Stage::WebSocket { session, probe, .. } = conn.stage else { return };
+        let Stage::WebSocket { owner, role, .. } = conn.stage else { return };
+        let end = End { code: code.unwrap_or(endpoint::NO_CODE), text, reason };
+        if role == Role::Endpoint {
+            // The close frame follows what the application answers to the messages before.
+            return self.websocket_gone(index, owner, role, &end);
+        }
         let mut close = Vec::with_capacity(4);
         websocket::write_close(code, &mut close);
         self.links.send_owned(index, close);
         self.finish_conn(index);
-        if probe {
-            self.forget_probe(session);
-        } else {
-            self.close_session(session, reason, Goodbye::Gone);
-        }
+        self.websocket_gone(index, owner, role, &end);
     }
 
     /// Stops listening to the peer, sends what is queued, then closes.
@@ -379,10 +431,13 @@ impl Hub {
             Ok(false) => {}
             Ok(true) => match conn.stage {
                 Stage::Http(_) => self.http_due(key.index),
+                Stage::WebSocket { owner, role: Role::Endpoint, .. } if !conn.is_partial => {
+                    self.endpoint_due(key.index, owner);
+                }
                 // Its message is not complete in time.
                 Stage::WebSocket { .. } => {
                     self.links.stats.bad_frames += 1;
-                    self.end_websocket(key.index, Some(1008), Reason::TransportError);
+                    self.end_websocket(key.index, Some(1008), "", Reason::TransportError);
                 }
                 Stage::Closing => self.drop_conn(key.index),
             },
@@ -390,29 +445,32 @@ impl Hub {
     }
 
     /// Turns an HTTP connection into a websocket; the answer is already queued.
-    pub(super) fn become_websocket(
-        &mut self,
-        index: u32,
-        session: u32,
-        probe: bool,
-        rest: &mut [u8],
-    ) {
+    pub(super) fn become_websocket(&mut self, index: u32, owner: u32, role: Role, rest: &mut [u8]) {
         let Some(conn) = self.links.conns.at_mut(index) else { return };
-        conn.stage = Stage::WebSocket { session, probe, decoder: Decoder::new() };
-        self.set_conn_deadline(index, None);
+        let deflate = conn.http().and_then(|http| http.deflate);
+        conn.stage = Stage::WebSocket { owner, role, deflate, decoder: Decoder::new() };
+        if role == Role::Session {
+            self.adopt_deflate(index, owner);
+        }
+        self.set_conn_deadline(index, self.silence_ms(role));
         self.receive_more(index);
         if !rest.is_empty() {
             // Frames may come together with the request (W-22); none of them is lost.
-            self.websocket_input(index, session, Decoder::new(), rest);
+            self.websocket_input(index, Decoder::new(), rest);
         }
+    }
+
+    /// How long a websocket may be silent; sessions see to that themselves.
+    fn silence_ms(&self, role: Role) -> Option<u64> {
+        (role == Role::Endpoint).then_some(self.config.ping_interval_ms)
     }
 
     /// Marks a probe's connection as the transport of its session.
     pub(super) fn promote_probe(&mut self, index: u32) {
-        if let Some(Conn { stage: Stage::WebSocket { probe, .. }, .. }) =
+        if let Some(Conn { stage: Stage::WebSocket { role, .. }, .. }) =
             self.links.conns.at_mut(index)
         {
-            *probe = false;
+            *role = Role::Session;
         }
     }
 

@@ -6,11 +6,13 @@
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use super::compress::Codec;
 use super::fanout::{self, Run};
 use super::session::{Goodbye, State, Transport};
 use super::{Hub, Links};
 use crate::error::Reason;
 use crate::options::SlowReader;
+use crate::proto::deflate::Agreed;
 use crate::proto::websocket::{self, Opcode};
 use crate::proto::{engine, engine3};
 
@@ -23,6 +25,15 @@ pub(super) struct Wire {
     pub(super) is_base64: bool,
     /// Window bits of permessage-deflate; 0 without it.
     pub(super) deflate_bits: u8,
+    /// The window is kept from message to message, so nobody else reads the same frames.
+    pub(super) keeps_window: bool,
+}
+
+impl Wire {
+    /// The same with what was agreed on for a connection.
+    pub(super) fn deflated(self, agreed: Agreed) -> Wire {
+        Wire { deflate_bits: agreed.server_bits, keeps_window: agreed.server_takeover, ..self }
+    }
 }
 
 /// A packet on its way to several sessions, encoded when the first one needs it.
@@ -61,9 +72,14 @@ impl<'a> Frame<'a> {
     }
 
     /// Appends the frames of one form.
-    fn write(&self, wire: Wire, out: &mut Vec<u8>) {
+    fn write(&self, conn: u32, wire: Wire, codec: &mut Codec, out: &mut Vec<u8>) {
+        let is_deflated = self.compress && wire.deflate_bits > 0;
+        let mut write = |opcode, message: &[u8]| match is_deflated {
+            true => codec.write(conn, wire, opcode, message, out),
+            false => websocket::write_frame(opcode, message, out),
+        };
         if !self.text.is_empty() {
-            websocket::write_frame(Opcode::Text, self.text, out);
+            write(Opcode::Text, self.text);
         }
         let mut message = Vec::new();
         for attachment in self.attachments {
@@ -83,7 +99,7 @@ impl<'a> Frame<'a> {
                     (Opcode::Text, message.as_slice())
                 }
             };
-            websocket::write_frame(opcode, payload, out);
+            write(opcode, payload);
         }
     }
 }
@@ -126,8 +142,12 @@ impl Links {
             self.stats.volatile_dropped += 1;
             return;
         }
+        if wire.keeps_window {
+            return self.deliver_alone(index, conn, frame, urgency);
+        }
         let at = frame.runs.iter().position(|(other, _)| *other == wire).unwrap_or_else(|| {
-            let run = self.palette.push(|bytes| frame.write(wire, bytes));
+            let codec = &mut self.codec;
+            let run = self.palette.push(|bytes| frame.write(conn, wire, codec, bytes));
             frame.runs.push((wire, run));
             frame.runs.len() - 1
         });
@@ -137,6 +157,22 @@ impl Links {
             return self.overflow(index, urgency);
         }
         out.stage(run);
+        self.stats.delivered(frame.packets, frame.bytes);
+        self.dirty.mark(conn, out, matches!(urgency, Urgency::Control | Urgency::One));
+    }
+
+    /// Queues frames that nobody else can read. What was compressed has to be sent, so the bound
+    /// is applied before, to the bytes that there are then.
+    fn deliver_alone(&mut self, index: u32, conn: u32, frame: &Frame<'_>, urgency: Urgency) {
+        let Some(wire) = self.sessions.at(index).map(|session| session.wire) else { return };
+        let Some(out) = self.conns.at_mut(conn).map(|record| &mut record.out) else { return };
+        let bytes = out.bytes() + frame.bytes as usize;
+        if bytes > urgency.limit(self.queue_bytes_max) && !out.is_empty() {
+            return self.overflow(index, urgency);
+        }
+        let mut written = Vec::new();
+        frame.write(conn, wire, &mut self.codec, &mut written);
+        out.push_owned(written);
         self.stats.delivered(frame.packets, frame.bytes);
         self.dirty.mark(conn, out, matches!(urgency, Urgency::Control | Urgency::One));
     }

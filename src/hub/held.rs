@@ -19,22 +19,26 @@ pub struct Held {
     pub answers: usize,
     /// What waits to be sent, the kernel's part included.
     pub queued: usize,
+    /// Windows that compressed connections keep, or may come to keep.
+    pub windows: usize,
 }
 
 impl Held {
     /// Adds those of another shard.
     pub fn add(&mut self, other: &Held) {
-        let Held { incomplete, attachments, kept, answers, queued } = other;
+        let Held { incomplete, attachments, kept, answers, queued, windows } = other;
         self.incomplete += incomplete;
         self.attachments += attachments;
         self.kept += kept;
         self.answers += answers;
         self.queued += queued;
+        self.windows += windows;
     }
 
     /// All of it.
     pub fn bytes(&self) -> usize {
-        self.incomplete + self.attachments + self.kept + self.answers + self.queued
+        let kept = self.attachments + self.kept + self.answers;
+        self.incomplete + kept + self.queued + self.windows
     }
 }
 
@@ -42,7 +46,8 @@ impl Hub {
     /// Bytes held for clients. O(connections and sockets): for tests and for operators, not for
     /// every turn.
     pub fn held(&self) -> Held {
-        let mut held = Held { answers: self.answer_bytes(), ..Held::default() };
+        let (answers, windows) = (self.answer_bytes(), self.links.codec.context_bytes());
+        let mut held = Held { answers, windows, ..Held::default() };
         let conns = &self.links.conns;
         for conn in conns.indices().filter_map(|index| conns.at(index)) {
             held.queued += conn.out.bytes();

@@ -13,6 +13,7 @@ use super::session::Goodbye;
 use super::slab::Key;
 use crate::error::Reason;
 use crate::proto::coding::{self, Coding};
+use crate::proto::deflate::Agreed;
 use crate::proto::http::{self, Body, Framing, Head, Method};
 use crate::proto::jsonp;
 
@@ -70,12 +71,14 @@ pub(super) struct Http {
     /// Whether the request in hand is a HEAD, whose answer has no body.
     pub(super) is_head: bool,
     pub(super) form: Form,
+    /// What was agreed on for the websocket that the connection becomes.
+    pub(super) deflate: Option<Agreed>,
 }
 
 impl Http {
     pub(super) fn new(address: SocketAddr, input: Vec<u8>) -> Http {
-        let form = Form::default();
-        Http { input, phase: Phase::Head, address, keep_alive: true, is_head: false, form }
+        let (phase, form, deflate) = (Phase::Head, Form::default(), None);
+        Http { input, phase, address, keep_alive: true, is_head: false, form, deflate }
     }
 
     /// A parked GET is read on, to notice that its peer has gone (B-8), unless a next request is
@@ -138,8 +141,8 @@ impl Hub {
                 self.migrate(index, shard, input);
                 return false;
             }
-            Step::WebSocket { session, probe } => {
-                self.become_websocket(index, session, probe, &mut input[consumed..]);
+            Step::WebSocket { owner, role } => {
+                self.become_websocket(index, owner, role, &mut input[consumed..]);
                 return false;
             }
             _ => {}

@@ -15,8 +15,10 @@ mod answer;
 mod ask;
 pub mod buffer;
 mod command;
+mod compress;
 mod conn;
 mod deliver;
+mod endpoint;
 pub mod fanout;
 mod handshake;
 mod held;
@@ -40,17 +42,20 @@ pub use answer::{Coded, StaticFile};
 pub use ask::{Answers, FIRST_ASK};
 pub use command::{Flags, Names, Publish, Target};
 pub use conn::PeerEnd;
+pub use endpoint::{Endpoint, Happening};
 pub use handshake::Handshake;
 pub use held::Held;
 pub use namespace::Arguments;
 
 use crate::error::Reason;
 use crate::options::{HttpCompression, Limits, SlowReader};
+use crate::proto::deflate::Settings;
 use crate::proto::packet::Validator;
 use crate::proto::parser::Parser;
 use answer::Served;
 use ask::Ask;
 use buffer::SendBuf;
+use compress::Codec;
 use conn::Conn;
 use fanout::{Dirty, Palette};
 use id::Secrets;
@@ -131,6 +136,15 @@ pub enum Event {
         /// Text of the error.
         message: String,
     },
+    /// Something on a websocket of an endpoint; no answer is due.
+    Endpoint {
+        /// Which websocket.
+        conn: Key,
+        /// Number of its endpoint.
+        endpoint: u32,
+        /// What.
+        happening: Happening,
+    },
     /// A socket is about to go; its rooms are still set. Call `remove_member` afterwards.
     Closing {
         /// Who.
@@ -170,6 +184,8 @@ pub struct Config {
     pub http_compression: Option<HttpCompression>,
     /// Limits of the protocol code.
     pub limits: Limits,
+    /// What is agreed on where clients offer permessage-deflate; `None`: nothing.
+    pub deflate: Option<Settings>,
     /// Milliseconds.
     pub ping_interval_ms: u64,
     /// Milliseconds.
@@ -325,6 +341,7 @@ struct Links {
     overflowed: Vec<u32>,
     queue_bytes_max: usize,
     slow_reader: SlowReader,
+    codec: Codec,
     stats: Stats,
 }
 
@@ -339,6 +356,7 @@ pub struct Hub {
     namespace_ids: HashMap<Box<str>, NamespaceId>,
     rooms: Rooms,
     files: HashMap<String, Rc<Served>>,
+    endpoints: Vec<Endpoint>,
     wheel: Wheel,
     now_ms: u64,
     now: Tick,
@@ -364,6 +382,7 @@ impl Hub {
             overflowed: Vec::new(),
             queue_bytes_max: config.queue_bytes_max,
             slow_reader: config.slow_reader,
+            codec: Codec::new(config.deflate),
             stats: Stats::default(),
         };
         Hub {
@@ -374,6 +393,7 @@ impl Hub {
             namespace_ids: HashMap::new(),
             rooms: Rooms::default(),
             files: HashMap::new(),
+            endpoints: Vec::new(),
             wheel: Wheel::new(),
             now_ms: 0,
             now: Tick(0),

@@ -3,6 +3,7 @@
 
 use super::Hub;
 use super::answer::Answer;
+use super::conn::Role;
 use super::deliver::Wire;
 use super::http::Form;
 use super::id::Id;
@@ -12,7 +13,7 @@ use super::slab::Key;
 use crate::error::{Reason, Refusal};
 use crate::proto::http::{self, Body, Framing, Head, Method};
 use crate::proto::jsonp;
-use crate::proto::websocket::{self, HandshakeError};
+use crate::proto::websocket::{self, Handshake, HandshakeError};
 
 /// What a request head leads to.
 pub(super) enum Step {
@@ -23,7 +24,7 @@ pub(super) enum Step {
     /// The answer comes when there is a packet.
     Parked { session: Key },
     /// The connection is a websocket now.
-    WebSocket { session: u32, probe: bool },
+    WebSocket { owner: u32, role: Role },
     /// The session lives elsewhere.
     Migrate(u16),
 }
@@ -43,6 +44,9 @@ impl Hub {
         {
             self.answer_file(index, head, &file);
             return Step::Answered;
+        }
+        if let Some(endpoint) = self.endpoint_at(head.path) {
+            return self.endpoint_request(index, head, raw, endpoint);
         }
         if !head.path.starts_with(self.config.path.as_str()) {
             self.answer(index, 404, Some("text/plain"), b"Not found");
@@ -71,7 +75,7 @@ impl Hub {
         let wire = Wire {
             is_revision_3: query("EIO").as_deref() != Some("4"),
             is_base64: query("b64").is_some_and(|b64| !b64.is_empty()),
-            deflate_bits: 0,
+            ..Wire::default()
         };
         let Some(sid) = query("sid") else {
             if head.method != Method::Get {
@@ -135,7 +139,7 @@ impl Hub {
                 return Ok(Step::Answered);
             }
             let session = self.open_session(index, raw, false, wire);
-            return Ok(Step::WebSocket { session: session.index, probe: false });
+            return Ok(Step::WebSocket { owner: session.index, role: Role::Session });
         }
         let session = self.open_session(index, raw, true, wire);
         Ok(self.poll_request(index, session))
@@ -157,15 +161,23 @@ impl Hub {
             self.close_websocket(index);
             return Ok(Step::Answered);
         }
-        Ok(Step::WebSocket { session: session.index, probe: true })
+        Ok(Step::WebSocket { owner: session.index, role: Role::Probe })
     }
 
     /// Queues the 101, or what is wrong with the request.
-    fn accept_websocket(&mut self, index: u32, head: &Head<'_>) -> bool {
-        match websocket::check_handshake(head) {
-            Ok(handshake) => {
+    pub(super) fn accept_websocket(&mut self, index: u32, head: &Head<'_>) -> bool {
+        let checked = websocket::check_handshake(head).and_then(|handshake| {
+            let agreed = self.links.codec.negotiate(index, head);
+            Ok((handshake, agreed.map_err(|_| HandshakeError::Extensions)?))
+        });
+        match checked {
+            Ok((Handshake { accept_key, subprotocol }, agreed)) => {
+                let (deflate, extensions) = agreed.unzip();
+                if let Some(http) = self.links.conns.at_mut(index).and_then(|conn| conn.http()) {
+                    http.deflate = deflate;
+                }
                 let mut out = Vec::with_capacity(160);
-                http::write_upgrade(&handshake.accept_key, handshake.subprotocol, &mut out);
+                http::write_upgrade(&accept_key, subprotocol, extensions.as_deref(), &mut out);
                 self.links.send_owned(index, out);
                 true
             }

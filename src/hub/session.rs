@@ -442,6 +442,7 @@ impl Hub {
         for index in sessions {
             self.close_session(index, reason, Goodbye::Flush);
         }
+        self.shut_endpoints();
         let idle: Vec<u32> = self.links.conns.indices().collect();
         for index in idle {
             if self.links.conns.at_mut(index).is_some_and(|conn| conn.http().is_some()) {

@@ -97,6 +97,7 @@ impl Hub {
         if let Some(post) = polling.post {
             self.drop_conn(post);
         }
+        self.adopt_deflate(conn, index);
         self.rearm_session(index);
     }
 

@@ -793,13 +793,21 @@ pub fn write_response(response: &Response<'_>, out: &mut Vec<u8>) {
 }
 
 /// Appends the 101 that ends HTTP on this connection (RFC 6455 4.2.2).
-pub fn write_upgrade(accept_key: &str, subprotocol: Option<&str>, out: &mut Vec<u8>) {
+pub fn write_upgrade(
+    accept_key: &str,
+    subprotocol: Option<&str>,
+    extensions: Option<&str>,
+    out: &mut Vec<u8>,
+) {
     out.reserve(192);
     out.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\n");
     out.extend_from_slice(b"Upgrade: websocket\r\nConnection: Upgrade\r\n");
     write_field("Sec-WebSocket-Accept", accept_key, out);
     if let Some(subprotocol) = subprotocol {
         write_field("Sec-WebSocket-Protocol", subprotocol, out);
+    }
+    if let Some(extensions) = extensions {
+        write_field("Sec-WebSocket-Extensions", extensions, out);
     }
     out.extend_from_slice(b"\r\n");
 }

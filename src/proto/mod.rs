@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod coding;
+pub mod deflate;
 pub mod engine;
 pub mod engine3;
 pub mod http;

@@ -11,7 +11,8 @@
 //! ```
 //!
 //! Text is checked as it arrives, also inside a frame (section 8.1). Never here: answering pings,
-//! the closing handshake's state, extensions (any reserved bit is an error), client frames.
+//! the closing handshake's state, inflating (`deflate.rs`; bits of other extensions are errors),
+//! client frames.
 
 use std::ops::Range;
 
@@ -26,6 +27,8 @@ use crate::proto::http::{self, Framing, Head, Method};
 const CONTROL_MAX: usize = 125;
 /// Longest header of a masked frame.
 const HEADER_MAX: usize = 14;
+/// The bit of a frame's first byte that says that its message is compressed.
+const RSV1: u8 = 0x40;
 /// Subprotocols that are compared for duplicates; a client offers one or two.
 const SUBPROTOCOLS_MAX: usize = 32;
 
@@ -53,6 +56,8 @@ pub enum HandshakeError {
     Version,
     /// `Sec-WebSocket-Protocol` is malformed.
     Subprotocol,
+    /// `Sec-WebSocket-Extensions` is malformed; read only where extensions are on.
+    Extensions,
 }
 
 impl HandshakeError {
@@ -128,12 +133,20 @@ pub enum Message<'a> {
     Text(&'a str),
     /// A binary message.
     Binary(&'a [u8]),
+    /// The payload of a compressed message, to be inflated (RFC 7692); a text is not checked yet.
+    Deflated {
+        /// Whether it is text, binary otherwise.
+        is_text: bool,
+        /// As `deflate::Inflater` takes it.
+        payload: &'a [u8],
+    },
     /// To be answered with a pong of the same payload (section 5.5.2).
     Ping(&'a [u8]),
     /// Nothing to do.
     Pong(&'a [u8]),
-    /// The peer closes, with a code it may send, or without one. Nothing valid follows.
-    Close(Option<u16>),
+    /// The peer closes, with a code it may send, or without one, and a reason. Nothing valid
+    /// follows.
+    Close(Option<u16>, &'a str),
 }
 
 /// Which rule the peer's frames break.
@@ -141,7 +154,8 @@ pub enum Message<'a> {
 pub enum Error {
     /// A client's frame must be masked (section 5.1).
     UnmaskedFrame,
-    /// A reserved bit is set though no extension was agreed on (section 5.2).
+    /// A reserved bit is set though no extension was agreed on, or where it has no meaning
+    /// (section 5.2; RFC 7692, section 6).
     ReservedBits,
     /// Opcode 3–7 or 11–15 (section 5.2).
     ReservedOpcode,
@@ -161,6 +175,8 @@ pub enum Error {
     InvalidCloseCode,
     /// Text or a close reason that is not UTF-8 (section 8.1, C-6).
     InvalidUtf8,
+    /// A compressed message that does not inflate.
+    InvalidDeflate,
     /// A message longer than `max_http_buffer_size` (C-5).
     TooBig,
     /// A message of more than [`Limits::FRAGMENTS`] fragments (C-8).
@@ -171,7 +187,7 @@ impl Error {
     /// The code to close with (C-5, C-6, C-8, section 7.4.1).
     pub fn close_code(self) -> u16 {
         match self {
-            Error::InvalidUtf8 => 1007,
+            Error::InvalidUtf8 | Error::InvalidDeflate => 1007,
             Error::TooManyFragments => 1008,
             Error::TooBig => 1009,
             _ => 1002,
@@ -216,6 +232,8 @@ struct Partial {
     frame: Option<Frame>,
     /// Kind of the message that `data` belongs to, while it is incomplete.
     message: Option<Kind>,
+    /// Whether that message is compressed.
+    is_deflated: bool,
     /// Unmasked payload of that message so far; at most twice as many bytes are allocated.
     data: Vec<u8>,
     /// `data[..checked]` is UTF-8, the rest is the front of one character. Text only.
@@ -255,6 +273,8 @@ impl Kind {
 struct Frame {
     kind: Kind,
     is_final: bool,
+    /// RSV1, which the first frame of a message may have.
+    is_deflated: bool,
     /// Bytes of payload to come.
     left: u64,
     /// Rotated so that its first byte masks the next byte of payload.
@@ -263,9 +283,9 @@ struct Frame {
 
 /// Where the next message is.
 enum Found {
-    Input(Kind, Range<usize>),
+    Input(Kind, bool, Range<usize>),
     Control(Kind),
-    Message(Kind),
+    Message(Kind, bool),
 }
 
 impl Decoder {
@@ -297,7 +317,21 @@ impl Decoder {
         at: &mut usize,
         limits: &Limits,
     ) -> Result<Option<Message<'b>>, Error> {
-        let found = match self.advance(input, at, limits) {
+        self.next_extended(input, at, limits, false)
+    }
+
+    /// The same where permessage-deflate was agreed on, if `may_deflate`.
+    ///
+    /// # Errors
+    /// As [`Decoder::next`].
+    pub fn next_extended<'b>(
+        &'b mut self,
+        input: &'b mut [u8],
+        at: &mut usize,
+        limits: &Limits,
+        may_deflate: bool,
+    ) -> Result<Option<Message<'b>>, Error> {
+        let found = match self.advance(input, at, limits, may_deflate) {
             Ok(found) => found,
             Err(error) => {
                 self.partial = None;
@@ -305,12 +339,16 @@ impl Decoder {
                 return Err(error);
             }
         };
-        let (kind, bytes) = match (found, &self.partial) {
-            (Some(Found::Input(kind, range)), _) => (kind, &input[range]),
-            (Some(Found::Message(kind)), Some(partial)) => (kind, &partial.data[..]),
-            (Some(Found::Control(kind)), Some(partial)) => (kind, partial.control()),
+        let (kind, is_deflated, bytes) = match (found, &self.partial) {
+            (Some(Found::Input(kind, deflated, range)), _) => (kind, deflated, &input[range]),
+            (Some(Found::Message(kind, deflated)), Some(it)) => (kind, deflated, &it.data[..]),
+            (Some(Found::Control(kind)), Some(partial)) => (kind, false, partial.control()),
             _ => return Ok(None),
         };
+        if is_deflated {
+            let is_text = kind == Kind::Text;
+            return Ok(Some(Message::Deflated { is_text, payload: bytes }));
+        }
         read_message(kind, bytes).map(Some)
     }
 
@@ -319,18 +357,19 @@ impl Decoder {
         input: &mut [u8],
         at: &mut usize,
         limits: &Limits,
+        may_deflate: bool,
     ) -> Result<Option<Found>, Error> {
         self.release();
         while *at < input.len() {
             if self.partial.as_ref().is_none_or(|partial| partial.frame.is_none()) {
-                let Some(frame) = self.header(input, at)? else {
+                let Some(frame) = self.header(input, at, may_deflate)? else {
                     return Ok(None);
                 };
                 self.check(&frame, limits)?;
                 if let Some(range) = self.whole(&frame, input, *at) {
                     unmask(&mut input[range.clone()], frame.mask);
                     *at = range.end;
-                    return Ok(Some(Found::Input(frame.kind, range)));
+                    return Ok(Some(Found::Input(frame.kind, frame.is_deflated, range)));
                 }
                 self.partial().begin(frame);
             }
@@ -362,9 +401,14 @@ impl Decoder {
     }
 
     /// The next frame header, out of the input or out of what was kept and the input.
-    fn header(&mut self, input: &[u8], at: &mut usize) -> Result<Option<Frame>, Error> {
+    fn header(
+        &mut self,
+        input: &[u8],
+        at: &mut usize,
+        may_deflate: bool,
+    ) -> Result<Option<Frame>, Error> {
         if self.partial.as_ref().is_none_or(|partial| partial.header_bytes == 0)
-            && let Some((frame, size)) = parse_header(&input[*at..])?
+            && let Some((frame, size)) = parse_header(&input[*at..], may_deflate)?
         {
             *at += size;
             return Ok(Some(frame));
@@ -375,7 +419,7 @@ impl Decoder {
             partial.header[usize::from(partial.header_bytes)] = *byte;
             partial.header_bytes += 1;
             let kept = &partial.header[..usize::from(partial.header_bytes)];
-            if let Some((frame, _)) = parse_header(kept)? {
+            if let Some((frame, _)) = parse_header(kept, may_deflate)? {
                 partial.header_bytes = 0;
                 return Ok(Some(frame));
             }
@@ -395,7 +439,11 @@ impl Decoder {
             _ => {}
         }
         let (held, fragments) = open.map_or((0, 0), |it| (it.data.len() as u64, it.fragments));
-        if frame.left > (limits.message_bytes_max as u64).saturating_sub(held) {
+        let is_deflated = open.map_or(frame.is_deflated, |it| it.is_deflated);
+        // What does not compress grows a little (RFC 1951, section 3.2.4).
+        let max = limits.message_bytes_max;
+        let max = if is_deflated { max + max / 64 + 64 } else { max };
+        if frame.left > (max as u64).saturating_sub(held) {
             return Err(Error::TooBig);
         }
         if fragments == Limits::FRAGMENTS {
@@ -421,6 +469,7 @@ impl Partial {
             control: [0; CONTROL_MAX],
             frame: None,
             message: None,
+            is_deflated: false,
             data: Vec::new(),
             checked: 0,
             fragments: 0,
@@ -439,6 +488,7 @@ impl Partial {
         }
         self.fragments += 1;
         if frame.kind != Kind::Continuation {
+            self.is_deflated = frame.is_deflated;
             self.message = Some(frame.kind);
         }
     }
@@ -473,7 +523,7 @@ impl Partial {
             }
             Some(kind) if frame.is_final => {
                 self.given = Given::Message;
-                Ok(Some(Found::Message(kind)))
+                Ok(Some(Found::Message(kind, self.is_deflated)))
             }
             _ => Ok(None),
         }
@@ -488,7 +538,7 @@ impl Partial {
             self.data.reserve_exact(bytes.len() + to_come);
         }
         self.data.extend_from_slice(bytes);
-        if self.message != Some(Kind::Text) {
+        if self.message != Some(Kind::Text) || self.is_deflated {
             return Ok(());
         }
         match simdutf8::compat::from_utf8(&self.data[self.checked..]) {
@@ -507,12 +557,13 @@ impl Partial {
 /// when the whole header is there, accepts a 64-bit length with the top bit set, and returns an
 /// error that is neither small nor `Copy`. A length in a longer form than needed is accepted, as
 /// `ws` and tungstenite do: it is unambiguous, and the rule of section 5.2 binds the sender.
-fn parse_header(bytes: &[u8]) -> Result<Option<(Frame, usize)>, Error> {
+fn parse_header(bytes: &[u8], may_deflate: bool) -> Result<Option<(Frame, usize)>, Error> {
     let Some((&first, rest)) = bytes.split_first() else {
         return Ok(None);
     };
     let is_final = first & 0x80 != 0;
-    if first & 0x70 != 0 {
+    let is_deflated = first & RSV1 != 0;
+    if first & 0x30 != 0 || (is_deflated && !may_deflate) {
         return Err(Error::ReservedBits);
     }
     let kind = match first & 0x0F {
@@ -524,6 +575,9 @@ fn parse_header(bytes: &[u8]) -> Result<Option<(Frame, usize)>, Error> {
         10 => Kind::Pong,
         _ => return Err(Error::ReservedOpcode),
     };
+    if is_deflated && !matches!(kind, Kind::Text | Kind::Binary) {
+        return Err(Error::ReservedBits);
+    }
     if kind.is_control() && !is_final {
         return Err(Error::FragmentedControl);
     }
@@ -552,7 +606,7 @@ fn parse_header(bytes: &[u8]) -> Result<Option<(Frame, usize)>, Error> {
         return Err(Error::LengthTopBit);
     }
     match rest.first_chunk() {
-        Some(mask) => Ok(Some((Frame { kind, is_final, left, mask: *mask }, size))),
+        Some(mask) => Ok(Some((Frame { kind, is_final, is_deflated, left, mask: *mask }, size))),
         None => Ok(None),
     }
 }
@@ -582,13 +636,13 @@ fn read_message(kind: Kind, bytes: &[u8]) -> Result<Message<'_>, Error> {
         Kind::Binary | Kind::Continuation => Ok(Message::Binary(bytes)),
         Kind::Ping => Ok(Message::Ping(bytes)),
         Kind::Pong => Ok(Message::Pong(bytes)),
-        Kind::Close => read_close(bytes).map(Message::Close),
+        Kind::Close => read_close(bytes).map(|(code, reason)| Message::Close(code, reason)),
     }
 }
 
-fn read_close(bytes: &[u8]) -> Result<Option<u16>, Error> {
+fn read_close(bytes: &[u8]) -> Result<(Option<u16>, &str), Error> {
     let (code, reason) = match bytes {
-        [] => return Ok(None),
+        [] => return Ok((None, "")),
         [_] => return Err(Error::CloseTooShort),
         [high, low, reason @ ..] => (u16::from_be_bytes([*high, *low]), reason),
     };
@@ -596,7 +650,7 @@ fn read_close(bytes: &[u8]) -> Result<Option<u16>, Error> {
         return Err(Error::InvalidCloseCode);
     }
     match simdutf8::basic::from_utf8(reason) {
-        Ok(_) => Ok(Some(code)),
+        Ok(reason) => Ok((Some(code), reason)),
         Err(_) => Err(Error::InvalidUtf8),
     }
 }
@@ -605,6 +659,15 @@ fn read_close(bytes: &[u8]) -> Result<Option<u16>, Error> {
 pub fn write_frame(opcode: Opcode, payload: &[u8], out: &mut Vec<u8>) {
     out.reserve(10 + payload.len());
     write_header(opcode, payload.len(), out);
+    out.extend_from_slice(payload);
+}
+
+/// Appends a whole server frame of a compressed message: FIN, RSV1, no mask.
+pub fn write_deflated_frame(opcode: Opcode, payload: &[u8], out: &mut Vec<u8>) {
+    out.reserve(10 + payload.len());
+    let first = out.len();
+    write_header(opcode, payload.len(), out);
+    out[first] |= RSV1;
     out.extend_from_slice(payload);
 }
 
@@ -621,6 +684,20 @@ pub fn write_close(code: Option<u16>, out: &mut Vec<u8>) {
         Some(code) => write_frame(Opcode::Close, &code.to_be_bytes(), out),
         None => write_frame(Opcode::Close, &[], out),
     }
+}
+
+/// Appends a close frame with a reason, of which as many characters are sent as fit.
+pub fn write_close_reason(code: u16, reason: &str, out: &mut Vec<u8>) {
+    let mut payload = code.to_be_bytes().to_vec();
+    let mut utf8 = [0; 4];
+    for char in reason.chars() {
+        let char = char.encode_utf8(&mut utf8);
+        if payload.len() + char.len() > CONTROL_MAX {
+            break;
+        }
+        payload.extend_from_slice(char.as_bytes());
+    }
+    write_frame(Opcode::Close, &payload, out);
 }
 
 #[cfg(test)]

@@ -35,6 +35,9 @@ impl Shard {
                 hub::Event::Answers { id, answers } => self.answer_ask(id, answers),
                 hub::Event::Error { member, message } => self.on_error(member, message),
                 hub::Event::Closing { member, reason } => self.on_closing(member, reason),
+                hub::Event::Endpoint { conn, endpoint, happening } => {
+                    self.on_endpoint(conn, endpoint, happening);
+                }
             }
         }
     }
@@ -174,9 +177,9 @@ impl Shard {
     }
 
     /// Calls a handler, and polls what it returns.
-    fn call(
+    pub(super) fn call<C: Caller>(
         self: &Rc<Self>,
-        socket: &Socket,
+        socket: &C,
         label: &'static Label,
         handler: impl FnOnce() -> LocalFuture<()>,
     ) {
@@ -190,7 +193,7 @@ impl Shard {
     }
 
     /// Polls a handler once; what is not done then goes on as a task.
-    fn run(self: &Rc<Self>, socket: &Socket, label: &'static Label, future: LocalFuture<()>) {
+    fn run<C: Caller>(self: &Rc<Self>, socket: &C, label: &'static Label, future: LocalFuture<()>) {
         let socket = socket.clone();
         let mut guarded = Guarded { shard: self.clone(), socket, label, future, is_counted: false };
         // The first poll of the task repeats this one with a waker that works.
@@ -200,51 +203,89 @@ impl Shard {
         }
     }
 
-    fn handler_panicked(&self, socket: &Socket, label: &'static Label, panic: &(dyn Any + Send)) {
+    fn handler_panicked(
+        &self,
+        socket: &impl Caller,
+        label: &'static Label,
+        panic: &(dyn Any + Send),
+    ) {
         let text = panic.downcast_ref::<&str>().copied();
         let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-        log::error!("{label} panicked, closing socket {}: {}", socket.id(), text.unwrap_or("?"));
-        self.hub().abort(socket.key);
+        log::error!("{label} panicked, closing {}: {}", socket.name(), text.unwrap_or("?"));
+        socket.abort();
         self.wake();
     }
 }
 
+/// Whose handlers run, and who is closed when they fail.
+pub(super) trait Caller: Clone + Unpin + 'static {
+    /// Under what its unfinished handlers are counted.
+    fn owner(&self) -> Owner;
+    /// For the log.
+    fn name(&self) -> String;
+    /// Closes its connection at once.
+    fn abort(&self);
+}
+
+/// Who has unfinished handlers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Owner {
+    /// A member.
+    Socket(Key),
+    /// A connection of an endpoint.
+    WebSocket(Key),
+}
+
+impl Caller for Socket {
+    fn owner(&self) -> Owner {
+        Owner::Socket(self.key)
+    }
+
+    fn name(&self) -> String {
+        format!("socket {}", self.id())
+    }
+
+    fn abort(&self) {
+        self.shard.hub().abort(self.key);
+    }
+}
+
 /// A handler's future that reports how long it runs and does not let panics out.
-struct Guarded {
+struct Guarded<C: Caller> {
     shard: Rc<Shard>,
-    socket: Socket,
+    socket: C,
     label: &'static Label,
     future: LocalFuture<()>,
     /// Whether it counts among the unfinished handlers of its socket.
     is_counted: bool,
 }
 
-impl Guarded {
+impl<C: Caller> Guarded<C> {
     /// Counts an unfinished handler; false, and the end of its socket, if there are too many.
     fn count(&mut self) -> bool {
         self.is_counted = true;
-        let key = self.socket.key;
-        let running = self.shard.count_handler(key, 1);
+        let running = self.shard.count_handler(self.socket.owner(), 1);
         if running <= self.shard.spec().options.max_pending_handlers {
             return true;
         }
         if self.shard.may_warn() {
-            log::warn!("socket {} has {running} unfinished handlers, closing it", self.socket.id());
+            let name = self.socket.name();
+            log::warn!("{name} has {running} unfinished handlers, closing it");
         }
-        self.shard.hub().abort(key);
+        self.socket.abort();
         false
     }
 }
 
-impl Drop for Guarded {
+impl<C: Caller> Drop for Guarded<C> {
     fn drop(&mut self) {
         if self.is_counted {
-            self.shard.count_handler(self.socket.key, -1);
+            self.shard.count_handler(self.socket.owner(), -1);
         }
     }
 }
 
-impl Future for Guarded {
+impl<C: Caller> Future for Guarded<C> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {

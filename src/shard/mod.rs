@@ -7,6 +7,7 @@
 //! ring, so it ends both kinds of sleep.
 
 mod dispatch;
+mod endpoint;
 pub(crate) mod mesh;
 pub mod ring;
 pub(crate) mod watch;
@@ -34,6 +35,7 @@ use crate::hub::slab::Key;
 use crate::hub::{AckLost, Answers, Arguments, Hub, Output, PeerEnd};
 use crate::server::{Server, Spec};
 use crate::socket::{AckSlot, Own, Owns};
+use dispatch::Owner;
 use mesh::Mail;
 use ring::{Completion, Ring, RingConfig};
 use watch::Pulse;
@@ -64,7 +66,7 @@ pub(crate) struct Shard {
     hub: RefCell<Hub>,
     owns: Owns,
     /// Unfinished handlers, by socket.
-    running: RefCell<FxHashMap<Key, usize>>,
+    running: RefCell<FxHashMap<Owner, usize>>,
     /// Tasks of this executor besides the pump.
     tasks: Cell<usize>,
     acks: RefCell<FxHashMap<u64, AckSlot>>,
@@ -503,14 +505,14 @@ impl Shard {
     }
 
     /// Counts a socket's unfinished handlers up or down; returns how many there are.
-    fn count_handler(&self, key: Key, change: isize) -> usize {
+    fn count_handler(&self, owner: Owner, change: isize) -> usize {
         let mut running = self.running.borrow_mut();
-        let count = running.entry(key).or_default();
+        let count = running.entry(owner).or_default();
         *count = count.saturating_add_signed(change);
         let count = *count;
         self.tasks.set(self.tasks.get().saturating_add_signed(change));
         if count == 0 {
-            running.remove(&key);
+            running.remove(&owner);
         }
         count
     }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use corecast::Options;
 use corecast::hub::id::Secrets;
 use corecast::hub::slab::Key;
-use corecast::hub::{Answers, Config, Event, Flags, Hub, Output, PeerEnd};
+use corecast::hub::{Answers, Config, Event, Flags, Happening, Hub, Output, PeerEnd};
 
 #[derive(Debug, Default)]
 struct Line {
@@ -22,6 +22,8 @@ pub struct Wire {
     pub log: Vec<String>,
     /// Sockets that asked to connect, in order.
     pub members: Vec<Key>,
+    /// Websockets of endpoints, once for each thing that happened.
+    pub sockets: Vec<Key>,
     /// Accept whoever asks.
     pub accepts: bool,
     /// Do not let go of sockets that have left.
@@ -44,6 +46,7 @@ pub fn config() -> Config {
         http_compression: options.http_compression,
         parser: options.parser.clone(),
         limits: options.limits().unwrap(),
+        deflate: None,
         ping_interval_ms: 25_000,
         ping_timeout_ms: 20_000,
         upgrade_timeout_ms: 10_000,
@@ -109,7 +112,12 @@ pub fn unframe(mut bytes: &[u8]) -> Vec<String> {
             (0x81, text) => String::from_utf8(text.to_vec()).unwrap(),
             (0x82, bytes) => format!("<{bytes:?}>"),
             (0x88, []) => "<close>".into(),
+            (0x88, [high, low, reason @ ..]) if !reason.is_empty() => {
+                let code = u16::from_be_bytes([*high, *low]);
+                format!("<close {code} {}>", String::from_utf8_lossy(reason))
+            }
             (0x88, code) => format!("<close {}>", u16::from_be_bytes([code[0], code[1]])),
+            (0x89, []) => "<ping>".into(),
             (0x8a, data) => format!("<pong {}>", String::from_utf8_lossy(data)),
             other => panic!("{other:?}"),
         });
@@ -132,6 +140,7 @@ impl Wire {
             now: 0,
             log: Vec::new(),
             members: Vec::new(),
+            sockets: Vec::new(),
             accepts: true,
             keeps: false,
             holds: false,
@@ -247,6 +256,21 @@ impl Wire {
             },
             Event::Answers { id, answers } => format!("answers {id} {}", outcome(&answers)),
             Event::Error { message, .. } => format!("error {message}"),
+            Event::Endpoint { conn, endpoint, happening } => {
+                self.sockets.push(conn);
+                match happening {
+                    Happening::Opened(handshake) => {
+                        let head = String::from_utf8_lossy(handshake.head()).into_owned();
+                        format!("open {endpoint} {}", head.lines().next().unwrap())
+                    }
+                    Happening::Text(text) => format!("text {text}"),
+                    Happening::Binary(bytes) => format!("binary {:?}", &bytes[..]),
+                    Happening::Closed { code, reason } => {
+                        self.hub.finish_endpoint(conn, code);
+                        format!("closed {code} {reason}")
+                    }
+                }
+            }
             Event::Closing { member, reason } => {
                 if !self.keeps {
                     self.hub.remove_member(member);

@@ -79,6 +79,7 @@ impl World {
                 let is_known = |f: Facts| f.garbage || (f.excused && is_late);
                 assert!(facts.is_none_or(is_known), "{client:?}: {message}");
             }
+            Event::Endpoint { .. } => unreachable!("there are no endpoints"),
             Event::Closing { member, reason } => {
                 self.model.close(s, member, reason);
                 if !self.strikes(Fault::ForgetMember) {

@@ -96,6 +96,7 @@ fn hub(shard: usize, profile: &Profile, seed: u64) -> Hub {
         shards: profile.shards as u16,
         path: PATH.into(),
         polling: true,
+        deflate: None,
         websocket: true,
         allow_eio3: false,
         http_compression: Some(Default::default()),

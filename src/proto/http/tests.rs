@@ -652,7 +652,7 @@ fn responses() {
         assert_eq!(write(response), expected);
     }
     let mut out = Vec::new();
-    write_upgrade("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", Some("chat"), &mut out);
+    write_upgrade("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", Some("chat"), None, &mut out);
     assert_eq!(
         show(&out),
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\

@@ -55,6 +55,7 @@ fn frames(list: &[(u8, &[u8])]) -> Vec<u8> {
 enum Got {
     Text(String),
     Binary(Vec<u8>),
+    Deflated(bool, Vec<u8>),
     Ping(Vec<u8>),
     Pong(Vec<u8>),
     Close(Option<u16>),
@@ -66,9 +67,10 @@ impl Got {
         match result {
             Ok(Message::Text(text)) => Got::Text(text.into()),
             Ok(Message::Binary(bytes)) => Got::Binary(bytes.into()),
+            Ok(Message::Deflated { is_text, payload }) => Got::Deflated(is_text, payload.into()),
             Ok(Message::Ping(bytes)) => Got::Ping(bytes.into()),
             Ok(Message::Pong(bytes)) => Got::Pong(bytes.into()),
-            Ok(Message::Close(code)) => Got::Close(code),
+            Ok(Message::Close(code, _)) => Got::Close(code),
             Err(error) => Got::Error(error),
         }
     }
@@ -617,4 +619,92 @@ fn handshakes_refused() {
     assert_eq!(HandshakeError::Method.status(), 405);
     assert_eq!(HandshakeError::Version.status(), 400);
     assert!(HandshakeError::Version.names_versions() && !HandshakeError::Key.names_versions());
+}
+
+/// What a decoder with permessage-deflate makes of frames: whole, cut anywhere, byte by byte.
+fn decode_extended(wire: &[u8]) -> Vec<Got> {
+    let run = |pieces: &[&[u8]]| {
+        let (mut decoder, mut got) = (Decoder::new(), Vec::new());
+        for piece in pieces {
+            let (mut input, mut at) = (piece.to_vec(), 0);
+            while let Some(result) =
+                decoder.next_extended(&mut input, &mut at, &limits(), true).transpose()
+            {
+                let failed = result.is_err();
+                got.push(Got::of(result));
+                if failed {
+                    return got;
+                }
+            }
+        }
+        got
+    };
+    let whole = run(&[wire]);
+    for cut in 0..=wire.len() {
+        assert_eq!(run(&[&wire[..cut], &wire[cut..]]), whole, "cut at {cut}");
+    }
+    assert_eq!(run(&wire.chunks(1).collect::<Vec<_>>()), whole, "byte by byte");
+    whole
+}
+
+#[test]
+fn c9_rsv1_is_for_the_first_frame_of_a_message() {
+    let deflated = |is_text, payload: &[u8]| Got::Deflated(is_text, payload.into());
+    // Not UTF-8, and no matter: it is not the text.
+    let wire = frames(&[
+        (0xc1, b"\xf2\x48"),
+        (0x42, b"\xff"),
+        (0x8a, b"pong"),
+        (0x00, b""),
+        (0x80, b"\xfe"),
+        (0x81, b"plain"),
+        (0x41, b"\xc3"),
+        (0x80, b"\x28"),
+    ]);
+    let expected = [
+        deflated(true, b"\xf2\x48"),
+        Got::Pong(b"pong".into()),
+        deflated(false, b"\xff\xfe"),
+        text("plain"),
+        deflated(true, b"\xc3\x28"),
+    ];
+    assert_eq!(decode_extended(&wire), expected);
+    let bad = [Got::Error(Error::ReservedBits)];
+    for first in [0xc8, 0xc9, 0xca, 0xa1, 0x91, 0xe1, 0xf1, 0xc0] {
+        assert_eq!(decode_extended(&frame(first, b"")), bad, "{first:x}");
+    }
+    for then in [0x40, 0xc0] {
+        let wire = frames(&[(0x41, b"a"), (then, b"b")]);
+        assert_eq!(decode_extended(&wire), bad, "a later fragment {then:x}");
+    }
+    let wire = frames(&[(0x01, b"\xc3"), (0x80, b"\x28")]);
+    let error = Got::Error(Error::InvalidUtf8);
+    assert_eq!(decode_extended(&wire), [error], "what is not compressed is checked at once");
+    assert_eq!(decode(&frame(0xc1, b"a")), bad, "not agreed on");
+}
+
+#[test]
+fn c5_a_compressed_message_meets_the_limit_too() {
+    let max = limits().message_bytes_max;
+    let slack = max + max / 64 + 64;
+    let fits = frame(0xc2, &vec![1; slack]);
+    assert_eq!(decode_extended(&fits), [Got::Deflated(false, vec![1; slack])]);
+    let error = [Got::Error(Error::TooBig)];
+    assert_eq!(decode_extended(&header(0xc2, slack as u64 + 1)), error);
+    let pieces = frames(&[(0x42, &vec![1; slack]), (0x80, b"1")]);
+    assert_eq!(decode_extended(&pieces), error);
+}
+
+#[test]
+fn frames_and_close_reasons_of_the_server() {
+    let mut out = Vec::new();
+    write_deflated_frame(Opcode::Text, &[0xf2, 0x48], &mut out);
+    assert_eq!(out, [0xc1, 2, 0xf2, 0x48]);
+    out.clear();
+    write_close_reason(4001, "gone", &mut out);
+    assert_eq!(out, b"\x88\x06\x0f\xa1gone");
+    out.clear();
+    write_close_reason(1000, &"é".repeat(100), &mut out);
+    assert_eq!(out.len(), 2 + 124, "whole characters only, and no more than fit");
+    assert!(std::str::from_utf8(&out[4..]).is_ok());
 }

@@ -20,5 +20,7 @@ mod revision3;
 mod session;
 #[path = "hub_bytes/socket.rs"]
 mod socket;
+#[path = "hub_bytes/upgrade.rs"]
+mod upgrade;
 #[path = "hub_bytes/wire.rs"]
 mod wire;

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# The test command: formatting, lints, all Rust tests, documentation, and the official JavaScript
-# client end to end and in a browser. Installs what is missing (cargo-nextest, Node.js, Chromium,
-# the npm packages of tests/npm) by the package managers of this machine, and nothing else.
+# The test command: formatting, lints, all Rust tests, documentation, the official JavaScript client
+# end to end and in a browser, python-socketio. Installs what is missing (cargo-nextest, Node.js,
+# Chromium, Python, the packages of tests/npm and tests/python) by the package managers of this
+# machine, and nothing else.
 # Screenshots and logs go to artifacts/. The first failure or warning ends it with a non-zero code.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -39,6 +40,7 @@ packages=()
 have cc || packages+=(build-essential)
 have node || packages+=(nodejs)
 have npm || packages+=(npm)
+python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3 python3-venv)
 have chromium || have chromium-browser || have google-chrome || packages+=(chromium)
 if [ ${#packages[@]} -gt 0 ]; then
     as_root apt-get update
@@ -52,6 +54,13 @@ cargo fetch --locked
 # npm writes the inner lock file last; it is older where packages changed since.
 if [ ! tests/npm/node_modules/.package-lock.json -nt tests/npm/package-lock.json ]; then
     (cd tests/npm && npm ci --no-audit --no-fund)
+fi
+# The folder of python-socketio, made anew when its list has changed.
+python=artifacts/python
+if ! cmp -s tests/python/requirements.txt "$python/requirements.txt"; then
+    python3 -m venv --clear "$python"
+    "$python/bin/pip" install --quiet --requirement tests/python/requirements.txt
+    cp tests/python/requirements.txt "$python/requirements.txt"
 fi
 ulimit -Sn "$(ulimit -Hn)"
 target=$(cargo metadata --format-version 1 --no-deps | grep -o '"target_directory":"[^"]*"')
@@ -100,12 +109,18 @@ fi
 section "old clients"
 CORECAST_E2E_CMD="'$target/debug/examples/e2e_server' --cpus ${cpus[0]}" npm_suite test:v2 v2
 
+section "python-socketio"
+(cd tests/python && PYTHONWARNINGS=ignore PYTHONDONTWRITEBYTECODE=1 \
+    CORECAST_E2E_CMD="'$target/debug/examples/e2e_server' --cpus ${cpus[0]}" \
+    timeout --kill-after=30 900 "../../$python/bin/python" -m unittest client_test) 2>&1 |
+    tee "$logs/python.txt"
+
 section "browser"
 CORECAST_DEMO_CMD="'$target/debug/corecast' serve" npm_suite test:browser browser
 
 section "summary"
-for log in doc rust e2e-one e2e-several v2 browser; do
+for log in doc rust e2e-one e2e-several v2 python browser; do
     [ -f "$logs/$log.txt" ] || continue
     echo "$log:"
-    grep -E '^ *Summary \[|^test result: |^(#|ℹ) (tests|pass|fail|skipped) ' "$logs/$log.txt"
+    grep -E '^ *Summary \[|^test result: |^(#|ℹ) (tests|pass|fail|skipped) |^(Ran|OK|FAILED)' "$logs/$log.txt"
 done

@@ -666,3 +666,8 @@ pub use ws::WebSocket;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// Compiles the snippets of that page.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/from-node.md")]
+struct FromNode;

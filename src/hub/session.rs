@@ -149,7 +149,7 @@ impl Hub {
             assembly: None,
             handshake: Some(Handshake::new(head, address, issued_ms)),
             alarm: Alarm::default(),
-            heartbeat: Tick::after(self.now_ms, self.first_heartbeat_ms(wire)),
+            heartbeat: Tick::within(self.now_ms, self.first_heartbeat_ms(wire)),
             connect_by: Some(Tick::after(self.now_ms, self.config.connect_timeout_ms)),
         });
         self.links.stats.sessions += 1;
@@ -257,7 +257,7 @@ impl Hub {
 
     fn answer_ping(&mut self, index: u32) {
         let Some(session) = self.links.sessions.at(index) else { return };
-        let next = Tick::after(self.now_ms, self.first_heartbeat_ms(session.wire));
+        let next = Tick::within(self.now_ms, self.first_heartbeat_ms(session.wire));
         if let Some(session) = self.links.sessions.at_mut(index) {
             session.heartbeat = next;
             self.rearm_session(index);
@@ -268,7 +268,7 @@ impl Hub {
     fn handle_pong(&mut self, index: u32) {
         let Some(session) = self.links.sessions.at_mut(index) else { return };
         session.awaits_pong = false;
-        session.heartbeat = Tick::after(self.now_ms, self.config.ping_interval_ms);
+        session.heartbeat = Tick::within(self.now_ms, self.config.ping_interval_ms);
         self.rearm_session(index);
     }
 
@@ -277,7 +277,7 @@ impl Hub {
         let Some(session) = self.links.sessions.at_mut(index) else { return };
         if session.awaits_pong && !session.is_extended {
             session.is_extended = true;
-            session.heartbeat = Tick::after(self.now_ms, self.config.ping_timeout_ms);
+            session.heartbeat = Tick::within(self.now_ms, self.config.ping_timeout_ms);
             self.rearm_session(index);
         }
     }
@@ -427,7 +427,7 @@ impl Hub {
         }
         session.awaits_pong = true;
         session.is_extended = false;
-        session.heartbeat = Tick::after(self.now_ms, self.config.ping_timeout_ms);
+        session.heartbeat = Tick::within(self.now_ms, self.config.ping_timeout_ms);
         let mut ping = Frame::new(b"2", &[]);
         if matches!(session.transport, Transport::WebSocket(_)) {
             ping = ping.with_run(session.wire, self.links.palette.ping());

@@ -6,6 +6,8 @@
 
 /// Milliseconds per tick.
 pub const TICK_MS: u64 = 32;
+/// The longest time that can be waited for.
+const YEAR_MS: u64 = 365 * 24 * 3_600_000;
 
 /// A point in time, in ticks since the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,8 +23,14 @@ impl Tick {
     ///
     /// More than a year counts as a year, so that comparing with wrap-around stays right.
     pub fn after(now_ms: u64, ms: u64) -> Tick {
-        const YEAR_MS: u64 = 365 * 24 * 3_600_000;
         Tick((now_ms + ms.min(YEAR_MS)).div_ceil(TICK_MS) as u32)
+    }
+
+    /// The last tick that begins at most `ms` milliseconds after `now_ms`, but the next one at
+    /// least: for what a peer was told to happen by then. A year counts as above.
+    pub fn within(now_ms: u64, ms: u64) -> Tick {
+        let last = (now_ms + ms.min(YEAR_MS)) / TICK_MS;
+        Tick(last.max(now_ms / TICK_MS + 1) as u32)
     }
 
     /// Whether this point has been reached at `now`.
@@ -274,5 +282,8 @@ mod tests {
         assert!(before.reached(Tick(3)));
         assert_eq!(Tick::after(0, 1), Tick(1));
         assert_eq!(Tick::after(0, 33), Tick(2));
+        assert_eq!(Tick::within(0, 33), Tick(1));
+        assert_eq!(Tick::within(40, 60), Tick(3));
+        assert_eq!(Tick::within(40, 1), Tick(2));
     }
 }

@@ -308,9 +308,9 @@ fn e1_e2_heartbeat() {
     assert_eq!(wire.said(conn), [""; 0], "the unasked pong began a new interval");
     wire.at(95_100);
     assert_eq!(wire.said(conn), ["2"]);
-    wire.at(115_000);
+    wire.at(114_900);
     assert_eq!(wire.heard(), [""; 0]);
-    wire.at(115_300);
+    wire.at(115_100);
     assert_eq!(wire.heard(), ["ping timeout"]);
     assert_eq!(wire.said(conn), ["<close>"]);
 }
@@ -330,6 +330,29 @@ fn e3_other_packets_are_a_sign_of_life_once() {
     assert_eq!(wire.heard(), [""; 0]);
     wire.at(60_200);
     assert_eq!(wire.heard(), ["ping timeout"]);
+}
+
+/// E-1, E-6: a session is over when pingInterval and pingTimeout are, not a tick of the clock
+/// later: a client that reads them from the open packet counts on it.
+#[test]
+fn e1_e6_silence_ends_in_the_announced_time() {
+    for offset in 0..40 {
+        let config = Config { ping_interval_ms: 300, ping_timeout_ms: 200, ..config() };
+        let mut wire = Wire::with(config);
+        wire.at(1_000 + offset);
+        let sid = wire.joined_polling();
+        let conn = wire.joined();
+        wire.at(1_240 + offset);
+        assert_eq!(wire.said(conn), [""; 0]);
+        wire.at(1_300 + offset);
+        assert_eq!(wire.said(conn), ["2"]);
+        wire.at(1_420 + offset);
+        assert_eq!(wire.heard(), [""; 0]);
+        wire.at(1_500 + offset);
+        assert_eq!(wire.heard(), ["ping timeout"; 2]);
+        let poll = wire.poll(&sid);
+        assert_eq!(wire.answer(poll).0, 400);
+    }
 }
 
 #[test]

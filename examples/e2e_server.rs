@@ -3,16 +3,21 @@
 //!
 //! `cargo run --example e2e_server -- --listen 127.0.0.1:4000 --cpus 0,1`
 
+#[path = "support/counted.rs"]
+mod counted;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
 use corecast::{
     Binary, Broadcast, ConnectError, Event, Namespace, Options, Reason, Server, Socket,
 };
+use counted::Counted;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -35,6 +40,9 @@ struct Arguments {
     /// Accept Socket.IO 2 clients too.
     #[arg(long)]
     allow_eio3: bool,
+    /// json, msgpack or counted; see tests/npm/parsers.mjs.
+    #[arg(long, default_value = "json")]
+    parser: String,
 }
 
 #[expect(clippy::print_stdout, reason = "the tests read the address from the first line")]
@@ -46,6 +54,12 @@ fn main() -> Result<(), corecast::Error> {
     options.ping_interval = Duration::from_millis(arguments.ping_interval);
     options.ping_timeout = Duration::from_millis(arguments.ping_timeout);
     options.allow_eio3 = arguments.allow_eio3;
+    options.parser = match arguments.parser.as_str() {
+        "json" => corecast::Parser::Json,
+        "msgpack" => corecast::Parser::MsgPack,
+        "counted" => corecast::Parser::Custom(Arc::new(Counted)),
+        _ => return Err(corecast::Error::Options("parser: json, msgpack or counted")),
+    };
     let io = Server::new(options)?;
     register(&io);
     let running = io.listen(arguments.listen)?;

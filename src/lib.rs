@@ -56,7 +56,7 @@
 //! `examples/chat.rs` is a chat in one screen, with its page.
 //!
 //! What does not work yet: CORS, TLS, compression of websocket messages, connection state recovery,
-//! msgpack, several machines, catch-all listeners. The README keeps the list.
+//! several machines, catch-all listeners. The README keeps the list.
 //!
 //! # For those who know Socket.IO
 //!
@@ -655,7 +655,7 @@ pub use gather::Gathered;
 pub use hub::{Gauges, Stats as Totals};
 pub use namespace::{ConnectError, Namespace};
 pub use options::{HttpCompression, Options, PerMessageDeflate, SlowReader};
-pub use proto::parser::{Error as ParserError, Parser};
+pub use proto::parser::{self, Parser};
 pub use proto::value::Binary;
 pub use rooms::Rooms;
 pub use server::{Running, Server, Stats};

@@ -14,6 +14,8 @@ mod forms;
 mod http;
 #[path = "hub_bytes/limits.rs"]
 mod limits;
+#[path = "hub_bytes/parser.rs"]
+mod parser;
 #[path = "hub_bytes/revision3.rs"]
 mod revision3;
 #[path = "hub_bytes/session.rs"]

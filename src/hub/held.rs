@@ -67,7 +67,7 @@ impl Hub {
         for index in sessions.indices() {
             let Some(session) = sessions.at(index) else { continue };
             held.queued += session.outbox_bytes();
-            held.attachments += session.assembly.as_ref().map_or(0, |arriving| arriving.bytes());
+            held.attachments += session.arriving.as_ref().map_or(0, |arriving| arriving.bytes());
             held.kept += self.kept_bytes(index);
         }
         held

@@ -24,6 +24,7 @@ mod handshake;
 mod held;
 mod http;
 pub mod id;
+mod message;
 mod namespace;
 mod polling;
 mod request;

@@ -19,7 +19,7 @@ use super::slab::Key;
 use super::wheel::{Alarm, Due, Tick, Timer};
 use super::{AckLost, Event, Hub};
 use crate::error::Reason;
-use crate::proto::packet::{self, Assembly, Kind, Packet};
+use crate::proto::packet::{self, Kind, Packet};
 use crate::proto::parser::Outgoing;
 
 /// A namespace on one core.
@@ -80,13 +80,6 @@ pub(super) struct Rare {
     held: Vec<Arguments>,
 }
 
-impl Arriving {
-    /// Of the attachments so far.
-    pub(super) fn bytes(&self) -> usize {
-        self.assembly.bytes()
-    }
-}
-
 impl Rare {
     fn held_bytes(&self) -> usize {
         self.auth.len() + self.held.iter().map(Arguments::bytes).sum::<usize>()
@@ -95,14 +88,6 @@ impl Rare {
 
 /// Events held for one member that is still connecting.
 const HELD_MAX: usize = 32;
-
-/// A binary packet whose attachments are arriving.
-#[derive(Debug)]
-pub(super) struct Arriving {
-    assembly: Assembly,
-    /// When the last one must be here.
-    pub(super) by: Tick,
-}
 
 /// An acknowledgement that is awaited.
 #[derive(Debug)]
@@ -143,50 +128,12 @@ impl Arguments {
 }
 
 impl Hub {
-    /// A text message of an open session.
-    pub(super) fn message_text(&mut self, index: u32, text: &str) {
-        self.links.stats.received(text.len());
-        let Some(session) = self.links.sessions.at(index) else { return };
-        if session.assembly.is_some() {
-            return self.reject_packet(index, &packet::Error::UnexpectedText.to_string());
-        }
-        let limits = self.config.limits;
-        match packet::decode(text, &limits, &mut self.validator) {
-            Ok(packet) if packet.attachments > 0 => {
-                let by = Tick::after(self.now_ms, self.config.body_timeout_ms);
-                let arriving = Box::new(Arriving { assembly: Assembly::new(&packet), by });
-                if let Some(session) = self.links.sessions.at_mut(index) {
-                    session.assembly = Some(arriving);
-                    self.rearm_session(index);
-                }
-            }
-            Ok(packet) => self.handle_packet(index, &packet, Vec::new()),
-            Err(error) => self.reject_packet(index, &error.to_string()),
-        }
-    }
-
-    /// A binary message of an open session: an attachment.
-    pub(super) fn message_binary(&mut self, index: u32, bytes: &[u8]) {
-        self.links.stats.received(bytes.len());
-        let limits = self.config.limits;
-        let Some(session) = self.links.sessions.at_mut(index) else { return };
-        let Some(arriving) = &mut session.assembly else {
-            return self.reject_packet(index, &packet::Error::UnexpectedBinary.to_string());
-        };
-        match arriving.assembly.add(bytes, &limits) {
-            Ok(false) => {}
-            Ok(true) => {
-                let Some(arriving) = session.assembly.take() else { return };
-                let (kind, namespace, id, data, attachments) = arriving.assembly.finish();
-                let packet =
-                    Packet { kind, attachments: 0, namespace: &namespace, id, data: &data };
-                self.handle_packet(index, &packet, attachments);
-            }
-            Err(error) => self.reject_packet(index, &error.to_string()),
-        }
-    }
-
-    fn handle_packet(&mut self, index: u32, packet: &Packet<'_>, attachments: Vec<Bytes>) {
+    pub(super) fn handle_packet(
+        &mut self,
+        index: u32,
+        packet: &Packet<'_>,
+        attachments: Vec<Bytes>,
+    ) {
         if self.is_revision_3(index) {
             return self.handle_packet_v2(index, packet, attachments);
         }

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use super::deliver::{Frame, Urgency, Wire};
 use super::handshake::Handshake;
 use super::id::{Id, Secret};
-use super::namespace::Arriving;
+use super::message::Arriving;
 use super::polling::{Payload, Polling};
 use super::slab::Key;
 use super::upgrade::Upgrade;
@@ -52,8 +52,8 @@ pub(super) struct Session {
     pub(super) transport: Transport,
     pub(super) upgrade: Option<Box<Upgrade>>,
     pub(super) members: SmallVec<[u32; 2]>,
-    /// A binary packet whose attachments are arriving.
-    pub(super) assembly: Option<Box<Arriving>>,
+    /// A packet that is not complete yet, or the state of an application's parser.
+    pub(super) arriving: Option<Box<Arriving>>,
     pub(super) handshake: Option<Handshake>,
     alarm: Alarm,
     /// When to ping, or when the pong is overdue, or when to give up closing.
@@ -146,7 +146,7 @@ impl Hub {
             transport,
             upgrade: None,
             members: SmallVec::new(),
-            assembly: None,
+            arriving: None,
             handshake: Some(Handshake::new(head, address, issued_ms)),
             alarm: Alarm::default(),
             heartbeat: Tick::within(self.now_ms, self.first_heartbeat_ms(wire)),
@@ -293,7 +293,7 @@ impl Hub {
         }
         self.links.stats.closed[reason.index()] += 1;
         session.state = State::Closing;
-        session.assembly = None;
+        session.arriving = None;
         session.awaits_pong = false;
         session.connect_by = None;
         let upgrade = session.upgrade.take();
@@ -382,7 +382,7 @@ impl Hub {
         let deadlines = [
             Some(session.heartbeat),
             session.connect_by,
-            session.assembly.as_ref().map(|arriving| arriving.by),
+            session.arriving.as_ref().and_then(|arriving| arriving.by),
             upgrade.map(|upgrade| upgrade.deadline),
             upgrade.map(|upgrade| upgrade.noop),
         ];
@@ -407,7 +407,7 @@ impl Hub {
         if session.connect_by.is_some_and(|tick| tick.reached(now)) {
             return self.close_session(key.index, Reason::ForcedServerClose, Goodbye::Close);
         }
-        if session.assembly.as_ref().is_some_and(|arriving| arriving.by.reached(now)) {
+        if session.arriving.as_ref().and_then(|it| it.by).is_some_and(|by| by.reached(now)) {
             return self.reject_packet(key.index, &packet::Error::AttachmentsLate.to_string());
         }
         if session.upgrade.is_some() {

@@ -280,6 +280,31 @@ fn literal_end(bytes: &[u8], at: usize) -> Option<usize> {
     rest.starts_with(b"false").then_some(at + 5)
 }
 
+/// Behind the token at `at`, a single byte if it is none of those with more.
+fn token_end(bytes: &[u8], at: usize) -> Option<usize> {
+    match bytes.get(at)? {
+        b'"' => string_end(bytes, at + 1),
+        b'-' | b'0'..=b'9' => number_end(bytes, at),
+        b't' | b'f' | b'n' => literal_end(bytes, at),
+        _ => Some(at + 1),
+    }
+}
+
+/// The brackets, strings (quotes included), numbers and literals of valid JSON, in order. Of any
+/// other text only the absence of panics is promised.
+pub fn tokens(text: &str) -> impl Iterator<Item = &str> {
+    let bytes = text.as_bytes();
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        while let Some(b',' | b':' | b' ' | b'\t' | b'\n' | b'\r') = bytes.get(at) {
+            at += 1;
+        }
+        let start = at;
+        at = token_end(bytes, at)?;
+        text.get(start..at)
+    })
+}
+
 /// What an open bracket has said so far about being a placeholder.
 #[derive(Debug, Clone, Copy, Default)]
 struct Frame {
@@ -321,12 +346,7 @@ fn placeholders(text: &str, count: usize, frames: &mut Vec<Frame>) -> Option<()>
     let mut top = Frame::default();
     let mut at = 0;
     while let Some(byte) = bytes.get(at) {
-        let end = match byte {
-            b'"' => string_end(bytes, at + 1)?,
-            b'-' | b'0'..=b'9' => number_end(bytes, at)?,
-            b't' | b'f' | b'n' => literal_end(bytes, at)?,
-            _ => at + 1,
-        };
+        let end = token_end(bytes, at)?;
         let token = text.get(at..end)?;
         at = end;
         match byte {

@@ -11,6 +11,7 @@ pub mod engine3;
 pub mod http;
 pub mod json;
 pub mod jsonp;
+pub mod msgpack;
 pub mod packet;
 pub mod parser;
 pub mod value;

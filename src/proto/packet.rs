@@ -28,7 +28,7 @@ pub use super::json::Validator;
 use crate::options::Limits;
 
 /// Largest ack id: beyond it JavaScript numbers skip integers (W-15).
-const ID_MAX: u64 = (1 << 53) - 1;
+pub(super) const ID_MAX: u64 = (1 << 53) - 1;
 
 /// The rule that a packet breaks. `Display` is Socket.IO's own text where it has one; the
 /// connection is closed for any of them (I-13).
@@ -205,7 +205,7 @@ fn ack_id(text: &str) -> Result<(Option<u64>, &str), Error> {
 }
 
 /// Whether the kind may carry `data`, which is valid JSON (table of section I).
-fn check_shape(kind: Kind, data: &str) -> Result<(), Error> {
+pub(super) fn check_shape(kind: Kind, data: &str) -> Result<(), Error> {
     let fits = match (kind, data.as_bytes().first()) {
         (Kind::Connect | Kind::ConnectError, Some(b'{')) => true,
         (Kind::ConnectError, Some(b'"')) => true,

@@ -3,6 +3,7 @@
 import { randomUUID } from "node:crypto";
 import { Manager } from "socket.io-client";
 
+import { parserName, parserNamed } from "./parsers.mjs";
 import { Proxy } from "./proxy.mjs";
 
 // Bound of every wait; reached only when something is broken.
@@ -86,7 +87,7 @@ export class Clients {
 
   constructor(url, transports) {
     this.url = url;
-    this.options = { forceNew: true, reconnection: false };
+    this.options = { forceNew: true, reconnection: false, parser: parserNamed(parserName) };
     if (transports) this.options.transports = transports;
   }
 

@@ -3,7 +3,8 @@
 //
 // CORECAST_E2E_CMD is the shell command line of the server under test, run in the root of the
 // repository with `--listen 127.0.0.1:0` appended (see fixture.mjs for what it has to do). Default:
-// the reference, fixture.mjs in Node.
+// the reference, fixture.mjs in Node. CORECAST_E2E_PARSER is the parser of both sides: json (default),
+// msgpack or counted, see parsers.mjs.
 //
 // Absence is proved by fences, not by waiting: see client.mjs.
 
@@ -14,9 +15,11 @@ import { after, afterEach, before, beforeEach, describe, test } from "node:test"
 import { setTimeout as sleep } from "node:timers/promises";
 
 import { Clients, event, fence, patiently, upgraded } from "./client.mjs";
+import { parserName } from "./parsers.mjs";
 import { reference, start } from "./server.mjs";
 
-const command = process.env.CORECAST_E2E_CMD || reference("fixture.mjs");
+const server = process.env.CORECAST_E2E_CMD || reference("fixture.mjs");
+const command = `${server} --parser ${parserName}`;
 // Rounds of a loop that waits for the upgrade; reached only when something is broken.
 const ENOUGH = 10_000;
 const range = (n) => Array.from({ length: n }, (_, i) => i);

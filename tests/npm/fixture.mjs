@@ -3,6 +3,7 @@
 //
 //   node fixture.mjs [--listen 127.0.0.1:PORT] [--ping-interval MS] [--ping-timeout MS]
 //                    [--allow-eio3]
+//                    [--parser json|msgpack|counted]
 //
 // Default of --listen is 127.0.0.1:0, a free port. The first line on stdout, written when it accepts
 // connections, is `listening on http://127.0.0.1:PORT`. SIGTERM ends the program. Every option not
@@ -95,6 +96,8 @@
 import { createServer } from "node:http";
 import { Server } from "socket.io";
 
+import { parserNamed } from "./parsers.mjs";
+
 const option = (name, otherwise) => {
   const at = process.argv.indexOf(name);
   return at < 0 ? otherwise : process.argv[at + 1];
@@ -107,6 +110,7 @@ const io = new Server(http, {
   pingInterval: Number(option("--ping-interval", 25000)),
   pingTimeout: Number(option("--ping-timeout", 20000)),
   allowEIO3: process.argv.includes("--allow-eio3"),
+  parser: parserNamed(option("--parser", "json")),
 });
 
 const userOf = (socket) =>
@@ -115,6 +119,7 @@ const roomsOf = (socket) => [...socket.rooms].sort();
 
 function binaries(value, found = []) {
   if (Buffer.isBuffer(value)) found.push(value);
+  else if (value instanceof ArrayBuffer) found.push(Buffer.from(value)); // msgpack has both
   else if (Array.isArray(value)) value.forEach((item) => binaries(item, found));
   else if (value && typeof value === "object") binaries(Object.values(value), found);
   return found;

@@ -146,3 +146,61 @@ impl Refusal {
         }
     }
 }
+
+/// What is known about a request that was refused (`err.context` of `connection_error`, A.2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ErrorContext {
+    /// Code 0: the transport asked for; empty if none was.
+    Transport(String),
+    /// Code 1: the id that nobody has.
+    SessionId(String),
+    /// Code 2: the method.
+    Method(String),
+    /// Code 3: the session is on another transport.
+    TransportMismatch {
+        /// What the request names.
+        transport: String,
+        /// What the session uses.
+        previous: &'static str,
+    },
+    /// Code 3: the session speaks another revision of the protocol.
+    ProtocolMismatch {
+        /// What the request names, 3 or 4.
+        protocol: u8,
+        /// What the session speaks.
+        previous: u8,
+    },
+    /// Code 3: a websocket handshake without an upgrade.
+    TransportHandshake,
+    /// Code 3: `generate_id` has failed, or its id is taken or no id.
+    IdGeneration(String),
+    /// Code 3: middleware, or a function for CORS, has failed.
+    Middleware(String),
+    /// Code 4: `allow_request` has refused; the client is told this.
+    Forbidden(String),
+    /// Code 5: the revision that is not served.
+    Protocol(u8),
+}
+
+impl ErrorContext {
+    /// The name that Engine.IO gives it (`err.context.name`), where it gives one.
+    pub fn name(&self) -> Option<&'static str> {
+        match self {
+            ErrorContext::TransportMismatch { .. } => Some("TRANSPORT_MISMATCH"),
+            ErrorContext::ProtocolMismatch { .. } => Some("PROTOCOL_MISMATCH"),
+            ErrorContext::TransportHandshake => Some("TRANSPORT_HANDSHAKE_ERROR"),
+            ErrorContext::IdGeneration(_) => Some("ID_GENERATION_ERROR"),
+            ErrorContext::Middleware(_) => Some("MIDDLEWARE_FAILURE"),
+            _ => None,
+        }
+    }
+
+    /// What the client is told instead of the text of its code.
+    pub(crate) fn message(&self) -> Option<&str> {
+        match self {
+            ErrorContext::Forbidden(message) => Some(message),
+            _ => None,
+        }
+    }
+}

@@ -226,14 +226,7 @@ impl Handshake {
 
     /// The head was accepted once, so it parses again.
     fn head<T>(&self, read: impl FnOnce(&http::Head<'_>) -> T) -> Option<T> {
-        let limits = Limits {
-            message_bytes_max: 0,
-            head_bytes_max: 2 * self.0.head().len(),
-            headers_max: Limits::HEADERS,
-            attachments_max: 0,
-            attachments_bytes_max: 0,
-            json_depth_max: 0,
-        };
+        let limits = Limits::of_head(self.0.head().len());
         let (head, _) = http::parse_head(self.0.head(), &limits).ok()??;
         Some(read(&head))
     }

@@ -629,11 +629,15 @@
 
 mod answers;
 mod broadcast;
+mod cookie;
+mod cors;
 mod emit;
 pub mod error;
 mod event;
 mod files;
 mod gather;
+mod hooks;
+mod http;
 #[doc(hidden)]
 pub mod hub;
 mod namespace;
@@ -648,10 +652,13 @@ mod socket;
 pub mod ws;
 
 pub use answers::{BroadcastAck, Unanswered};
+pub use cookie::{Cookie, SameSite};
+pub use cors::{Cors, Origin, OriginFunction};
 pub use emit::{Args, Broadcast};
-pub use error::{Error, Reason};
+pub use error::{Error, ErrorContext, Reason};
 pub use event::{Event, Handshake, Raw};
 pub use gather::Gathered;
+pub use http::{ConnectionError, Headers, Request, Response};
 pub use hub::{Gauges, Stats as Totals};
 pub use namespace::{ConnectError, Namespace};
 pub use options::{HttpCompression, Options, PerMessageDeflate, SlowReader};

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use crate::cookie::Cookie;
+use crate::cors::Cors;
 use crate::error::Error;
 use crate::proto::deflate::Settings;
 use crate::proto::parser::Parser;
@@ -112,6 +114,9 @@ pub struct Options {
     pub cpus: Vec<usize>,
     /// Path that Socket.IO requests begin with (`path`). Default `/socket.io`.
     pub path: String,
+    /// Whether `path` ends in `/` (`addTrailingSlash`, A.1). Default true: `/socket.io/?EIO=4…` is
+    /// served and `/socket.io?EIO=4…` is not. False: every path that begins with `path` is served.
+    pub add_trailing_slash: bool,
     /// Serve the official browser client below `path` (`serveClient`). Default true.
     pub serve_client: bool,
     /// How packets are written and read (`parser`); clients must use the same. Default
@@ -131,6 +136,14 @@ pub struct Options {
     /// Compress polling responses (`httpCompression`). Default on; `None` switches it off. Events
     /// sent with `compress(false)` alone do not cause it.
     pub http_compression: Option<HttpCompression>,
+    /// Tell polling clients that they may upgrade to websocket (`allowUpgrades`). Default true. A
+    /// client that upgrades unasked is let (A.1).
+    pub allow_upgrades: bool,
+    /// Answer pages of other origins (`cors`, F-4). Default none: browsers keep such pages from
+    /// long-polling. Costs its headers in every answer.
+    pub cors: Option<Cors>,
+    /// Set a cookie with the session id at polling handshakes (`cookie`, F-3). Default none.
+    pub cookie: Option<Cookie>,
     /// Time between a pong and the next ping (`pingInterval`). Default 25 s.
     pub ping_interval: Duration,
     /// Time a client has to answer a ping (`pingTimeout`). Default 20 s.
@@ -152,12 +165,21 @@ pub struct Options {
     pub max_head_bytes: usize,
     /// Number of headers of a request. Default 100.
     pub max_headers: usize,
-    /// Time to send a complete request head, and an idle keep-alive connection's life.
-    /// Default 60 s.
+    /// Time to send a complete request head (`headersTimeout` of Node's HTTP server), and to take
+    /// an answer. Default 60 s.
     pub head_timeout: Duration,
+    /// Time that a connection may be idle between two requests (`keepAliveTimeout` of Node's HTTP
+    /// server, B-21). Default 5 s.
+    pub keep_alive_timeout: Duration,
     /// Time to send a complete request body, websocket message, or binary packet with all its
     /// attachments. Default 300 s.
     pub body_timeout: Duration,
+    /// Time that [`Server::use_http`](crate::Server::use_http),
+    /// [`allow_request`](crate::Server::allow_request), an origin's function and
+    /// [`generate_id`](crate::Server::generate_id) have for one request, together. Default 20 s,
+    /// the time after which the JavaScript client gives up; then they are dropped where they wait,
+    /// and the client is answered 503.
+    pub hook_timeout: Duration,
     /// Connections per shard, and sessions, since a polling session lives without a connection.
     /// Default 4,000,000. More connections are closed at once, more sessions answered 503.
     pub max_connections: usize,
@@ -215,12 +237,16 @@ impl Default for Options {
         Options {
             cpus: Vec::new(),
             path: "/socket.io".into(),
+            add_trailing_slash: true,
             serve_client: true,
             parser: Parser::Json,
             polling: true,
             websocket: true,
             allow_eio3: false,
             http_compression: Some(HttpCompression::default()),
+            allow_upgrades: true,
+            cors: None,
+            cookie: None,
             ping_interval: Duration::from_secs(25),
             ping_timeout: Duration::from_secs(20),
             upgrade_timeout: Duration::from_secs(10),
@@ -232,7 +258,9 @@ impl Default for Options {
             max_head_bytes: 16 * 1024,
             max_headers: 100,
             head_timeout: Duration::from_secs(60),
+            keep_alive_timeout: Duration::from_secs(5),
             body_timeout: Duration::from_secs(300),
+            hook_timeout: Duration::from_secs(20),
             max_connections: 4_000_000,
             max_namespaces: 100,
             max_rooms: 1_000,
@@ -278,6 +306,19 @@ impl Limits {
         self.message_bytes_max + self.attachments_bytes_max
     }
 
+    /// For reading a head of this many bytes again that was accepted once.
+    pub(crate) fn of_head(bytes: usize) -> Limits {
+        Limits {
+            message_bytes_max: 0,
+            // Half of it is for the target.
+            head_bytes_max: 2 * bytes,
+            headers_max: Limits::HEADERS,
+            attachments_max: 0,
+            attachments_bytes_max: 0,
+            json_depth_max: 0,
+        }
+    }
+
     /// Room for headers on the stack while a head is parsed.
     pub const HEADERS: usize = 100;
     /// Fragments of one websocket message (`ws` has the same; C-8).
@@ -297,6 +338,12 @@ impl Options {
         })
     }
 
+    /// What the paths of requests begin with (A.1): one `/` at the end is as good as none.
+    pub(crate) fn request_path(&self) -> String {
+        let path = self.path.strip_suffix('/').unwrap_or(&self.path);
+        format!("{path}{}", if self.add_trailing_slash { "/" } else { "" })
+    }
+
     /// Checks the values once and derives what the protocol code reads.
     ///
     /// # Errors
@@ -312,6 +359,13 @@ impl Options {
                 self.http_compression.is_none_or(|http| (1..=9).contains(&http.level)),
                 "http_compression: level must be 1 to 9",
             ),
+            (self.cookie.as_ref().is_none_or(Cookie::is_sound), "cookie: name, domain or path"),
+            (
+                self.cors.as_ref().is_none_or(|cors| cors.options_success_status / 100 == 2),
+                "cors.options_success_status must be 200 to 299",
+            ),
+            (!self.hook_timeout.is_zero(), "hook_timeout must not be 0"),
+            (!self.keep_alive_timeout.is_zero(), "keep_alive_timeout must not be 0"),
             (!self.ping_interval.is_zero(), "ping_interval must not be 0"),
             (!self.ping_timeout.is_zero(), "ping_timeout must not be 0"),
             (self.max_http_buffer_size >= 1_000, "max_http_buffer_size must be 1,000 or more"),

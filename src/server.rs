@@ -14,6 +14,9 @@ use crate::error::{Error, Reason};
 use crate::event::Event;
 use crate::files;
 use crate::gather::{Deadlines, Gathering, Part};
+use crate::hooks::HttpHooks;
+use crate::hub::directory::Directory;
+use crate::hub::hooks::Requests;
 use crate::hub::id::Secrets;
 use crate::hub::rooms::NamespaceId;
 use crate::hub::{self, Config, FIRST_ASK, Gauges, Hub, Publish, StaticFile};
@@ -58,6 +61,7 @@ struct Draft {
     namespaces: Vec<NamespaceSpec>,
     endpoints: Vec<EndpointSpec>,
     files: Vec<(String, StaticFile)>,
+    hooks: HttpHooks,
 }
 
 /// What all shards share and none changes.
@@ -67,6 +71,9 @@ pub(crate) struct Spec {
     pub(crate) endpoints: Vec<EndpointSpec>,
     pub(crate) shards: u16,
     files: Vec<(String, StaticFile)>,
+    pub(crate) hooks: HttpHooks,
+    /// Session ids of the application's own making.
+    directory: Option<Arc<Directory>>,
 }
 
 /// A namespace and its handlers.
@@ -273,6 +280,9 @@ impl Server {
         if cpus.is_empty() {
             return Err(Error::Preflight("no CPU found; name them in Options::cpus".into()));
         }
+        if options.cors.as_ref().is_some_and(|cors| cors.is_contradictory()) {
+            log::warn!("cors: browsers refuse credentials where the origin is *; name origins");
+        }
         let spec = self.freeze(cpus.len())?;
         let (mesh, mailboxes) = Mesh::new(cpus.len(), options.max_mailbox);
         // Frozen just now, so nobody has set it.
@@ -297,6 +307,8 @@ impl Server {
             endpoints: draft.endpoints,
             shards: shards as u16,
             files: draft.files,
+            directory: draft.hooks.id.as_ref().map(|_| Arc::default()),
+            hooks: draft.hooks,
         });
         match self.0.spec.set(spec.clone()) {
             Ok(()) => Ok(spec),
@@ -422,6 +434,12 @@ impl Server {
         if let Some(endpoint) = self.draft().endpoints.get_mut(id as usize) {
             change(endpoint);
         }
+    }
+
+    pub(crate) fn register_hook(&self, change: impl FnOnce(&mut HttpHooks)) -> &Self {
+        self.assert_draft();
+        change(&mut self.draft().hooks);
+        self
     }
 
     pub(crate) fn spec(&self) -> Option<&Arc<Spec>> {
@@ -601,11 +619,20 @@ fn new_hub(spec: &Spec, shard: u16) -> Hub {
     let config = Config {
         shard,
         shards: spec.shards,
-        path: format!("{}/", options.path.trim_end_matches('/')),
+        path: options.request_path(),
         polling: options.polling,
         websocket: options.websocket,
         allow_eio3: options.allow_eio3,
         http_compression: options.http_compression,
+        requests: Requests {
+            allow_upgrades: options.allow_upgrades,
+            keep_alive_ms: ms(options.keep_alive_timeout),
+            hook_timeout_ms: ms(options.hook_timeout),
+            cors: options.cors.clone(),
+            cookie: options.cookie.clone(),
+            hooks: spec.hooks.asked(),
+            directory: spec.directory.clone(),
+        },
         parser: options.parser.clone(),
         // Checked when the server was made.
         limits: options.limits().unwrap_or_else(|_| unreachable!("checked options")),

@@ -17,6 +17,8 @@ mod handlers;
 mod limits;
 #[path = "e2e/log.rs"]
 mod log;
+#[path = "e2e/requests.rs"]
+mod requests;
 #[path = "e2e/shards.rs"]
 mod shards;
 

@@ -10,6 +10,8 @@ mod deflate;
 mod endpoint;
 #[path = "hub_bytes/forms.rs"]
 mod forms;
+#[path = "hub_bytes/hooks.rs"]
+mod hooks;
 #[path = "hub_bytes/http.rs"]
 mod http;
 #[path = "hub_bytes/limits.rs"]

@@ -8,11 +8,12 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::Hub;
 use super::fanout::Run;
-use super::http::Phase;
+use super::http::{Http, Phase};
 use super::polling::Payload;
-use crate::error::Refusal;
+use super::request::Refused;
+use super::{Event, Hub};
+use crate::http::{ConnectionError, Headers, Request};
 use crate::options::HttpCompression;
 use crate::proto::coding::{Coding, THOROUGH};
 use crate::proto::http::{self, Head, Method, Response};
@@ -71,7 +72,54 @@ pub(super) struct Answer<'a> {
     pub(super) content_type: Option<&'a str>,
     pub(super) headers: &'a [(&'a str, &'a str)],
     pub(super) body: &'a [u8],
+    /// An answer of a transport, which takes the headers of hooks along (F-2).
+    pub(super) is_good: bool,
 }
+
+impl Answer<'_> {
+    /// A status and nothing else.
+    pub(super) fn of(status: u16) -> Answer<'static> {
+        Answer { status, content_type: None, headers: &[], body: b"", is_good: false }
+    }
+}
+
+impl Http {
+    /// What hooks and CORS add to an answer; the 101 of a websocket is a good one.
+    pub(super) fn added(&self, is_good: bool) -> Fields<'_> {
+        let Some(context) = self.context.as_deref() else { return Fields::new() };
+        let good = is_good.then_some(&context.good).into_iter().flat_map(Headers::iter);
+        // Of the same field, that of the headers' own hook counts.
+        let always = context.always.iter();
+        let always = always.filter(|(name, _)| !(is_good && context.good.replaces(name)));
+        always.chain(good).collect()
+    }
+}
+
+impl Http {
+    /// Writes an answer, without its body if that comes from elsewhere.
+    fn write(&mut self, answer: &Answer<'_>, head_only: bool, out: &mut Vec<u8>) {
+        self.phase = Phase::Busy;
+        let added = self.added(answer.is_good);
+        let gives_way = |name: &str| {
+            let context = self.context.as_ref();
+            !added.is_empty() && context.is_some_and(|it| it.replaces(name, answer))
+        };
+        let own = answer.headers.iter().copied().filter(|(name, _)| !gives_way(name));
+        let headers: Fields<'_> = own.chain(added.iter().copied()).collect();
+        let response = Response {
+            status: answer.status,
+            content_type: answer.content_type.filter(|_| !gives_way("content-type")),
+            headers: &headers,
+            body: answer.body,
+            keep_alive: self.keep_alive,
+            head_only: self.is_head || head_only,
+        };
+        http::write_response(&response, out);
+    }
+}
+
+/// Header fields of an answer.
+type Fields<'a> = SmallVec<[(&'a str, &'a str); 4]>;
 
 impl Hub {
     pub(super) fn answer_file(&mut self, index: u32, head: &Head<'_>, served: &Served) {
@@ -98,10 +146,10 @@ impl Hub {
             headers.extend(coding.name().map(|name| ("Content-Encoding", name)));
         }
         let response = Answer {
-            status: if is_known { 304 } else { 200 },
             content_type: Some(file.content_type),
             headers: &headers,
             body,
+            ..Answer::of(if is_known { 304 } else { 200 })
         };
         let has_body = !body.is_empty() && head.method != Method::Head;
         let place = THOROUGH.iter().position(|known| *known == coding).map_or(0, |at| at + 1);
@@ -109,9 +157,11 @@ impl Hub {
         self.respond_with(index, &response, run);
     }
 
-    /// Refuses in the form of A.3.
-    pub(super) fn refuse(&mut self, index: u32, refusal: Refusal, is_upgrade: bool) {
+    /// Refuses in the form of A.3, and tells the application if it wants to know.
+    pub(super) fn refuse(&mut self, index: u32, raw: &[u8], refused: Refused) {
+        let Refused { refusal, context, is_upgrade } = refused;
         let (code, message, status) = refusal.parts();
+        let message = context.message().unwrap_or(message);
         if is_upgrade {
             self.links.stats.bad_requests += 1;
             let text = format!(
@@ -120,10 +170,21 @@ impl Hub {
                 message.len()
             );
             self.links.send_owned(index, text.into_bytes());
-            return self.finish_conn(index);
+        } else {
+            let message = serde_json::Value::from(message);
+            let body = format!("{{\"code\":{code},\"message\":{message}}}");
+            self.answer(index, status, Some("application/json"), body.as_bytes());
         }
-        let body = format!("{{\"code\":{code},\"message\":\"{message}\"}}");
-        self.answer(index, status, Some("application/json"), body.as_bytes());
+        if self.config.requests.hooks.refusals
+            && let Some(http) = self.links.conns.at_mut(index).and_then(|conn| conn.http())
+        {
+            let request = Request::new(raw, http.address);
+            let error = ConnectionError::new(request, refusal, context);
+            self.events.push_back(Event::Refused(Box::new(error)));
+        }
+        if is_upgrade {
+            self.finish_conn(index);
+        }
     }
 
     /// The packets of a session, as the answer to a GET (B-6), in the form that it asked for.
@@ -176,7 +237,8 @@ impl Hub {
             headers.push(("X-XSS-Protection", "0"));
         }
         let content_type = Some(content_type);
-        self.respond(index, &Answer { status: 200, content_type, headers: &headers, body });
+        let answer = Answer { content_type, headers: &headers, body, ..Answer::of(200) };
+        self.respond(index, &Answer { is_good: true, ..answer });
     }
 
     /// An answer after which the connection goes on if the request allows it.
@@ -185,15 +247,21 @@ impl Hub {
             self.links.stats.bad_requests += 1;
         }
         let headers = &[("Cache-Control", "no-store")];
-        self.respond(index, &Answer { status, content_type: kind, headers, body });
+        let is_good = status == 200;
+        self.respond(index, &Answer { status, content_type: kind, headers, body, is_good });
     }
 
     /// An empty answer after which the connection is closed.
     pub(super) fn answer_last(&mut self, index: u32, status: u16) {
+        self.end_keep_alive(index);
+        self.answer(index, status, None, b"");
+    }
+
+    /// The answer to the request in hand is the last one of its connection.
+    pub(super) fn end_keep_alive(&mut self, index: u32) {
         if let Some(http) = self.links.conns.at_mut(index).and_then(|conn| conn.http()) {
             http.keep_alive = false;
         }
-        self.answer(index, status, None, b"");
     }
 
     /// An answer to something that cannot be read on: what follows has no known meaning.
@@ -211,17 +279,8 @@ impl Hub {
         let Some(http) = self.links.conns.at_mut(index).and_then(|conn| conn.http()) else {
             return;
         };
-        http.phase = Phase::Busy;
-        let response = Response {
-            status: answer.status,
-            content_type: answer.content_type,
-            headers: answer.headers,
-            body: answer.body,
-            keep_alive: http.keep_alive,
-            head_only: http.is_head || body.is_some(),
-        };
         let mut out = Vec::new();
-        http::write_response(&response, &mut out);
+        http.write(answer, body.is_some(), &mut out);
         self.links.send_owned(index, out);
         if let Some(body) = body {
             self.links.send_shared(index, body);

@@ -73,6 +73,14 @@ impl Codec {
         Ok(agreed)
     }
 
+    /// Whether a handshake offers what cannot be read; it is read where it matters only (C-7).
+    pub(super) fn is_malformed(&self, head: &Head<'_>) -> bool {
+        let Some(settings) = &self.settings else { return false };
+        let named = |name: &str| name.eq_ignore_ascii_case("sec-websocket-extensions");
+        let offers = head.headers().filter(|(name, _)| named(name)).map(|(_, value)| value);
+        negotiate(offers, settings, false).is_err()
+    }
+
     /// A connection has gone.
     pub(super) fn forget(&mut self, conn: u32) {
         if !self.contexts.is_empty()

@@ -173,7 +173,13 @@ impl Hub {
             }
             Stage::WebSocket { decoder, .. } => {
                 let decoder = std::mem::take(decoder);
+                // A receive that was armed while a hook was asked about the handshake is one-shot.
+                conn.is_receiving = conn.is_multishot;
+                let is_over = !conn.is_multishot;
                 self.websocket_input(index, decoder, bytes);
+                if is_over {
+                    self.receive_more(index);
+                }
             }
             Stage::Closing => {
                 conn.is_receiving = conn.is_multishot;
@@ -227,7 +233,7 @@ impl Hub {
     }
 
     /// Reads on where more input is of use; see [`Phase`].
-    fn receive_more(&mut self, index: u32) {
+    pub(super) fn receive_more(&mut self, index: u32) {
         let Some(conn) = self.links.conns.at_mut(index) else { return };
         if conn.is_receiving || conn.close_requested || conn.peer_closed {
             return;

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 
 use super::Hub;
 use super::conn::PeerEnd;
+use super::hooks::Context;
 use super::request::Step;
 use super::session::Goodbye;
 use super::slab::Key;
@@ -24,6 +25,9 @@ pub(super) enum Phase {
     Head,
     /// Receiving the body of a POST for `session`.
     Body { session: Key, body: Body, bytes: Vec<u8> },
+    /// The application is asked about the request whose head, of `size` bytes, is in front of the
+    /// input; it is read again with each answer.
+    Asking { size: usize },
     /// A GET that waits for a packet of `session`.
     Parked { session: Key },
     /// The answer is on its way.
@@ -73,20 +77,34 @@ pub(super) struct Http {
     pub(super) form: Form,
     /// What was agreed on for the websocket that the connection becomes.
     pub(super) deflate: Option<Agreed>,
+    /// Nothing of a next request was read; the deadline is that of keep-alive.
+    is_idle: bool,
+    /// What hooks and CORS have to do with the request in hand; nearly always nothing.
+    pub(super) context: Option<Box<Context>>,
 }
 
 impl Http {
     pub(super) fn new(address: SocketAddr, input: Vec<u8>) -> Http {
-        let (phase, form, deflate) = (Phase::Head, Form::default(), None);
-        Http { input, phase, address, keep_alive: true, is_head: false, form, deflate }
+        Http {
+            input,
+            phase: Phase::Head,
+            address,
+            keep_alive: true,
+            is_head: false,
+            form: Form::default(),
+            deflate: None,
+            is_idle: false,
+            context: None,
+        }
     }
 
     /// A parked GET is read on, to notice that its peer has gone (B-8), unless a next request is
-    /// already there.
+    /// already there; a request that is asked about likewise.
     pub(super) fn wants_input(&self) -> bool {
         match self.phase {
             Phase::Head | Phase::Body { .. } => true,
             Phase::Parked { .. } => self.input.is_empty(),
+            Phase::Asking { size } => self.input.len() <= size,
             Phase::Busy => false,
         }
     }
@@ -102,7 +120,7 @@ impl Hub {
             let went_on = match http.phase {
                 Phase::Head => self.http_head(index),
                 Phase::Body { .. } => self.http_body(index),
-                Phase::Parked { .. } | Phase::Busy => false,
+                Phase::Asking { .. } | Phase::Parked { .. } | Phase::Busy => false,
             };
             if !went_on {
                 return;
@@ -110,8 +128,17 @@ impl Hub {
         }
     }
 
-    /// Tries to read a request head. True when something changed.
+    /// Tries to read the head of a new request. True when something changed.
     fn http_head(&mut self, index: u32) -> bool {
+        if let Some(http) = self.links.conns.at_mut(index).and_then(|conn| conn.http()) {
+            http.context = None;
+        }
+        self.http_request(index)
+    }
+
+    /// Does what the head in front of the input asks for, or goes on with it after an answer of
+    /// the application. True when something changed.
+    pub(super) fn http_request(&mut self, index: u32) -> bool {
         let limits = self.config.limits;
         let Some(http) = self.links.conns.at_mut(index).and_then(|conn| conn.http()) else {
             return false;
@@ -119,7 +146,11 @@ impl Hub {
         let mut input = std::mem::take(&mut http.input);
         let (step, consumed) = match http::parse_head(&input, &limits) {
             Ok(None) => {
+                let has_begun = !input.is_empty() && std::mem::take(&mut http.is_idle);
                 http.input = input;
+                if has_begun {
+                    self.set_conn_deadline(index, Some(self.config.head_timeout_ms));
+                }
                 return false;
             }
             Ok(Some((head, consumed))) => {
@@ -129,7 +160,12 @@ impl Hub {
                 http.keep_alive = head.keep_alive && !has_body && !self.is_closing;
                 http.is_head = head.method == Method::Head;
                 http.form = Form::of(&head);
-                (self.route(index, &head, &input[..consumed]), consumed)
+                http.is_idle = false;
+                let step = match self.route(index, &head, &input[..consumed]) {
+                    Step::Ask(ask) => self.ask_or_migrate(index, ask, &head, &input[..consumed]),
+                    step => step,
+                };
+                (step, consumed)
             }
             Err(error) => {
                 self.answer_error(index, error.status());
@@ -139,6 +175,12 @@ impl Hub {
         match step {
             Step::Migrate(shard) => {
                 self.migrate(index, shard, input);
+                return false;
+            }
+            Step::Ask(_) => {
+                if let Some(http) = self.links.conns.at_mut(index).and_then(|conn| conn.http()) {
+                    http.input = input;
+                }
                 return false;
             }
             Step::WebSocket { owner, role } => {
@@ -210,7 +252,8 @@ impl Hub {
             return self.finish_conn(index);
         }
         http.phase = Phase::Head;
-        self.set_conn_deadline(index, Some(self.config.head_timeout_ms));
+        http.is_idle = true;
+        self.set_conn_deadline(index, Some(self.config.requests.keep_alive_ms));
         self.http_input(index);
         // A peer that half-closed after several requests gets all their answers.
         let http = self.links.conns.at_mut(index).and_then(|conn| conn.http());
@@ -230,6 +273,7 @@ impl Hub {
                 self.forget_request(session, index);
                 self.close_session(session.index, Reason::TransportError, Goodbye::Close);
             }
+            Phase::Asking { .. } => self.forget_asked(index),
             Phase::Head | Phase::Busy => {}
         }
         self.drop_conn(index);
@@ -247,6 +291,10 @@ impl Hub {
                 self.forget_request(session, index);
                 self.close_session(session.index, Reason::TransportError, Goodbye::Close);
                 self.answer_error(index, 408);
+            }
+            Phase::Asking { .. } => {
+                self.forget_asked(index);
+                self.answer_error(index, 503);
             }
             _ => self.answer_error(index, 408),
         }

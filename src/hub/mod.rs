@@ -18,10 +18,12 @@ mod command;
 mod compress;
 mod conn;
 mod deliver;
+pub mod directory;
 mod endpoint;
 pub mod fanout;
 mod handshake;
 mod held;
+pub mod hooks;
 mod http;
 pub mod id;
 mod message;
@@ -49,6 +51,7 @@ pub use held::Held;
 pub use namespace::Arguments;
 
 use crate::error::Reason;
+use crate::http::{ConnectionError, Request};
 use crate::options::{HttpCompression, Limits, SlowReader};
 use crate::proto::deflate::Settings;
 use crate::proto::packet::Validator;
@@ -146,6 +149,20 @@ pub enum Event {
         /// What.
         happening: Happening,
     },
+    /// A request waits for the application's word. Answer with `answer_request`.
+    Request {
+        /// Its connection.
+        conn: Key,
+        /// The question.
+        ask: hooks::Ask,
+        /// The request.
+        request: Request,
+    },
+    /// The peer has gone, or the time is over, while the answer to `Request` was still open. No
+    /// answer is due any more.
+    RequestGone(Key),
+    /// A request was refused (A.3). Only with [`hooks::Hooks::refusals`].
+    Refused(Box<ConnectionError>),
     /// A socket is about to go; its rooms are still set. Call `remove_member` afterwards.
     Closing {
         /// Who.
@@ -171,12 +188,14 @@ pub struct Config {
     pub shard: u16,
     /// Number of shards.
     pub shards: u16,
-    /// Path of requests, ending in `/`.
+    /// What the paths of requests begin with.
     pub path: String,
     /// Whether polling sessions are accepted.
     pub polling: bool,
     /// Whether websocket sessions and upgrades are accepted.
     pub websocket: bool,
+    /// CORS, cookie, hooks.
+    pub requests: hooks::Requests,
     /// How packets are written and read.
     pub parser: Parser,
     /// Whether sessions of Engine.IO revision 3 are accepted.

@@ -5,12 +5,15 @@ use super::Hub;
 use super::answer::Answer;
 use super::conn::Role;
 use super::deliver::Wire;
+use super::directory::Directory;
+use super::hooks::Ask;
 use super::http::Form;
 use super::id::Id;
 use super::polling::Poll;
 use super::session::{Goodbye, Posted};
 use super::slab::Key;
-use crate::error::{Reason, Refusal};
+use crate::error::{ErrorContext, Reason, Refusal};
+use crate::http::Request;
 use crate::proto::http::{self, Body, Framing, Head, Method};
 use crate::proto::jsonp;
 use crate::proto::websocket::{self, Handshake, HandshakeError};
@@ -27,16 +30,23 @@ pub(super) enum Step {
     WebSocket { owner: u32, role: Role },
     /// The session lives elsewhere.
     Migrate(u16),
+    /// The application has to say something first.
+    Ask(Ask),
 }
 
 /// A refusal in the form that its transport understands (A.3).
 pub(super) struct Refused {
     pub(super) refusal: Refusal,
+    pub(super) context: ErrorContext,
     pub(super) is_upgrade: bool,
 }
 
 impl Hub {
     pub(super) fn route(&mut self, index: u32, head: &Head<'_>, raw: &[u8]) -> Step {
+        let is_below = head.path.starts_with(self.config.path.as_str());
+        if is_below && let Err(step) = self.cross_origin(index, head) {
+            return step;
+        }
         let is_read = matches!(head.method, Method::Get | Method::Head);
         if is_read
             && !head.upgrade
@@ -48,14 +58,21 @@ impl Hub {
         if let Some(endpoint) = self.endpoint_at(head.path) {
             return self.endpoint_request(index, head, raw, endpoint);
         }
-        if !head.path.starts_with(self.config.path.as_str()) {
+        if !is_below {
+            if head.upgrade {
+                // F-12: nobody here will ever speak that protocol.
+                self.end_keep_alive(index);
+            }
             self.answer(index, 404, Some("text/plain"), b"Not found");
             return Step::Answered;
         }
+        if self.must_ask(index, Ask::Middleware, false) {
+            return Step::Ask(Ask::Middleware);
+        }
         match self.engine_request(index, head, raw) {
             Ok(step) => step,
-            Err(Refused { refusal, is_upgrade }) => {
-                self.refuse(index, refusal, is_upgrade);
+            Err(refused) => {
+                self.refuse(index, raw, refused);
                 Step::Answered
             }
         }
@@ -64,13 +81,16 @@ impl Hub {
     /// The order of checks is that of A.2.
     fn engine_request(&mut self, index: u32, head: &Head<'_>, raw: &[u8]) -> Result<Step, Refused> {
         let is_upgrade = head.upgrade;
-        let refused = |refusal| Refused { refusal, is_upgrade };
+        let refused = |refusal, context| Refused { refusal, context, is_upgrade };
         let query = |name| http::query_value(head.query, name);
         let transport = query("transport").unwrap_or_default();
         let is_polling = match &*transport {
             "polling" if self.config.polling => true,
             "websocket" if self.config.websocket => false,
-            _ => return Err(refused(Refusal::TransportUnknown)),
+            _ => {
+                let context = ErrorContext::Transport(transport.into_owned());
+                return Err(refused(Refusal::TransportUnknown, context));
+            }
         };
         let wire = Wire {
             is_revision_3: query("EIO").as_deref() != Some("4"),
@@ -79,31 +99,63 @@ impl Hub {
         };
         let Some(sid) = query("sid") else {
             if head.method != Method::Get {
-                return Err(refused(Refusal::BadHandshakeMethod));
+                let context = ErrorContext::Method(Request::method_of(raw).to_owned());
+                return Err(refused(Refusal::BadHandshakeMethod, context));
             }
             if !is_polling && !is_upgrade {
-                return Err(refused(Refusal::BadRequest));
+                return Err(refused(Refusal::BadRequest, ErrorContext::TransportHandshake));
+            }
+            if self.is_full() {
+                self.answer_error(index, 503);
+                return Ok(Step::Answered);
+            }
+            if self.must_ask(index, Ask::Allow, true) {
+                return Ok(Step::Ask(Ask::Allow));
             }
             // U-1: on an upgrade too before it is one, where the client can read it.
             if wire.is_revision_3 && !self.config.allow_eio3 {
-                return Err(refused(Refusal::UnsupportedProtocol));
+                return Err(refused(Refusal::UnsupportedProtocol, ErrorContext::Protocol(3)));
             }
             return self.open_request(index, head, raw, is_polling, wire);
         };
-        let id = Id::parse(&sid).ok_or(refused(Refusal::SessionUnknown))?;
-        if id.shard != self.config.shard {
-            return match id.shard < self.config.shards {
-                true => Ok(Step::Migrate(id.shard)),
-                false => Err(refused(Refusal::SessionUnknown)),
-            };
+        let unknown = || refused(Refusal::SessionUnknown, ErrorContext::SessionId(sid.to_string()));
+        let id = self.session_address(&sid).ok_or_else(unknown)?;
+        if self.is_elsewhere(id.shard) {
+            return Ok(Step::Migrate(id.shard));
         }
-        let session = self.find_session(&id).ok_or(refused(Refusal::SessionUnknown))?;
-        let is_other = self.is_revision_3(session.index) != wire.is_revision_3;
-        if is_other || (!is_upgrade && (self.is_websocket(session) || !is_polling)) {
-            return Err(refused(Refusal::BadRequest));
+        let session = self.find_session(&id).ok_or_else(unknown)?;
+        let on_websocket = self.is_websocket(session);
+        if !is_upgrade && on_websocket == is_polling {
+            let previous = if on_websocket { "websocket" } else { "polling" };
+            let transport = transport.into_owned();
+            let context = ErrorContext::TransportMismatch { transport, previous };
+            return Err(refused(Refusal::BadRequest, context));
+        }
+        let is_revision_3 = self.is_revision_3(session.index);
+        if is_revision_3 != wire.is_revision_3 {
+            let revision = |is_3| if is_3 { 3 } else { 4 };
+            let context = ErrorContext::ProtocolMismatch {
+                protocol: revision(wire.is_revision_3),
+                previous: revision(is_revision_3),
+            };
+            return Err(refused(Refusal::BadRequest, context));
         }
         if is_upgrade {
             return self.probe_request(index, head, session, is_polling, wire);
+        }
+        self.polling_request(index, head, session)
+    }
+
+    /// A request of a session on polling.
+    fn polling_request(
+        &mut self,
+        index: u32,
+        head: &Head<'_>,
+        session: Key,
+    ) -> Result<Step, Refused> {
+        let is_known = matches!(head.method, Method::Get | Method::Post);
+        if is_known && self.must_ask(index, Ask::Headers, false) {
+            return Ok(Step::Ask(Ask::Headers));
         }
         match head.method {
             Method::Get => Ok(self.poll_request(index, session)),
@@ -115,6 +167,25 @@ impl Hub {
         }
     }
 
+    /// Where the session of an id is; `None` for an id that was never given out.
+    pub(super) fn session_address(&self, sid: &str) -> Option<Id> {
+        let id = match &self.config.requests.directory {
+            Some(directory) => directory.find(sid),
+            None => Id::parse(sid),
+        };
+        id.filter(|id| id.shard < self.config.shards)
+    }
+
+    pub(super) fn is_elsewhere(&self, shard: u16) -> bool {
+        shard != self.config.shard && shard < self.config.shards
+    }
+
+    /// Whether no new session is let in. A polling session needs no connection to stay, so one
+    /// connection could open them without end.
+    fn is_full(&self) -> bool {
+        self.is_closing || self.links.sessions.len() >= self.config.connections_max
+    }
+
     /// A handshake: a new session over polling or websocket.
     fn open_request(
         &mut self,
@@ -124,25 +195,50 @@ impl Hub {
         is_polling: bool,
         wire: Wire,
     ) -> Result<Step, Refused> {
-        // A polling session needs no connection to stay, so one connection could open them
-        // without end.
-        if self.is_closing || self.links.sessions.len() >= self.config.connections_max {
-            self.answer_error(index, 503);
+        if head.upgrade && !self.check_websocket(index, head) {
             return Ok(Step::Answered);
         }
+        // A websocket that names the wrong transport gets its 101, and then nothing (C-13).
+        let is_mistaken = head.upgrade && is_polling;
+        if !is_mistaken && self.must_ask(index, Ask::Id, true) {
+            return Ok(Step::Ask(Ask::Id));
+        }
+        if self.must_ask(index, Ask::Headers, true) {
+            return Ok(Step::Ask(Ask::Headers));
+        }
+        if is_mistaken {
+            self.accept_websocket(index, head);
+            self.close_websocket(index);
+            return Ok(Step::Answered);
+        }
+        let id = self.claim_id(index).map_err(|context| Refused {
+            refusal: Refusal::BadRequest,
+            context,
+            is_upgrade: head.upgrade,
+        })?;
         if head.upgrade {
             if !self.accept_websocket(index, head) {
                 return Ok(Step::Answered);
             }
-            if is_polling {
-                self.close_websocket(index);
-                return Ok(Step::Answered);
-            }
-            let session = self.open_session(index, raw, false, wire);
+            let session = self.open_session(index, raw, false, wire, id.as_deref());
             return Ok(Step::WebSocket { owner: session.index, role: Role::Session });
         }
-        let session = self.open_session(index, raw, true, wire);
+        let session = self.open_session(index, raw, true, wire, id.as_deref());
         Ok(self.poll_request(index, session))
+    }
+
+    /// The id that the application has made up for the session to be, taken for it (A.2-6).
+    fn claim_id(&mut self, index: u32) -> Result<Option<String>, ErrorContext> {
+        let Some(directory) = &self.config.requests.directory else { return Ok(None) };
+        let http = self.links.conns.at_mut(index).and_then(|conn| conn.http());
+        let id = http.and_then(|http| http.context().id.take()).unwrap_or_default();
+        if !Directory::is_id(&id) {
+            return Err(ErrorContext::IdGeneration(format!("no session id: {id:?}")));
+        }
+        if !directory.claim(&id) {
+            return Err(ErrorContext::IdGeneration(format!("session id is taken: {id}")));
+        }
+        Ok(Some(id))
     }
 
     /// A websocket that wants to take an open polling session over (D-1, C-12, C-13).
@@ -154,14 +250,30 @@ impl Hub {
         is_polling: bool,
         wire: Wire,
     ) -> Result<Step, Refused> {
-        if !self.accept_websocket(index, head) {
+        if !self.check_websocket(index, head) {
             return Ok(Step::Answered);
         }
+        if self.must_ask(index, Ask::Headers, false) {
+            return Ok(Step::Ask(Ask::Headers));
+        }
+        self.accept_websocket(index, head);
         if is_polling || !self.begin_probe(index, session, wire) {
             self.close_websocket(index);
             return Ok(Step::Answered);
         }
         Ok(Step::WebSocket { owner: session.index, role: Role::Probe })
+    }
+
+    /// Whether a websocket may be granted; if not, that is answered (C-7).
+    fn check_websocket(&mut self, index: u32, head: &Head<'_>) -> bool {
+        let checked = websocket::check_handshake(head).and_then(|_| {
+            let is_malformed = self.links.codec.is_malformed(head);
+            if is_malformed { Err(HandshakeError::Extensions) } else { Ok(()) }
+        });
+        if let Err(error) = checked {
+            self.refuse_handshake(index, error);
+        }
+        checked.is_ok()
     }
 
     /// Queues the 101, or what is wrong with the request.
@@ -173,11 +285,14 @@ impl Hub {
         match checked {
             Ok((Handshake { accept_key, subprotocol }, agreed)) => {
                 let (deflate, extensions) = agreed.unzip();
+                let mut out = Vec::with_capacity(160);
                 if let Some(http) = self.links.conns.at_mut(index).and_then(|conn| conn.http()) {
                     http.deflate = deflate;
+                    let mut headers = http.added(true);
+                    let extensions = extensions.as_deref();
+                    headers.extend(extensions.map(|it| ("Sec-WebSocket-Extensions", it)));
+                    http::write_upgrade(&accept_key, subprotocol, &headers, &mut out);
                 }
-                let mut out = Vec::with_capacity(160);
-                http::write_upgrade(&accept_key, subprotocol, extensions.as_deref(), &mut out);
                 self.links.send_owned(index, out);
                 true
             }
@@ -190,14 +305,12 @@ impl Hub {
 
     fn refuse_handshake(&mut self, index: u32, error: HandshakeError) {
         self.links.stats.bad_requests += 1;
-        if let Some(http) = self.links.conns.at_mut(index).and_then(|conn| conn.http()) {
-            http.keep_alive = false;
-        }
+        self.end_keep_alive(index);
         let response = Answer {
-            status: error.status(),
             content_type: Some("text/html"),
             headers: &[("Sec-WebSocket-Version", "13, 8")],
             body: http::reason_phrase(error.status()).as_bytes(),
+            ..Answer::of(error.status())
         };
         self.respond(index, &response);
     }

@@ -111,6 +111,14 @@ impl Hub {
         Some(Id { shard: self.config.shard, slot: index, secret })
     }
 
+    /// That id as its client knows it.
+    pub(super) fn id_text(&self, index: u32) -> Option<String> {
+        let id = self.session_id(index)?;
+        let directory = self.config.requests.directory.as_ref();
+        let custom = directory.and_then(|directory| directory.text(&id));
+        Some(custom.map_or_else(|| id.to_string(), |custom| custom.to_string()))
+    }
+
     /// Whether packets of a session pass.
     pub(super) fn is_open(&self, session: Key) -> bool {
         self.links.sessions.get(session).is_some_and(|session| session.state == State::Open)
@@ -121,13 +129,15 @@ impl Hub {
         session.is_some_and(|session| matches!(session.transport, Transport::WebSocket(_)))
     }
 
-    /// Opens a session; its open packet is the first thing queued (A.4).
+    /// Opens a session; its open packet is the first thing queued (A.4). `custom` is an id of the
+    /// application's own that was claimed for it.
     pub(super) fn open_session(
         &mut self,
         conn: u32,
         head: &[u8],
         is_polling: bool,
         wire: Wire,
+        custom: Option<&str>,
     ) -> Key {
         let address = self.links.conns.at_mut(conn).and_then(|conn| conn.http());
         let address = address.map_or(SocketAddr::from(([0, 0, 0, 0], 0)), |http| http.address);
@@ -154,12 +164,31 @@ impl Hub {
         });
         self.links.stats.sessions += 1;
         self.rearm_session(key.index);
+        self.queue_open(conn, key, is_polling, custom);
+        if wire.is_revision_3 {
+            self.connect_unasked(key.index);
+        }
+        key
+    }
+
+    /// Queues the open packet, and sets the cookie of a polling handshake (F-3).
+    fn queue_open(&mut self, conn: u32, key: Key, is_polling: bool, custom: Option<&str>) {
+        let Some(id) = self.session_id(key.index) else { return };
+        let text = id.text();
+        let sid = custom.unwrap_or(text.as_str());
+        if let (Some(custom), Some(directory)) = (custom, &self.config.requests.directory) {
+            directory.bind(custom, id);
+        }
+        if let Some(cookie) = self.config.requests.cookie.as_ref().filter(|_| is_polling)
+            && let Some(http) = self.links.conns.at_mut(conn).and_then(|conn| conn.http())
+        {
+            http.context().always.append("Set-Cookie", cookie.text(sid));
+        }
         let mut open = Vec::with_capacity(128);
-        let sid = self.session_id(key.index).map(|id| id.text());
         engine::encode_open(
             &engine::Open {
-                sid: sid.as_ref().map_or("", |sid| sid.as_str()),
-                upgrade: is_polling && self.config.websocket,
+                sid,
+                upgrade: is_polling && self.config.websocket && self.config.requests.allow_upgrades,
                 ping_interval_ms: self.config.ping_interval_ms,
                 ping_timeout_ms: self.config.ping_timeout_ms,
                 max_payload: self.config.limits.message_bytes_max,
@@ -167,10 +196,6 @@ impl Hub {
             &mut open,
         );
         self.links.deliver(key.index, &mut Frame::new(&open, &[]), Urgency::Control);
-        if wire.is_revision_3 {
-            self.connect_unasked(key.index);
-        }
-        key
     }
 
     /// The packets of a POST, in order; false if one of them ended the session as an error.
@@ -366,6 +391,11 @@ impl Hub {
         let is_free =
             |session: &Session| session.state == State::Closed && session.members.is_empty();
         if self.links.sessions.at(index).is_some_and(is_free) {
+            if let Some(directory) = &self.config.requests.directory
+                && let Some(id) = self.session_id(index)
+            {
+                directory.remove(&id);
+            }
             self.links.sessions.remove(index);
         }
     }

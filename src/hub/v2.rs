@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use super::Hub;
-use super::id::{Id, SocketId};
+use super::id::SocketId;
 use super::namespace::State;
 use super::rooms::NamespaceId;
 use crate::proto::http;
@@ -58,9 +58,9 @@ impl Hub {
     /// The id that the client itself makes: that of its session, with the namespace before it
     /// unless that is `/` (H-11).
     pub(super) fn socket_id_v2(&self, session: u32, namespace: NamespaceId) -> Option<SocketId> {
-        let sid = self.session_id(session)?;
+        let sid = self.id_text(session)?;
         Some(SocketId::Session(match &*self.namespaces[usize::from(namespace)].name {
-            "/" => sid.text().as_str().into(),
+            "/" => sid.into(),
             name => format!("{name}#{sid}").into(),
         }))
     }
@@ -71,7 +71,7 @@ impl Hub {
             "/" => text,
             name => text.strip_prefix(name)?.strip_prefix('#')?,
         };
-        let id = Id::parse(sid).filter(|id| id.shard == self.config.shard)?;
+        let id = self.session_address(sid).filter(|id| id.shard == self.config.shard)?;
         let session = self.find_session(&id)?;
         let session = self.links.sessions.get(session).filter(|s| s.wire.is_revision_3)?;
         session.members.iter().copied().find(|member| {

@@ -792,11 +792,11 @@ pub fn write_response(response: &Response<'_>, out: &mut Vec<u8>) {
     }
 }
 
-/// Appends the 101 that ends HTTP on this connection (RFC 6455 4.2.2).
+/// Appends the 101 that ends HTTP on this connection (RFC 6455 4.2.2), with more fields.
 pub fn write_upgrade(
     accept_key: &str,
     subprotocol: Option<&str>,
-    extensions: Option<&str>,
+    headers: &[(&str, &str)],
     out: &mut Vec<u8>,
 ) {
     out.reserve(192);
@@ -806,8 +806,8 @@ pub fn write_upgrade(
     if let Some(subprotocol) = subprotocol {
         write_field("Sec-WebSocket-Protocol", subprotocol, out);
     }
-    if let Some(extensions) = extensions {
-        write_field("Sec-WebSocket-Extensions", extensions, out);
+    for (name, value) in headers {
+        write_field(name, value, out);
     }
     out.extend_from_slice(b"\r\n");
 }

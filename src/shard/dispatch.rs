@@ -34,6 +34,9 @@ impl Shard {
                 hub::Event::Ack { token, outcome } => self.answer_ack(token, outcome),
                 hub::Event::Answers { id, answers } => self.answer_ask(id, answers),
                 hub::Event::Error { member, message } => self.on_error(member, message),
+                hub::Event::Request { conn, ask, request } => self.on_request(conn, ask, request),
+                hub::Event::RequestGone(conn) => self.on_request_gone(conn),
+                hub::Event::Refused(error) => self.on_refused(*error),
                 hub::Event::Closing { member, reason } => self.on_closing(member, reason),
                 hub::Event::Endpoint { conn, endpoint, happening } => {
                     self.on_endpoint(conn, endpoint, happening);
@@ -209,12 +212,17 @@ impl Shard {
         label: &'static Label,
         panic: &(dyn Any + Send),
     ) {
-        let text = panic.downcast_ref::<&str>().copied();
-        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-        log::error!("{label} panicked, closing {}: {}", socket.name(), text.unwrap_or("?"));
+        log_panic(label, panic, &format!("closing {}", socket.name()));
         socket.abort();
         self.wake();
     }
+}
+
+/// Logs a panic of the application, and what it comes to.
+pub(super) fn log_panic(label: &'static Label, panic: &(dyn Any + Send), then: &str) {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    log::error!("{label} panicked, {then}: {}", text.unwrap_or("?"));
 }
 
 /// Whose handlers run, and who is closed when they fail.

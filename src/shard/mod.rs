@@ -8,6 +8,7 @@
 
 mod dispatch;
 mod endpoint;
+mod hooks;
 pub(crate) mod mesh;
 pub mod ring;
 pub(crate) mod watch;
@@ -67,6 +68,8 @@ pub(crate) struct Shard {
     owns: Owns,
     /// Unfinished handlers, by socket.
     running: RefCell<FxHashMap<Owner, usize>>,
+    /// Hooks that wait, by the connection of their request.
+    asked: RefCell<FxHashMap<Key, Rc<hooks::Cancel>>>,
     /// Tasks of this executor besides the pump.
     tasks: Cell<usize>,
     acks: RefCell<FxHashMap<u64, AckSlot>>,
@@ -119,6 +122,7 @@ impl Shard {
             hub: RefCell::new(hub),
             owns: Owns::default(),
             running: RefCell::default(),
+            asked: RefCell::default(),
             tasks: Cell::new(0),
             acks: RefCell::default(),
             asks: RefCell::default(),

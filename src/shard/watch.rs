@@ -19,7 +19,7 @@ static OTHER: Label = Label { namespace: String::new(), what: String::new() };
 /// What a handler is called in reports. Lives for ever; there are as many as distinct handlers.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Label {
-    /// The namespace.
+    /// The namespace; empty for hooks on HTTP requests.
     pub(crate) namespace: String,
     /// `event "chat"`, `connection handler` and the like.
     pub(crate) what: String,
@@ -54,7 +54,10 @@ impl Label {
 
 impl std::fmt::Display for Label {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} in namespace {}", self.what, self.namespace)
+        match self.namespace.as_str() {
+            "" => f.write_str(&self.what),
+            namespace => write!(f, "{} in namespace {namespace}", self.what),
+        }
     }
 }
 

@@ -67,11 +67,16 @@ impl Stream {
         let (status, head) = self.head();
         let length = head.split("content-length: ").nth(1).expect("a length");
         let length: usize = length.split("\r\n").next().expect("digits").parse().expect("digits");
+        (status, self.body(length))
+    }
+
+    /// Reads the body of a response.
+    pub fn body(&mut self, length: usize) -> String {
         while self.input.len() < length {
             assert!(self.fill(), "the connection ended within a body");
         }
         let body: Vec<u8> = self.input.drain(..length).collect();
-        (status, String::from_utf8(body).expect("UTF-8"))
+        String::from_utf8(body).expect("UTF-8")
     }
 
     /// Ends the connection with a reset.

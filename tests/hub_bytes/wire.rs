@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use corecast::Options;
+use corecast::hub::hooks::{Ask, Reply as Word};
 use corecast::hub::id::Secrets;
 use corecast::hub::slab::Key;
 use corecast::hub::{Answers, Config, Event, Flags, Happening, Hub, Output, PeerEnd};
@@ -24,6 +25,8 @@ pub struct Wire {
     pub members: Vec<Key>,
     /// Websockets of endpoints, once for each thing that happened.
     pub sockets: Vec<Key>,
+    /// Requests that the application was asked about, in order.
+    pub asked: Vec<(Key, Ask)>,
     /// Accept whoever asks.
     pub accepts: bool,
     /// Do not let go of sockets that have left.
@@ -44,6 +47,7 @@ pub fn config() -> Config {
         websocket: true,
         allow_eio3: false,
         http_compression: options.http_compression,
+        requests: Default::default(),
         parser: options.parser.clone(),
         limits: options.limits().unwrap(),
         deflate: None,
@@ -141,6 +145,7 @@ impl Wire {
             log: Vec::new(),
             members: Vec::new(),
             sockets: Vec::new(),
+            asked: Vec::new(),
             accepts: true,
             keeps: false,
             holds: false,
@@ -271,6 +276,15 @@ impl Wire {
                     }
                 }
             }
+            Event::Request { conn, ask, request } => {
+                let line = format!("{ask:?}? {} {}", request.method(), request.target());
+                self.asked.push((conn, ask));
+                line
+            }
+            Event::RequestGone(_) => "gone".into(),
+            Event::Refused(error) => {
+                format!("refused {} {}: {:?}", error.code, error.message, error.context)
+            }
             Event::Closing { member, reason } => {
                 if !self.keeps {
                     self.hub.remove_member(member);
@@ -279,6 +293,14 @@ impl Wire {
             }
         };
         self.log.push(line);
+    }
+
+    /// The application's word on the request that it was asked about last.
+    pub fn reply_with(&mut self, reply: Word) -> bool {
+        let (conn, ask) = self.asked.pop().expect("asked");
+        let waits = self.hub.answer_request(conn, ask, reply);
+        self.run();
+        waits
     }
 
     /// What the application heard since the last call.

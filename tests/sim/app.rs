@@ -80,6 +80,9 @@ impl World {
                 assert!(facts.is_none_or(is_known), "{client:?}: {message}");
             }
             Event::Endpoint { .. } => unreachable!("there are no endpoints"),
+            Event::Request { .. } | Event::RequestGone(_) | Event::Refused(_) => {
+                unreachable!("there are no hooks")
+            }
             Event::Closing { member, reason } => {
                 self.model.close(s, member, reason);
                 if !self.strikes(Fault::ForgetMember) {

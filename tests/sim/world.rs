@@ -100,6 +100,7 @@ fn hub(shard: usize, profile: &Profile, seed: u64) -> Hub {
         websocket: true,
         allow_eio3: false,
         http_compression: Some(Default::default()),
+        requests: Default::default(),
         parser: Default::default(),
         limits,
         ping_interval_ms: 800,

@@ -652,11 +652,12 @@ fn responses() {
         assert_eq!(write(response), expected);
     }
     let mut out = Vec::new();
-    write_upgrade("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", Some("chat"), None, &mut out);
+    write_upgrade("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", Some("chat"), &[("X", "a\nb")], &mut out);
     assert_eq!(
         show(&out),
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: chat\r\n\r\n"
+         Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: chat\r\n\
+         X: a b\r\n\r\n"
     );
 }
 

@@ -2,6 +2,9 @@
 //! order, with a state, and every test that it names exists.
 #![allow(clippy::unwrap_used)] // In a test, a panic is a finding.
 
+#[path = "compat/options.rs"]
+mod options;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;

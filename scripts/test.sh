@@ -106,6 +106,12 @@ if [ ${#cpus[@]} -gt 1 ]; then
     end_to_end "$(IFS=,; echo "${cpus[*]:0:4}")" e2e-several
 fi
 
+section "other parsers"
+for parser in msgpack counted; do
+    CORECAST_E2E_PARSER=$parser end_to_end "${cpus[0]}" "e2e-$parser"
+done
+CORECAST_E2E_CMD="'$target/debug/examples/e2e_server' --cpus ${cpus[0]}" npm_suite test:msgpack msgpack
+
 section "old clients"
 CORECAST_E2E_CMD="'$target/debug/examples/e2e_server' --cpus ${cpus[0]}" npm_suite test:v2 v2
 
@@ -119,7 +125,7 @@ section "browser"
 CORECAST_DEMO_CMD="'$target/debug/corecast' serve" npm_suite test:browser browser
 
 section "summary"
-for log in doc rust e2e-one e2e-several v2 python browser; do
+for log in doc rust e2e-one e2e-several e2e-msgpack e2e-counted msgpack v2 python browser; do
     [ -f "$logs/$log.txt" ] || continue
     echo "$log:"
     grep -E '^ *Summary \[|^test result: |^(#|ℹ) (tests|pass|fail|skipped) |^(Ran|OK|FAILED)' "$logs/$log.txt"

@@ -9,6 +9,8 @@
 mod floods;
 #[path = "abuse/frames.rs"]
 mod frames;
+#[path = "abuse/msgpack.rs"]
+mod msgpack;
 #[path = "abuse/old.rs"]
 mod old;
 #[path = "abuse/packets.rs"]

@@ -202,6 +202,26 @@ fn t2_t8_messages_that_close() {
     assert_eq!(wire.said(conn), [""; 0]);
 }
 
+/// I-16: `__proto__` is a key like any other; I-9: other keys of a placeholder do not matter, and
+/// one attachment may be named twice.
+#[test]
+fn i9_i16_keys_that_are_special_elsewhere() {
+    let mut wire = Wire::new();
+    let conn = wire.joined();
+    let object = "{\"__proto__\":{\"polluted\":1},\"constructor\":2}";
+    wire.put(conn, text(&format!("42[\"a\",{object}]")));
+    assert_eq!(wire.heard(), [format!("a({object})")]);
+    let twice = "{\"__proto__\":{\"_placeholder\":true,\"num\":0},\"b\":{\"_placeholder\":true,\
+                 \"num\":0,\"more\":[]}}";
+    wire.put(conn, [text(&format!("451-[\"a\",{twice}]")), binary(b"x")].concat());
+    assert_eq!(wire.heard(), [format!("a({twice}) [120]")]);
+
+    let mut wire = msgpack();
+    let conn = joined(&mut wire);
+    wire.put(conn, binary(&event(b"\x92\xa1a\x81\xa9__proto__\x81\xa8polluted\x01")));
+    assert_eq!(wire.heard(), ["a({\"__proto__\":{\"polluted\":1}})"]);
+}
+
 /// A parser of an application that reads a packet from two messages: a text of kind, namespace, id
 /// and data, then bytes, each an attachment.
 struct Pairs;

@@ -76,7 +76,10 @@ impl Broadcast {
         event: &str,
         args: impl Args,
     ) -> Result<Asked, Error> {
-        let (server, timeout) = (self.server.clone(), self.timeout);
+        if self.namespace.is_parent() {
+            return Err(Error::Options("a parent namespace cannot be asked; ask its children"));
+        }
+        let (server, timeout) = (self.namespace.server.clone(), self.timeout);
         let grace = server.options().requests_timeout;
         let timeout = timeout.unwrap_or(grace);
         let id = server.new_ask();

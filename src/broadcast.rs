@@ -50,12 +50,14 @@ impl Broadcast {
     }
 
     fn for_each(self, act: impl Fn(&mut Hub, Key) + Send + Clone + 'static) -> Result<(), Error> {
-        let Broadcast { server, namespace, target, .. } = self;
-        server.on_all_shards(move |shard| {
-            let mut hub = shard.hub();
-            for member in hub.selected(namespace, &target) {
-                act(&mut hub, member);
-            }
+        self.in_each(|Broadcast { namespace, target, .. }| {
+            let (id, act) = (namespace.id, act.clone());
+            namespace.server.on_all_shards(move |shard| {
+                let mut hub = shard.hub();
+                for member in hub.selected(id, &target) {
+                    act(&mut hub, member);
+                }
+            })
         })
     }
 }

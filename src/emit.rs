@@ -9,13 +9,12 @@ use serde::Serialize;
 use crate::error::Error;
 use crate::event::Raw;
 use crate::hub::fanout::Encoded;
-use crate::hub::rooms::NamespaceId;
 use crate::hub::{Flags, Publish, Target};
+use crate::namespace::Namespace;
 use crate::proto::packet;
 use crate::proto::parser::{Outgoing, Parser};
 use crate::proto::value::{Binary, to_args};
 use crate::rooms::{Rooms, names};
-use crate::server::Server;
 
 /// Arguments of an event. A reference to anything that serde can write is one argument, a tuple is
 /// several (up to eight), `()` is none, and [`Raw`] is what somebody else sent. Numbers, `bool`,
@@ -135,17 +134,16 @@ pub(crate) fn encode_event<'a>(
 #[derive(Clone)]
 #[must_use = "a broadcast does nothing until its emit is called"]
 pub struct Broadcast {
-    pub(crate) server: Server,
-    pub(crate) namespace: NamespaceId,
+    pub(crate) namespace: Namespace,
     pub(crate) target: Target,
     pub(crate) flags: Flags,
     pub(crate) timeout: Option<Duration>,
 }
 
 impl Broadcast {
-    pub(crate) fn new(server: Server, namespace: NamespaceId) -> Broadcast {
+    pub(crate) fn new(namespace: Namespace) -> Broadcast {
         let (target, flags) = (Target::default(), Flags::default());
-        Broadcast { server, namespace, target, flags, timeout: None }
+        Broadcast { namespace, target, flags, timeout: None }
     }
 
     /// Adds a room, or several, or a socket by its id. With several, a socket in any of them is
@@ -204,8 +202,12 @@ impl Broadcast {
     /// ([`Options::max_mailbox`](crate::Options::max_mailbox)), which only threads see that are no
     /// shards: shards before it have the event then, those after it have not.
     pub fn emit(self, event: &str, args: impl Args) -> Result<(), Error> {
-        let server = self.server.clone();
-        server.publish(self.encode(event, args, None)?)
+        check_name(event)?;
+        let raw = args.to_raw()?;
+        self.in_each(|it| {
+            let server = it.namespace.server.clone();
+            server.publish(it.encode_raw(event, &raw, None)?)
+        })
     }
 
     /// The broadcast as shards take it, to be acknowledged under `id`.
@@ -217,12 +219,27 @@ impl Broadcast {
     ) -> Result<Publish, Error> {
         check_name(event)?;
         let raw = args.to_raw()?;
-        let Broadcast { server, namespace, target, flags, .. } = self;
+        self.encode_raw(event, &raw, id)
+    }
+
+    fn encode_raw(self, event: &str, raw: &Raw, id: Option<u64>) -> Result<Publish, Error> {
+        let Broadcast { namespace, target, flags, .. } = self;
+        let Namespace { server, id: namespace, name } = namespace;
         let mut text = Vec::with_capacity(raw.json.len() + event.len() + 32);
-        let name = server.namespace_name(namespace);
-        let attachments = encode_event(server.parser(), &name, id, event, &raw, &mut text)?;
+        let attachments = encode_event(server.parser(), &name, id, event, raw, &mut text)?;
         let attachments = attachments.into_owned();
         let encoded = Encoded { text: Bytes::from(text), attachments };
         Ok(Publish { namespace, target, flags, encoded })
+    }
+
+    /// Does something in the namespace or, if it is a parent, in each of its children. All are
+    /// tried, whatever one of them answers.
+    pub(crate) fn in_each(self, act: impl Fn(Broadcast) -> Result<(), Error>) -> Result<(), Error> {
+        if !self.namespace.is_parent() {
+            return act(self);
+        }
+        let children = self.namespace.server.children(self.namespace.id).into_iter();
+        let one = |namespace| Broadcast { namespace, ..self.clone() };
+        children.map(|child| act(one(child))).fold(Ok(()), Result::and)
     }
 }

@@ -46,9 +46,18 @@ pub enum Error {
     /// A limit of [`Options`](crate::Options) was reached; it is named.
     #[error("limit reached: {0}")]
     Limit(&'static str),
+    /// The pattern of a dynamic namespace cannot be read, or would need too much memory.
+    #[error("{0}")]
+    Pattern(#[from] regex::Error),
     /// The server is not running (not started yet, or shut down).
     #[error("server is not running")]
     NotRunning,
+}
+
+impl From<std::convert::Infallible> for Error {
+    fn from(never: std::convert::Infallible) -> Error {
+        match never {}
+    }
 }
 
 /// Why a socket was disconnected (J-18); `as_str` is what Socket.IO users compare with.

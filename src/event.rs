@@ -8,10 +8,11 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
+use crate::children::NamespaceSpec;
 use crate::emit::Args;
 use crate::error::Error;
 use crate::hub::slab::Key;
-use crate::hub::{self, Arguments, rooms::NamespaceId};
+use crate::hub::{self, Arguments};
 use crate::options::Limits;
 use crate::proto::http;
 use crate::proto::value;
@@ -92,7 +93,7 @@ struct Inner {
     shard: Rc<Shard>,
     /// Outlives the socket, so that an event is answered after its namespace was left (J-12).
     session: Option<Key>,
-    namespace: NamespaceId,
+    namespace: Rc<NamespaceSpec>,
     /// Taken by the first answer.
     ack: Cell<Option<u64>>,
 }
@@ -107,7 +108,7 @@ impl Event {
     pub(crate) fn new(
         shard: Rc<Shard>,
         member: Key,
-        namespace: NamespaceId,
+        namespace: Rc<NamespaceSpec>,
         arguments: Arguments,
     ) -> Event {
         let Arguments { name, json, attachments, ack } = arguments;
@@ -161,7 +162,7 @@ impl Event {
         let Inner { shard, session, namespace, .. } = &*self.0;
         let session = session.ok_or(Error::Disconnected)?;
         let mut hub = shard.hub();
-        let sent = hub.acknowledge(session, *namespace, id, &raw.json, &raw.attachments);
+        let sent = hub.acknowledge(session, &namespace.name, id, &raw.json, &raw.attachments);
         drop(hub);
         shard.wake();
         if sent? { Ok(()) } else { Err(Error::Disconnected) }

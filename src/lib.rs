@@ -629,8 +629,10 @@
 
 mod answers;
 mod broadcast;
+mod children;
 mod cookie;
 mod cors;
+mod dynamic;
 mod emit;
 pub mod error;
 mod event;
@@ -652,6 +654,7 @@ mod socket;
 pub mod ws;
 
 pub use answers::{BroadcastAck, Unanswered};
+pub use children::ParentNamespace;
 pub use cookie::{Cookie, SameSite};
 pub use cors::{Cors, Origin, OriginFunction};
 pub use emit::{Args, Broadcast};

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::children::PARENTS;
 use crate::emit::{Args, Broadcast};
 use crate::error::{Error, Reason};
 use crate::event::Event;
@@ -125,12 +126,18 @@ impl std::error::Error for ConnectError {}
 pub struct Namespace {
     pub(crate) server: Server,
     pub(crate) id: NamespaceId,
+    pub(crate) name: Arc<str>,
 }
 
 impl Namespace {
+    /// Whether it stands for all children of a pattern or predicate.
+    pub(crate) fn is_parent(&self) -> bool {
+        self.id >= PARENTS
+    }
+
     /// Name, beginning with `/`. O(1), shared.
     pub fn name(&self) -> Arc<str> {
-        self.server.namespace_name(self.id)
+        self.name.clone()
     }
 
     /// Asks `handler` before a client is let in (`nsp.use`). Several are asked in the order of
@@ -247,7 +254,7 @@ impl Namespace {
 
     /// All sockets of the namespace, on all shards.
     pub fn broadcast(&self) -> Broadcast {
-        Broadcast::new(self.server.clone(), self.id)
+        Broadcast::new(self.clone())
     }
 
     fn add<F: ?Sized>(
@@ -256,7 +263,7 @@ impl Namespace {
         call: Arc<F>,
         list: impl FnOnce(&mut Handlers) -> &mut Vec<Shared<F>>,
     ) -> &Self {
-        let shared = Shared { label: Label::of(&self.name(), what.into()), call };
+        let shared = Shared { label: Label::of(&self.name, what.into()), call };
         self.server.register(self.id, |handlers| list(handlers).push(shared));
         self
     }

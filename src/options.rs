@@ -185,6 +185,14 @@ pub struct Options {
     pub max_connections: usize,
     /// Namespaces that one connection may join. Default 100; more are refused.
     pub max_namespaces: usize,
+    /// Dynamic namespaces that clients may bring into being (J-4), those that the application has
+    /// added included. Default 10,000, about 1 kB each on every shard that knows it; more are
+    /// refused.
+    pub max_child_namespaces: usize,
+    /// Forget a dynamic namespace when its last socket has gone (`cleanupEmptyChildNamespaces`).
+    /// Default false: it stays, up to `max_child_namespaces`. Turn it on where clients choose the
+    /// names.
+    pub cleanup_empty_child_namespaces: bool,
     /// Rooms that one socket may join, its own id not counted. Default 1,000; `join` is false then.
     pub max_rooms: usize,
     /// Acknowledgements that may be awaited from one socket. Default 1,000; then [`Error::Limit`].
@@ -263,6 +271,8 @@ impl Default for Options {
             hook_timeout: Duration::from_secs(20),
             max_connections: 4_000_000,
             max_namespaces: 100,
+            max_child_namespaces: 10_000,
+            cleanup_empty_child_namespaces: false,
             max_rooms: 1_000,
             max_pending_acks: 1_000,
             requests_timeout: Duration::from_secs(5),

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::{Receiver, TrySendError};
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 
+use crate::children::{Matcher, NamespaceSpec, OnNew, PARENTS, ParentSpec, Registry};
 use crate::emit::{Args, Broadcast};
 use crate::error::{Error, Reason};
 use crate::event::Event;
@@ -47,6 +48,8 @@ struct Shared {
     draft: Mutex<Draft>,
     /// What was registered.
     spec: OnceLock<Arc<Spec>>,
+    /// Namespaces that came after the start.
+    registry: Registry,
     mesh: OnceLock<Mesh>,
     deadlines: Deadlines,
     /// Broadcasts with acknowledgements so far.
@@ -57,8 +60,10 @@ struct Shared {
 }
 
 #[derive(Default)]
-struct Draft {
-    namespaces: Vec<NamespaceSpec>,
+pub(crate) struct Draft {
+    namespaces: Vec<(Arc<str>, Handlers)>,
+    pub(crate) parents: Vec<(Matcher, Handlers)>,
+    pub(crate) new_namespace: Vec<Arc<OnNew>>,
     endpoints: Vec<EndpointSpec>,
     files: Vec<(String, StaticFile)>,
     hooks: HttpHooks,
@@ -67,19 +72,16 @@ struct Draft {
 /// What all shards share and none changes.
 pub(crate) struct Spec {
     pub(crate) options: Options,
+    /// In the order of their ids.
     pub(crate) namespaces: Vec<NamespaceSpec>,
     pub(crate) endpoints: Vec<EndpointSpec>,
+    pub(crate) parents: Vec<ParentSpec>,
+    pub(crate) new_namespace: Vec<Arc<OnNew>>,
     pub(crate) shards: u16,
     files: Vec<(String, StaticFile)>,
     pub(crate) hooks: HttpHooks,
     /// Session ids of the application's own making.
     directory: Option<Arc<Directory>>,
-}
-
-/// A namespace and its handlers.
-pub(crate) struct NamespaceSpec {
-    pub(crate) name: Arc<str>,
-    pub(crate) handlers: Handlers,
 }
 
 /// Counters and sizes of a server. See [`Server::stats`].
@@ -109,6 +111,7 @@ impl Server {
             options,
             draft: Mutex::default(),
             spec: OnceLock::new(),
+            registry: Registry::default(),
             mesh: OnceLock::new(),
             deadlines: Deadlines::default(),
             asks: AtomicU32::new(0),
@@ -120,30 +123,34 @@ impl Server {
     }
 
     /// A namespace (`io.of`), made known if it was not. A missing leading `/` is added (K.1).
-    /// Clients may join those only that are known when the server begins to listen. O(namespaces):
-    /// keep the [`Namespace`] where it is needed often.
     ///
-    /// # Panics
-    /// For an unknown name after the server has begun to listen.
+    /// While the server listens, an unknown name becomes a child of the first pattern that it
+    /// matches ([`Server::of_pattern`]), or else a namespace without handlers, which clients may
+    /// join from then on; see [`Server::add_namespace`] for one with handlers. O(namespaces): keep
+    /// the [`Namespace`] where it is needed often, and do not give names here that clients choose.
     pub fn of(&self, name: &str) -> Namespace {
-        let slash = if name.starts_with('/') { "" } else { "/" };
-        let name: Arc<str> = format!("{slash}{name}").into();
-        let found = |namespaces: &[NamespaceSpec]| {
-            namespaces.iter().position(|namespace| namespace.name == name)
-        };
-        if let Some(spec) = self.0.spec.get() {
-            let id = found(&spec.namespaces);
-            let Some(id) = id else {
-                panic!("namespace {name} was not registered before the server began to listen")
-            };
-            return Namespace { server: self.clone(), id: id as NamespaceId };
+        let name = with_slash(name);
+        if let Some(namespace) = self.find(&name) {
+            return namespace;
         }
-        let mut draft = self.draft();
-        let id = found(&draft.namespaces).unwrap_or_else(|| {
-            draft.namespaces.push(NamespaceSpec { name, handlers: Handlers::default() });
-            draft.namespaces.len() - 1
-        });
-        Namespace { server: self.clone(), id: id as NamespaceId }
+        if self.0.spec.get().is_some() {
+            return self.make_namespace(&name);
+        }
+        let id = {
+            let mut draft = self.draft();
+            draft.namespaces.push((name.clone(), Handlers::default()));
+            draft.namespaces.len() as NamespaceId - 1
+        };
+        let namespace = Namespace { server: self.clone(), id, name };
+        let told = self.draft().new_namespace.clone();
+        told.iter().for_each(|tell| tell(namespace.clone()));
+        namespace
+    }
+
+    /// The namespace of that name, if it exists: registered before the server listens, added since,
+    /// or the child of a pattern or predicate. O(namespaces).
+    pub fn namespace(&self, name: &str) -> Option<Namespace> {
+        self.find(&with_slash(name))
     }
 
     /// Serves `body` at exactly `path` to GET and HEAD, with an ETag of its content, for pages that
@@ -255,7 +262,7 @@ impl Server {
 
     /// All sockets of `/`, on all shards.
     pub fn broadcast(&self) -> Broadcast {
-        Broadcast::new(self.clone(), 0)
+        self.of("/").broadcast()
     }
 
     /// Checks the machine, then starts a shard on every CPU of the options, each listening on
@@ -303,15 +310,21 @@ impl Server {
         }
         let spec = Arc::new(Spec {
             options: self.0.options.clone(),
-            namespaces: draft.namespaces,
+            namespaces: number(draft.namespaces),
+            parents: freeze_parents(draft.parents),
+            new_namespace: draft.new_namespace,
             endpoints: draft.endpoints,
             shards: shards as u16,
             files: draft.files,
             directory: draft.hooks.id.as_ref().map(|_| Arc::default()),
             hooks: draft.hooks,
         });
+        let next = spec.namespaces.len() as NamespaceId;
         match self.0.spec.set(spec.clone()) {
-            Ok(()) => Ok(spec),
+            Ok(()) => {
+                self.0.registry.begin(next);
+                Ok(spec)
+            }
             Err(_) => Err(Error::Options("a server listens once; make another one")),
         }
     }
@@ -403,6 +416,26 @@ impl Server {
         self.0.stats.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
+    /// Changes what is being registered.
+    ///
+    /// # Panics
+    /// After the server has begun to listen.
+    pub(crate) fn change_draft(&self, change: impl FnOnce(&mut Draft)) {
+        self.assert_draft();
+        change(&mut self.draft());
+    }
+
+    /// A namespace that is registered, before the server listens.
+    pub(crate) fn find_draft(&self, name: &Arc<str>) -> Option<Namespace> {
+        let id = self.draft().namespaces.iter().position(|(other, _)| other == name)?;
+        let id = id as NamespaceId;
+        Some(Namespace { server: self.clone(), id, name: name.clone() })
+    }
+
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.0.registry
+    }
+
     fn draft(&self) -> MutexGuard<'_, Draft> {
         self.0.draft.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
@@ -415,13 +448,23 @@ impl Server {
     }
 
     pub(crate) fn register(&self, id: NamespaceId, change: impl FnOnce(&mut Handlers)) {
-        self.assert_draft();
-        if let Some(namespace) = self.draft().namespaces.get_mut(usize::from(id)) {
-            change(&mut namespace.handlers);
+        if self.0.spec.get().is_some() {
+            let is_draft = self.0.registry.register(id, change);
+            assert!(is_draft, "handlers are registered before the server begins to listen");
+            return;
+        }
+        let mut draft = self.draft();
+        let handlers = match id.checked_sub(PARENTS) {
+            Some(parent) => draft.parents.get_mut(parent as usize).map(|(_, handlers)| handlers),
+            None => draft.namespaces.get_mut(id as usize).map(|(_, handlers)| handlers),
+        };
+        if let Some(handlers) = handlers {
+            change(handlers);
         }
     }
 
-    pub(crate) fn options(&self) -> &Options {
+    /// What the server was made with.
+    pub fn options(&self) -> &Options {
         &self.0.options
     }
 
@@ -456,14 +499,6 @@ impl Server {
 
     pub(crate) fn mesh<T>(&self, act: impl FnOnce(&Mesh) -> T) -> Option<T> {
         self.0.mesh.get().map(act)
-    }
-
-    pub(crate) fn namespace_name(&self, id: NamespaceId) -> Arc<str> {
-        let index = usize::from(id);
-        match self.0.spec.get() {
-            Some(spec) => spec.namespaces[index].name.clone(),
-            None => self.draft().namespaces[index].name.clone(),
-        }
     }
 
     /// Hands a broadcast to all shards: directly to that of this thread, by mail to the others.
@@ -549,6 +584,27 @@ impl Server {
         }
         Ok(())
     }
+}
+
+/// A name as clients say it.
+pub(crate) fn with_slash(name: &str) -> Arc<str> {
+    if name.starts_with('/') { name.into() } else { format!("/{name}").into() }
+}
+
+/// Gives the namespaces their ids.
+fn number(namespaces: Vec<(Arc<str>, Handlers)>) -> Vec<NamespaceSpec> {
+    let spec = |(id, (name, handlers)): (usize, (Arc<str>, Handlers))| NamespaceSpec {
+        id: id as NamespaceId,
+        name,
+        handlers: Arc::new(handlers),
+        parent: None,
+    };
+    namespaces.into_iter().enumerate().map(spec).collect()
+}
+
+fn freeze_parents(parents: Vec<(Matcher, Handlers)>) -> Vec<ParentSpec> {
+    let spec = |(matcher, handlers)| ParentSpec { matcher, handlers: Arc::new(handlers) };
+    parents.into_iter().map(spec).collect()
 }
 
 /// A server that listens. Dropping it does not stop the server, only the reports of handlers that

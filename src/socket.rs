@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
+use crate::children::NamespaceSpec;
 use crate::emit::{Args, Broadcast, check_name, encode_event};
 use crate::error::{Error, Reason};
 use crate::event::{Event, Handshake, Raw};
-use crate::hub::rooms::NamespaceId;
 use crate::hub::slab::Key;
 use crate::hub::{AckLost, Flags};
 use crate::namespace::{LocalFuture, Named, Namespace};
@@ -87,7 +87,7 @@ pub(crate) struct Own {
 pub struct Socket {
     pub(crate) shard: Rc<Shard>,
     pub(crate) key: Key,
-    pub(crate) namespace: NamespaceId,
+    pub(crate) namespace: Rc<NamespaceSpec>,
     id: Rc<str>,
 }
 
@@ -98,9 +98,14 @@ impl std::fmt::Debug for Socket {
 }
 
 impl Socket {
-    pub(crate) fn new(shard: &Rc<Shard>, key: Key, namespace: NamespaceId) -> Option<Socket> {
+    pub(crate) fn new(
+        shard: &Rc<Shard>,
+        key: Key,
+        namespace: &Rc<NamespaceSpec>,
+    ) -> Option<Socket> {
         let id = shard.hub().socket_id(key)?;
-        Some(Socket { shard: shard.clone(), key, namespace, id: id.as_str().into() })
+        let id = id.as_str().into();
+        Some(Socket { shard: shard.clone(), key, namespace: namespace.clone(), id })
     }
 
     /// Id of the socket, 20 characters of base64url; others may know it. Also a room that only it
@@ -112,7 +117,8 @@ impl Socket {
 
     /// Its namespace.
     pub fn namespace(&self) -> Namespace {
-        Namespace { server: self.server(), id: self.namespace }
+        let NamespaceSpec { id, name, .. } = &*self.namespace;
+        Namespace { server: self.server(), id: *id, name: name.clone() }
     }
 
     /// The server (`io`).
@@ -192,10 +198,9 @@ impl Socket {
         flags: Flags,
     ) -> Result<(), Error> {
         check_name(event)?;
-        let namespace = &self.shard.spec().namespaces[usize::from(self.namespace)];
         let sent = self.shard.with_scratch(|text| {
             let parser = &self.shard.spec().options.parser;
-            let attachments = encode_event(parser, &namespace.name, ack, event, raw, text)?;
+            let attachments = encode_event(parser, &self.namespace.name, ack, event, raw, text)?;
             Ok::<bool, Error>(self.shard.hub().emit(self.key, text, &attachments, flags))
         })?;
         self.shard.wake();
@@ -344,8 +349,7 @@ impl Socket {
     }
 
     fn named<F: ?Sized>(&self, what: String, call: Rc<F>) -> Named<F> {
-        let namespace = &self.shard.spec().namespaces[usize::from(self.namespace)];
-        Named { label: Label::of(&namespace.name, what), call }
+        Named { label: Label::of(&self.namespace.label(), what), call }
     }
 
     /// Changes what is kept with this socket, unless it has gone.

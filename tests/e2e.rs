@@ -7,6 +7,8 @@
 mod asks;
 #[path = "e2e/client.rs"]
 mod client;
+#[path = "e2e/dynamic.rs"]
+mod dynamic;
 #[path = "e2e/emits.rs"]
 mod emits;
 #[path = "e2e/ends.rs"]

@@ -6,6 +6,8 @@
 mod ask;
 #[path = "hub_bytes/deflate.rs"]
 mod deflate;
+#[path = "hub_bytes/dynamic.rs"]
+mod dynamic;
 #[path = "hub_bytes/endpoint.rs"]
 mod endpoint;
 #[path = "hub_bytes/forms.rs"]

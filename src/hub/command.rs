@@ -86,7 +86,7 @@ impl Hub {
     pub fn acknowledge(
         &mut self,
         session: Key,
-        namespace: NamespaceId,
+        namespace: &str,
         id: u64,
         json: &[u8],
         attachments: &[Bytes],
@@ -94,10 +94,9 @@ impl Hub {
         if !self.is_open(session) {
             return Ok(false);
         }
-        let name = &self.namespaces[usize::from(namespace)].name;
         let mut text = Vec::with_capacity(json.len() + 32);
         let packet = Outgoing::Ack { id, args: json, attachments };
-        let attachments = self.config.parser.encode(name, &packet, &mut text)?;
+        let attachments = self.config.parser.encode(namespace, &packet, &mut text)?;
         self.links.deliver(session.index, &mut Frame::new(&text, &attachments), Urgency::Control);
         Ok(true)
     }
@@ -122,7 +121,7 @@ impl Hub {
         target: &Target,
         mut visit: impl FnMut(&mut Links, u32, &Member),
     ) {
-        let Some(everyone) = self.namespaces.get(usize::from(namespace)) else { return };
+        let Some(everyone) = self.namespaces.get(namespace) else { return };
         let plain = target.except.is_empty();
         let by_id = target.rooms.iter().map(|name| self.member_by_id(namespace, name));
         let by_id: SmallVec<[Option<u32>; 1]> = by_id.collect();
@@ -217,8 +216,9 @@ impl Hub {
         for index in leaving {
             let Some(member) = self.members.at(index) else { continue };
             if member.state == State::Connected {
-                let name = self.namespaces[usize::from(member.namespace)].name.clone();
-                self.send_packet(session, &name, &Outgoing::Disconnect);
+                if let Some(name) = self.namespaces.name(member.namespace) {
+                    self.send_packet(session, &name, &Outgoing::Disconnect);
+                }
                 self.close_member(index, Reason::ServerNamespaceDisconnect);
             }
         }

@@ -26,6 +26,7 @@ mod held;
 pub mod hooks;
 mod http;
 pub mod id;
+mod known;
 mod message;
 mod namespace;
 mod polling;
@@ -48,6 +49,7 @@ pub use conn::PeerEnd;
 pub use endpoint::{Endpoint, Happening};
 pub use handshake::Handshake;
 pub use held::Held;
+pub use known::{Traits, UNKNOWN_NAME_MAX};
 pub use namespace::Arguments;
 
 use crate::error::Reason;
@@ -63,7 +65,8 @@ use compress::Codec;
 use conn::Conn;
 use fanout::{Dirty, Palette};
 use id::Secrets;
-use namespace::{Member, Namespace};
+use known::Known;
+use namespace::Member;
 use rooms::{NamespaceId, Rooms};
 use session::Session;
 use slab::{Key, Slab};
@@ -108,7 +111,11 @@ pub enum Event {
         /// The namespace asked for.
         namespace: NamespaceId,
     },
-    /// The client left while the answer to `Connect` was still open. No answer is due any more.
+    /// A client asks to join a namespace that is not known here (J-4). Answer with `place_member`
+    /// or `refuse_member`.
+    Unknown(Key),
+    /// The client left while the answer to `Connect` or `Unknown` was still open. No answer is due
+    /// any more.
     ConnectAborted(Key),
     /// A client has sent an event.
     Packet {
@@ -170,6 +177,8 @@ pub enum Event {
         /// Why.
         reason: Reason,
     },
+    /// Nobody is left in a namespace whose [`Traits`] want to know. `forget_namespace` may follow.
+    Empty(NamespaceId),
 }
 
 /// Why an awaited acknowledgement will not come.
@@ -334,16 +343,19 @@ pub struct Gauges {
     pub sockets: usize,
     /// Rooms with members, each shard's own.
     pub rooms: usize,
+    /// Dynamic namespaces, as many times as there are shards that know them.
+    pub namespaces: usize,
 }
 
 impl Gauges {
     /// Adds those of another shard.
     pub fn add(&mut self, other: &Gauges) {
-        let Gauges { connections, sessions, sockets, rooms } = other;
+        let Gauges { connections, sessions, sockets, rooms, namespaces } = other;
         self.connections += connections;
         self.sessions += sessions;
         self.sockets += sockets;
         self.rooms += rooms;
+        self.namespaces += namespaces;
     }
 }
 
@@ -372,8 +384,7 @@ pub struct Hub {
     links: Links,
     members: Slab<Member>,
     asks: Slab<Ask>,
-    namespaces: Vec<Namespace>,
-    namespace_ids: HashMap<Box<str>, NamespaceId>,
+    namespaces: Known,
     rooms: Rooms,
     files: HashMap<String, Rc<Served>>,
     endpoints: Vec<Endpoint>,
@@ -409,8 +420,7 @@ impl Hub {
             links,
             members: Slab::new(),
             asks: Slab::new(),
-            namespaces: Vec::new(),
-            namespace_ids: HashMap::new(),
+            namespaces: Known::default(),
             rooms: Rooms::default(),
             files: HashMap::new(),
             endpoints: Vec::new(),
@@ -428,14 +438,31 @@ impl Hub {
         }
     }
 
-    /// Makes a namespace known; `name` begins with `/`. Its number is the same on every shard when
-    /// all are told in the same order.
+    /// Makes a namespace known that is there from the start; `name` begins with `/`. Its number is
+    /// the same on every shard when all are told in the same order.
     pub fn add_namespace(&mut self, name: &str) -> NamespaceId {
-        let id = self.namespaces.len() as NamespaceId;
-        self.namespaces.push(Namespace::new(name));
-        self.namespace_ids.insert(name.into(), id);
-        self.rooms.set_namespaces(self.namespaces.len());
-        id
+        self.namespaces.add_fixed(name)
+    }
+
+    /// Makes a namespace known under an id that all shards use for it and for no other, ever.
+    pub fn learn_namespace(&mut self, id: NamespaceId, name: &str, traits: Traits) {
+        self.namespaces.add(id, name, traits);
+    }
+
+    /// Forgets a namespace, unless somebody is in it; false then. To be called after
+    /// [`Event::Empty`].
+    pub fn forget_namespace(&mut self, id: NamespaceId) -> bool {
+        if self.namespaces.get(id).is_some_and(|namespace| namespace.total > 0) {
+            return false;
+        }
+        self.namespaces.remove(id);
+        self.rooms.forget_namespace(id);
+        true
+    }
+
+    /// The namespace of a name, if it is known here.
+    pub fn namespace_id(&self, name: &str) -> Option<NamespaceId> {
+        self.namespaces.id(name)
     }
 
     /// Serves a file at an exact path, for GET and HEAD.
@@ -521,6 +548,7 @@ impl Hub {
             sessions: self.links.sessions.len(),
             sockets: self.members.len(),
             rooms: self.rooms.len(),
+            namespaces: self.namespaces.dynamic(),
         }
     }
 

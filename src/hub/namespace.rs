@@ -13,6 +13,7 @@ use super::ask::FIRST_ASK;
 use super::deliver::{Frame, Urgency};
 use super::handshake::Handshake;
 use super::id::{Id, Secret, SocketId};
+use super::known::{self, UNKNOWN_NAME_MAX};
 use super::rooms::{Memberships, NamespaceId};
 use super::session::Goodbye;
 use super::slab::Key;
@@ -21,22 +22,6 @@ use super::{AckLost, Event, Hub};
 use crate::error::Reason;
 use crate::proto::packet::{self, Kind, Packet};
 use crate::proto::parser::Outgoing;
-
-/// A namespace on one core.
-#[derive(Debug)]
-pub(super) struct Namespace {
-    pub(super) name: Rc<str>,
-    /// Its connected members, in no order.
-    pub(super) members: Vec<u32>,
-    /// Id of the next acknowledgement that is asked for (K.3).
-    pub(super) next_ack: u64,
-}
-
-impl Namespace {
-    pub(super) fn new(name: &str) -> Namespace {
-        Namespace { name: name.into(), members: Vec::new(), next_ack: 0 }
-    }
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
@@ -173,7 +158,7 @@ impl Hub {
         session.members.iter().copied().find(|member| {
             self.members.at(*member).is_some_and(|member| {
                 member.state != State::Leaving
-                    && &*self.namespaces[usize::from(member.namespace)].name == namespace
+                    && self.namespaces.get(member.namespace).is_some_and(|n| &*n.name == namespace)
             })
         })
     }
@@ -181,21 +166,18 @@ impl Hub {
     /// CONNECT: the namespace must exist (J-4), the application decides the rest.
     pub(super) fn ask_to_connect(&mut self, index: u32, packet: &Packet<'_>) {
         let Some(session) = self.links.sessions.at(index) else { return };
-        let namespace = self.namespace_ids.get(packet.namespace).copied();
         // Those that are leaving make room for others; they go before more input is handled.
         let is_staying = |index: &&u32| {
             self.members.at(**index).is_some_and(|member| member.state != State::Leaving)
         };
         let staying = session.members.iter().filter(is_staying).count();
         let is_full = staying >= self.config.namespaces_max;
-        let namespace = match namespace {
-            Some(namespace) if !is_full => namespace,
-            _ => {
-                let message = if is_full { "Too many namespaces" } else { "Invalid namespace" };
-                let refusal = Outgoing::ConnectError { message, data: None };
-                return self.send_packet(index, packet.namespace, &refusal);
-            }
-        };
+        let namespace = self.namespaces.id(packet.namespace);
+        if is_full || (namespace.is_none() && packet.namespace.len() > UNKNOWN_NAME_MAX) {
+            let message = if is_full { "Too many namespaces" } else { "Invalid namespace" };
+            let refusal = Outgoing::ConnectError { message, data: None };
+            return self.send_packet(index, packet.namespace, &refusal);
+        }
         // What is kept of all namespaces together is one message's size, not one for each.
         let held = self.kept_bytes(index) + packet.data.len();
         if held > self.config.limits.held_bytes_max() {
@@ -203,6 +185,11 @@ impl Hub {
         }
         let rare = (!packet.data.is_empty())
             .then(|| Box::new(Rare { auth: packet.data.into(), ..Rare::default() }));
+        let is_known = namespace.is_some();
+        let namespace = namespace.unwrap_or_else(|| self.namespaces.guess(packet.namespace));
+        if let Some(namespace) = self.namespaces.get_mut(namespace) {
+            namespace.total += 1;
+        }
         let member = self.members.insert(Member {
             session: index,
             namespace,
@@ -216,7 +203,30 @@ impl Hub {
         if let Some(session) = self.links.sessions.at_mut(index) {
             session.members.push(member.index);
         }
-        self.events.push_back(Event::Connect { member, namespace });
+        self.events.push_back(match is_known {
+            true => Event::Connect { member, namespace },
+            false => Event::Unknown(member),
+        });
+    }
+
+    /// The name of the namespace that a member is in or asks for.
+    pub fn namespace_name(&self, key: Key) -> Option<Rc<str>> {
+        self.namespaces.name(self.members.get(key)?.namespace)
+    }
+
+    /// The answer to [`Event::Unknown`]: the member's namespace is this one, which is known now.
+    /// [`Event::Connect`] follows. False if the client has gone meanwhile.
+    pub fn place_member(&mut self, key: Key, namespace: NamespaceId) -> bool {
+        let Some(member) = self.members.get_mut(key) else { return false };
+        let Some(known) = self.namespaces.get_mut(namespace) else { return false };
+        if !known::is_guess(member.namespace) {
+            return false;
+        }
+        known.total += 1;
+        let guess = std::mem::replace(&mut member.namespace, namespace);
+        self.namespaces.remove(guess);
+        self.events.push_back(Event::Connect { member: key, namespace });
+        true
     }
 
     /// Sends one of the protocol's own packets to a session.
@@ -285,11 +295,11 @@ impl Hub {
     pub fn accept_member(&mut self, key: Key) -> bool {
         let Some(id) = self.socket_id(key) else { return false };
         let Some(member) = self.members.get_mut(key) else { return false };
-        if member.state != State::Connecting {
+        if member.state != State::Connecting || known::is_guess(member.namespace) {
             return false;
         }
         let (session, namespace) = (member.session, member.namespace);
-        let entry = &mut self.namespaces[usize::from(namespace)];
+        let Some(entry) = self.namespaces.get_mut(namespace) else { return false };
         member.state = State::Connected;
         member.place = entry.members.len() as u32;
         entry.members.push(key.index);
@@ -316,13 +326,16 @@ impl Hub {
             return;
         }
         let session = member.session;
-        let name = self.namespaces[usize::from(member.namespace)].name.clone();
-        if self.is_revision_3(session) {
+        let is_known = !known::is_guess(member.namespace);
+        let Some(name) = self.namespaces.name(member.namespace) else { return };
+        // First, so that a packet that cannot be written ends nothing that was answered.
+        self.remove_member(key);
+        // That there is no such namespace has the same form in every revision.
+        if is_known && self.is_revision_3(session) {
             self.refuse_v2(session, &name, message, data);
         } else {
             self.send_packet(session, &name, &Outgoing::ConnectError { message, data });
         }
-        self.remove_member(key);
     }
 
     /// The end of a member begins: the application is told while its rooms are still set (J-17).
@@ -357,9 +370,8 @@ impl Hub {
                 }
             });
         }
-        if member.state != State::Connecting {
-            self.leave_namespace(member.namespace, member.place);
-        }
+        let place = (member.state != State::Connecting).then_some(member.place);
+        self.leave_namespace(member.namespace, place);
         for ack in member.rare.into_iter().flat_map(|rare| rare.acks) {
             match ack.waiter {
                 Waiter::One(token) => {
@@ -375,13 +387,25 @@ impl Hub {
         self.free_session(member.session);
     }
 
-    fn leave_namespace(&mut self, namespace: NamespaceId, place: u32) {
-        let members = &mut self.namespaces[usize::from(namespace)].members;
-        members.swap_remove(place as usize);
-        if let Some(moved) = members.get(place as usize)
-            && let Some(moved) = self.members.at_mut(*moved)
-        {
-            moved.place = place;
+    /// Counts a member out; `place` is where it stood among the connected ones, if it did.
+    fn leave_namespace(&mut self, id: NamespaceId, place: Option<u32>) {
+        let Some(namespace) = self.namespaces.get_mut(id) else { return };
+        if let Some(place) = place {
+            namespace.members.swap_remove(place as usize);
+            if let Some(moved) = namespace.members.get(place as usize)
+                && let Some(moved) = self.members.at_mut(*moved)
+            {
+                moved.place = place;
+            }
+        }
+        namespace.total -= 1;
+        if namespace.total > 0 {
+            return;
+        }
+        if known::is_guess(id) {
+            self.namespaces.remove(id);
+        } else if namespace.traits.reports_empty {
+            self.events.push_back(Event::Empty(id));
         }
     }
 
@@ -394,7 +418,7 @@ impl Hub {
         if rare.acks.len() >= self.config.acks_max {
             return None;
         }
-        let next = &mut self.namespaces[usize::from(member.namespace)].next_ack;
+        let next = &mut self.namespaces.get_mut(member.namespace)?.next_ack;
         // Over the years the numbers come round to those that are still awaited.
         while rare.acks.iter().any(|ack| ack.id == *next) {
             *next = (*next + 1) % FIRST_ASK;

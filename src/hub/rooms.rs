@@ -6,10 +6,11 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
-/// Number of a namespace; the same on every shard.
-pub type NamespaceId = u16;
+/// Number of a namespace; the same on every shard, and never used twice.
+pub type NamespaceId = u64;
 
 /// A member's place in one room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,13 +36,13 @@ struct Room {
 pub struct Rooms {
     rooms: super::slab::Slab<Room>,
     /// Per namespace. Names come from applications and may come from clients, so the hash is keyed.
-    by_name: Vec<HashMap<Rc<str>, u32>>,
+    by_name: FxHashMap<NamespaceId, HashMap<Rc<str>, u32>>,
 }
 
 impl Rooms {
-    /// Makes place for namespaces `0..count`.
-    pub fn set_namespaces(&mut self, count: usize) {
-        self.by_name.resize_with(count, HashMap::new);
+    /// Forgets a namespace that nobody is in any more.
+    pub fn forget_namespace(&mut self, namespace: NamespaceId) {
+        self.by_name.remove(&namespace);
     }
 
     /// Puts `member` into a room; false if it was there. `memberships` belongs to that member.
@@ -52,7 +53,7 @@ impl Rooms {
         member: u32,
         memberships: &mut Memberships,
     ) -> bool {
-        let by_name = &mut self.by_name[usize::from(namespace)];
+        let by_name = self.by_name.entry(namespace).or_default();
         let room = match by_name.get(name) {
             Some(room) => *room,
             None => {
@@ -81,9 +82,8 @@ impl Rooms {
         memberships: &mut Memberships,
         moved: impl FnOnce(u32, Moved),
     ) -> bool {
-        let Some(room) = self.by_name[usize::from(namespace)].get(name).copied() else {
-            return false;
-        };
+        let names = self.by_name.get(&namespace);
+        let Some(room) = names.and_then(|names| names.get(name)).copied() else { return false };
         let Some(at) = memberships.iter().position(|membership| membership.room == room) else {
             return false;
         };
@@ -102,8 +102,10 @@ impl Rooms {
             moved(entry.members[place as usize], Moved { room, from: last as u32, to: place });
         }
         if entry.members.is_empty() {
-            if let Some(room) = self.rooms.remove(room) {
-                self.by_name[usize::from(room.namespace)].remove(&room.name);
+            if let Some(room) = self.rooms.remove(room)
+                && let Some(names) = self.by_name.get_mut(&room.namespace)
+            {
+                names.remove(&room.name);
             }
         } else if entry.members.capacity() > 64
             && entry.members.len() * 4 < entry.members.capacity()
@@ -114,7 +116,7 @@ impl Rooms {
 
     /// The members of a room, by name.
     pub fn members(&self, namespace: NamespaceId, name: &str) -> &[u32] {
-        let room = self.by_name.get(usize::from(namespace)).and_then(|names| names.get(name));
+        let room = self.by_name.get(&namespace).and_then(|names| names.get(name));
         room.and_then(|room| self.rooms.at(*room)).map_or(&[], |room| &room.members)
     }
 
@@ -181,7 +183,6 @@ mod tests {
     #[test]
     fn random_joins_and_leaves_agree_with_sets() {
         let mut world = World { rooms: Rooms::default(), members: vec![Memberships::new(); 40] };
-        world.rooms.set_namespaces(1);
         let mut model: HashMap<(u32, u32), bool> = HashMap::new();
         let mut random = fastrand::Rng::with_seed(7);
         for _ in 0..20_000 {

@@ -59,7 +59,7 @@ impl Hub {
     /// unless that is `/` (H-11).
     pub(super) fn socket_id_v2(&self, session: u32, namespace: NamespaceId) -> Option<SocketId> {
         let sid = self.id_text(session)?;
-        Some(SocketId::Session(match &*self.namespaces[usize::from(namespace)].name {
+        Some(SocketId::Session(match &*self.namespaces.get(namespace)?.name {
             "/" => sid.into(),
             name => format!("{name}#{sid}").into(),
         }))
@@ -67,7 +67,7 @@ impl Hub {
 
     /// The connected member that such an id names.
     pub(super) fn member_by_id_v2(&self, namespace: NamespaceId, text: &str) -> Option<u32> {
-        let sid = match &*self.namespaces.get(usize::from(namespace))?.name {
+        let sid = match &*self.namespaces.get(namespace)?.name {
             "/" => text,
             name => text.strip_prefix(name)?.strip_prefix('#')?,
         };

@@ -12,6 +12,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::Shard;
 use super::watch::Label;
+use crate::children::NamespaceSpec;
 use crate::error::Reason;
 use crate::event::Event;
 use crate::hub::rooms::NamespaceId;
@@ -27,6 +28,8 @@ impl Shard {
             let Some(event) = self.hub().poll_event() else { return };
             match event {
                 hub::Event::Connect { member, namespace } => self.on_connect(member, namespace),
+                hub::Event::Unknown(member) => self.on_unknown(member),
+                hub::Event::Empty(namespace) => self.on_empty(namespace),
                 hub::Event::ConnectAborted(member) => self.forget(member),
                 hub::Event::Packet { member, namespace, arguments } => {
                     self.on_packet(member, namespace, arguments);
@@ -46,16 +49,15 @@ impl Shard {
     }
 
     fn on_connect(self: &Rc<Self>, member: Key, namespace: NamespaceId) {
-        let handlers = &self.spec().namespaces[usize::from(namespace)].handlers;
-        if handlers.middleware.is_empty() {
-            return self.admit(member, namespace);
+        let Some(namespace) = self.namespace(namespace) else { return };
+        if namespace.handlers.middleware.is_empty() {
+            return self.admit(member, &namespace);
         }
-        let Some(socket) = Socket::new(self, member, namespace) else { return };
+        let Some(socket) = Socket::new(self, member, &namespace) else { return };
         let (shard, asked) = (self.clone(), socket.clone());
-        let label = handlers.middleware[0].label;
+        let label = namespace.handlers.middleware[0].label;
         let future = async move {
-            let handlers = &shard.spec().namespaces[usize::from(namespace)].handlers;
-            for middleware in &handlers.middleware {
+            for middleware in &namespace.handlers.middleware {
                 if let Err(error) = (middleware.call)(asked.clone()).await {
                     let data = error.data.as_ref().map(ToString::to_string);
                     shard.hub().refuse_member(member, &error.message, data.as_deref());
@@ -63,18 +65,18 @@ impl Shard {
                     return shard.wake();
                 }
             }
-            shard.admit(member, namespace);
+            shard.admit(member, &namespace);
             shard.wake();
         };
         self.run(&socket, label, Box::pin(future));
     }
 
     /// Lets a client in and calls the connection handlers.
-    fn admit(self: &Rc<Self>, member: Key, namespace: NamespaceId) {
+    fn admit(self: &Rc<Self>, member: Key, namespace: &Rc<NamespaceSpec>) {
         if !self.hub().accept_member(member) {
             return self.forget(member);
         }
-        let handlers = &self.spec().namespaces[usize::from(namespace)].handlers;
+        let handlers = &namespace.handlers;
         if let Some(socket) =
             (!handlers.connect.is_empty()).then(|| Socket::new(self, member, namespace)).flatten()
         {
@@ -86,7 +88,8 @@ impl Shard {
     }
 
     fn on_packet(self: &Rc<Self>, member: Key, namespace: NamespaceId, arguments: Arguments) {
-        let Some(socket) = Socket::new(self, member, namespace) else { return };
+        let Some(namespace) = self.namespace(namespace) else { return };
+        let Some(socket) = Socket::new(self, member, &namespace) else { return };
         let event = Event::new(self.clone(), member, namespace, arguments);
         let own =
             self.own(member, |own| Some((own.middleware.len(), own.middleware.first()?.label)));
@@ -111,7 +114,7 @@ impl Shard {
 
     /// Calls the handlers of an event: those of the namespace, then those of the socket.
     fn deliver(self: &Rc<Self>, socket: &Socket, event: &Event) {
-        let handlers = &self.spec().namespaces[usize::from(socket.namespace)].handlers;
+        let handlers = &socket.namespace.handlers;
         for handler in handlers.events.get(event.name()).into_iter().flatten() {
             self.call(socket, handler.label, || (handler.call)(socket.clone(), event.clone()));
         }
@@ -120,15 +123,21 @@ impl Shard {
         }
     }
 
+    fn namespace_of(&self, member: Key) -> Option<Rc<NamespaceSpec>> {
+        let id = self.hub().namespace_of(member)?;
+        self.namespace(id)
+    }
+
     fn on_error(self: &Rc<Self>, member: Key, message: String) {
-        let Some(namespace) = self.hub().namespace_of(member) else { return };
-        if let Some(socket) = Socket::new(self, member, namespace) {
+        if let Some(namespace) = self.namespace_of(member)
+            && let Some(socket) = Socket::new(self, member, &namespace)
+        {
             self.report_error(&socket, &message);
         }
     }
 
     fn report_error(self: &Rc<Self>, socket: &Socket, message: &str) {
-        let handlers = &self.spec().namespaces[usize::from(socket.namespace)].handlers;
+        let handlers = &socket.namespace.handlers;
         for handler in &handlers.error {
             self.call(socket, handler.label, || (handler.call)(socket.clone(), message.into()));
         }
@@ -138,11 +147,11 @@ impl Shard {
     }
 
     fn on_closing(self: &Rc<Self>, member: Key, reason: Reason) {
-        let Some(namespace) = self.hub().namespace_of(member) else { return };
-        let handlers = &self.spec().namespaces[usize::from(namespace)].handlers;
+        let Some(namespace) = self.namespace_of(member) else { return };
+        let handlers = &namespace.handlers;
         let has_own = self.own(member, |_| ()).is_some();
         let is_heard = !handlers.disconnecting.is_empty() || !handlers.disconnect.is_empty();
-        let socket = (has_own || is_heard).then(|| Socket::new(self, member, namespace)).flatten();
+        let socket = (has_own || is_heard).then(|| Socket::new(self, member, &namespace)).flatten();
         let Some(socket) = socket else { return self.hub().remove_member(member) };
         let own = self.own_calls(member, |own| Some(&own.disconnecting));
         self.call_closing(&socket, reason, &handlers.disconnecting, &own);
@@ -196,7 +205,12 @@ impl Shard {
     }
 
     /// Polls a handler once; what is not done then goes on as a task.
-    fn run<C: Caller>(self: &Rc<Self>, socket: &C, label: &'static Label, future: LocalFuture<()>) {
+    pub(super) fn run<C: Caller>(
+        self: &Rc<Self>,
+        socket: &C,
+        label: &'static Label,
+        future: LocalFuture<()>,
+    ) {
         let socket = socket.clone();
         let mut guarded = Guarded { shard: self.clone(), socket, label, future, is_counted: false };
         // The first poll of the task repeats this one with a waker that works.

@@ -10,6 +10,7 @@ mod dispatch;
 mod endpoint;
 mod hooks;
 pub(crate) mod mesh;
+mod namespaces;
 pub mod ring;
 pub(crate) mod watch;
 
@@ -29,9 +30,11 @@ use glommio::io::BufferedFile;
 use glommio::timer::Timer;
 use rustc_hash::FxHashMap;
 
+use crate::children::NamespaceSpec;
 use crate::error::{Error, Reason};
 use crate::event::Raw;
 use crate::gather::Part;
+use crate::hub::rooms::NamespaceId;
 use crate::hub::slab::Key;
 use crate::hub::{AckLost, Answers, Arguments, Hub, Output, PeerEnd};
 use crate::server::{Server, Spec};
@@ -66,6 +69,8 @@ pub(crate) struct Shard {
     server: Server,
     hub: RefCell<Hub>,
     owns: Owns,
+    /// Those that the hub knows.
+    namespaces: RefCell<FxHashMap<NamespaceId, Rc<NamespaceSpec>>>,
     /// Unfinished handlers, by socket.
     running: RefCell<FxHashMap<Owner, usize>>,
     /// Hooks that wait, by the connection of their request.
@@ -116,11 +121,14 @@ impl Shard {
         let mut ring = Ring::new(&RingConfig { buffers, ..RingConfig::default() })?;
         server.mesh(|mesh| mesh.set_doorbell(index, ring.doorbell()));
         listeners.into_iter().for_each(|listener| ring.listen(listener));
+        let fixed = server.running_spec().namespaces.iter();
+        let namespaces = fixed.map(|spec| (spec.id, Rc::new(spec.clone()))).collect();
         let shard = Rc::new(Shard {
             index,
             server,
             hub: RefCell::new(hub),
             owns: Owns::default(),
+            namespaces: RefCell::new(namespaces),
             running: RefCell::default(),
             asked: RefCell::default(),
             tasks: Cell::new(0),

@@ -81,7 +81,7 @@ fn t1_a_conversation_on_a_websocket() {
     assert_eq!(wire.heard(), [expected]);
 
     let session = wire.hub.session_of(wire.members[0]).unwrap();
-    assert!(wire.hub.acknowledge(session, 0, 9, b"1", &[]).unwrap());
+    assert!(wire.hub.acknowledge(session, "/", 9, b"1", &[]).unwrap());
     let ack = map(&[("id", &[9]), ("type", &[3]), ("data", b"\x91\x01"), ROOT]);
     assert_eq!(wire.said(conn), [shown(&ack)]);
 
@@ -310,7 +310,7 @@ fn i15_a_conversation_with_a_custom_parser() {
 
     let session = wire.hub.session_of(wire.members[0]).unwrap();
     let attachments = [bytes::Bytes::from_static(b"y")];
-    assert!(wire.hub.acknowledge(session, 0, 5, placeholder.as_bytes(), &attachments).unwrap());
+    assert!(wire.hub.acknowledge(session, "/", 5, placeholder.as_bytes(), &attachments).unwrap());
     assert_eq!(wire.said(conn), [format!("4Ack / Some(5) [{placeholder}]"), "<[121]>".into()]);
 
     wire.put(conn, pair("0 /nope - {}", b""));

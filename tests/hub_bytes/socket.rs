@@ -201,18 +201,18 @@ fn j12_acks_to_the_client() {
     wire.put(conn, text("427[\"ask\",\"x\"]"));
     assert_eq!(wire.heard(), ["ask(\"x\") #7"]);
     let session = wire.hub.session_of(wire.members[0]).unwrap();
-    assert!(wire.hub.acknowledge(session, 0, 7, b"\"answer\"", &[]).unwrap());
+    assert!(wire.hub.acknowledge(session, "/", 7, b"\"answer\"", &[]).unwrap());
     let attachment = bytes::Bytes::from_static(&[1]);
     let placeholder = b"{\"_placeholder\":true,\"num\":0}";
-    assert!(wire.hub.acknowledge(session, 0, 8, placeholder, &[attachment]).unwrap());
+    assert!(wire.hub.acknowledge(session, "/", 8, placeholder, &[attachment]).unwrap());
     let expected = ["437[\"answer\"]", "461-8[{\"_placeholder\":true,\"num\":0}]", "<[1]>"];
     assert_eq!(wire.said(conn), expected);
     wire.put(conn, text("41"));
-    let is_open = wire.hub.acknowledge(session, 0, 9, b"", &[]).unwrap();
+    let is_open = wire.hub.acknowledge(session, "/", 9, b"", &[]).unwrap();
     assert!(is_open, "the namespace was left, no more");
     assert_eq!(wire.said(conn), ["439[]"]);
     wire.end(conn, PeerEnd::Eof);
-    assert!(!wire.hub.acknowledge(session, 0, 9, b"", &[]).unwrap());
+    assert!(!wire.hub.acknowledge(session, "/", 9, b"", &[]).unwrap());
 }
 
 /// J-13, U-14: answers, answers to nothing, timeouts, the end.

@@ -238,7 +238,7 @@ fn v2_websocket_only() {
     wire.put(conn, [text("42[\"hello\",{\"a\":1}]"), text("421[\"ask\",\"x\"]")].concat());
     assert_eq!(wire.heard()[1..], ["hello({\"a\":1})", "ask(\"x\") #1"]);
     let session = wire.hub.session_of(wire.members[0]).unwrap();
-    assert_eq!(wire.hub.acknowledge(session, 0, 1, b"\"answer\"", &[]), Ok(true));
+    assert_eq!(wire.hub.acknowledge(session, "/", 1, b"\"answer\"", &[]), Ok(true));
     assert_eq!(wire.said(conn), ["431[\"answer\"]"]);
     assert_eq!(wire.hub.await_ack(wire.members[0], None, 5), Some(0));
     wire.put(conn, text("430[\"a\"]"));

@@ -7,7 +7,7 @@ use corecast::Options;
 use corecast::hub::hooks::{Ask, Reply as Word};
 use corecast::hub::id::Secrets;
 use corecast::hub::slab::Key;
-use corecast::hub::{Answers, Config, Event, Flags, Happening, Hub, Output, PeerEnd};
+use corecast::hub::{Answers, Config, Event, Flags, Happening, Hub, Output, PeerEnd, Traits};
 
 #[derive(Debug, Default)]
 struct Line {
@@ -31,6 +31,8 @@ pub struct Wire {
     pub accepts: bool,
     /// Do not let go of sockets that have left.
     pub keeps: bool,
+    /// Leave those that ask for an unknown namespace without an answer.
+    pub decides_later: bool,
     /// Send nothing: the kernels' buffers are full.
     pub holds: bool,
     lines: HashMap<u32, Line>,
@@ -148,6 +150,7 @@ impl Wire {
             asked: Vec::new(),
             accepts: true,
             keeps: false,
+            decides_later: false,
             holds: false,
             lines: HashMap::new(),
             migrated: Vec::new(),
@@ -245,6 +248,29 @@ impl Wire {
                 }
                 format!("connect {namespace} {auth}")
             }
+            Event::Unknown(member) => {
+                let name = self.hub.namespace_name(member).unwrap();
+                let child = name.strip_prefix("/child-").and_then(|id| id.parse().ok());
+                match child {
+                    Some(id) => {
+                        if self.hub.namespace_id(&name).is_none() {
+                            let traits = Traits { reports_empty: true };
+                            self.hub.learn_namespace(id, &name, traits);
+                        }
+                        assert!(self.hub.place_member(member, id));
+                        format!("unknown {name}")
+                    }
+                    None if self.decides_later => {
+                        self.members.push(member);
+                        format!("unknown {name}")
+                    }
+                    None => {
+                        self.hub.refuse_member(member, "Invalid namespace", None);
+                        return;
+                    }
+                }
+            }
+            Event::Empty(id) => format!("empty {id}"),
             Event::ConnectAborted(_) => "aborted".into(),
             Event::Packet { arguments, .. } => {
                 let json = String::from_utf8_lossy(&arguments.json).into_owned();

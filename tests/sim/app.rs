@@ -16,8 +16,8 @@ use crate::world::{Fault, Mail, World};
 
 #[derive(Debug)]
 pub enum Job {
-    Decide(Key, u16),
-    Acknowledge { key: Key, namespace: u16, id: u64 },
+    Decide(Key, u64),
+    Acknowledge { key: Key, namespace: u64, id: u64 },
     Remove(Key),
 }
 
@@ -62,6 +62,12 @@ impl World {
                 assert!(self.app.pending.insert((s, member)), "asked twice");
                 self.later(s, Job::Decide(member, namespace));
             }
+            Event::Unknown(member) => match self.shards[s].hub.namespace_name(member) {
+                Some(_) => self.shards[s].hub.refuse_member(member, "Invalid namespace", None),
+                // Gone in the same turn, which comes as an abort.
+                None => assert!(self.app.pending.insert((s, member))),
+            },
+            Event::Empty(_) => panic!("no namespace here may go"),
             Event::ConnectAborted(member) => {
                 assert!(self.app.pending.remove(&(s, member)), "no decision was open");
             }
@@ -121,14 +127,15 @@ impl World {
                 let json = id.to_string();
                 let hub = &mut self.shards[s].hub;
                 let Some(session) = hub.session_of(key).filter(|_| !is_gone) else { return };
-                if hub.acknowledge(session, namespace, id, json.as_bytes(), &[]) == Ok(true) {
+                let name = SPACES[namespace as usize];
+                if hub.acknowledge(session, name, id, json.as_bytes(), &[]) == Ok(true) {
                     self.model.owe(&sid, What::Ack(id), false);
                 }
             }
         }
     }
 
-    fn decide(&mut self, s: usize, key: Key, namespace: u16) {
+    fn decide(&mut self, s: usize, key: Key, namespace: u64) {
         if !self.app.pending.contains(&(s, key)) {
             return;
         }
@@ -154,7 +161,7 @@ impl World {
         }
     }
 
-    fn packet(&mut self, s: usize, key: Key, namespace: u16, arguments: &Arguments) {
+    fn packet(&mut self, s: usize, key: Key, namespace: u64, arguments: &Arguments) {
         let sid = self.model.by_key.get(&(s, key)).expect("an event of an accepted socket").clone();
         let ledger = self.model.ledgers.get_mut(&sid).expect("a ledger");
         assert!(ledger.closed.is_none(), "an event after the end");
@@ -241,7 +248,7 @@ impl World {
     fn message(
         &mut self,
         s: usize,
-        namespace: u16,
+        namespace: u64,
         id: Option<u64>,
         size: usize,
         attachments: usize,
@@ -251,7 +258,7 @@ impl World {
         let mut args = vec![json!("m"), json!(n), json!(script::pad(n, size))];
         args.extend((0..attachments).map(|num| json!({"_placeholder": true, "num": num})));
         let kind = if attachments > 0 { format!("5{attachments}-") } else { "2".into() };
-        let namespace = SPACES[usize::from(namespace)];
+        let namespace = SPACES[namespace as usize];
         let text = codec::sio(&kind, namespace, id, &Value::from(args).to_string());
         let attachments = (0..attachments).map(|at| script::attachment(n, at).into()).collect();
         (n, Encoded { text: Bytes::from(text), attachments })
@@ -260,7 +267,7 @@ impl World {
     fn publish(
         &mut self,
         s: usize,
-        namespace: u16,
+        namespace: u64,
         rooms: Vec<String>,
         except: Vec<String>,
         volatile: bool,
@@ -282,7 +289,7 @@ impl World {
 
     /// A publish from a thread that is no shard.
     pub fn publish_from_outside(&mut self) {
-        let namespace = self.rng.u16(0..SPACES.len() as u16);
+        let namespace = self.rng.u64(0..SPACES.len() as u64);
         let room = self.rng.choice(script::ROOMS).unwrap_or_default();
         let rooms = if self.rng.bool() { Vec::new() } else { vec![room.to_owned()] };
         let size = self.rng.usize(0..100);

@@ -36,7 +36,7 @@ pub struct Ledger {
     pub client: Option<usize>,
     pub shard: usize,
     pub key: Key,
-    pub namespace: u16,
+    pub namespace: u64,
     pub rooms: BTreeSet<String>,
     pub closed: Option<Reason>,
     /// Number of the last event that came from the client.
@@ -91,7 +91,7 @@ impl Model {
         sid: String,
         shard: usize,
         key: Key,
-        namespace: u16,
+        namespace: u64,
         client: Option<usize>,
     ) {
         assert!(client.is_some() || self.has_garbage, "an unknown client");
@@ -150,7 +150,7 @@ impl Model {
     pub fn select(
         &self,
         shard: usize,
-        namespace: u16,
+        namespace: u64,
         rooms: &[String],
         except: &[String],
     ) -> Vec<String> {

@@ -163,7 +163,8 @@ fn the_page_of_the_options_is_what_they_say() {
 #[test]
 fn comments_and_defaults_are_read() {
     let source = "/// One. See [`Error::Limit`](crate::Error::Limit) or [`A`].\n#[derive(Debug)]\n\
-        pub struct A {\n    /// First\n    /// line.\n    ///\n    /// More.\n    pub b: Option<x::B>,\n}\n\
+        pub struct A {\n    /// First\n    /// line.\n    ///\n    /// More.\n    \
+        pub b: Option<x::B>,\n}\n\
         fn f() {\n    pub c: u8,\n}\n";
     let read = tables(source);
     assert_eq!((read.len(), read[0].name.as_str()), (1, "A"));
@@ -171,7 +172,8 @@ fn comments_and_defaults_are_read() {
     let [Field { name, kind, doc }] = &read[0].fields[..] else { panic!() };
     assert_eq!((name.as_str(), kind.as_str()), ("b", "Option<x::B>"));
     assert_eq!(doc, "First line. <br> More.");
-    let debug = "A {\n    a: 25s,\n    b: Some(\n        B {\n            c: 1,\n        },\n    ),\n    d: [],\n}";
+    let debug = "A {\n    a: 25s,\n    b: Some(\n        B {\n            c: 1,\n        },\n    ),\n    \
+        d: [],\n}";
     let pairs = defaults(debug);
     let pairs: Vec<_> = pairs.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
     assert_eq!(pairs, [("a", "25s"), ("b", "Some(B { c: 1 })"), ("d", "[]")]);

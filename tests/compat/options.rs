@@ -172,8 +172,8 @@ fn comments_and_defaults_are_read() {
     let [Field { name, kind, doc }] = &read[0].fields[..] else { panic!() };
     assert_eq!((name.as_str(), kind.as_str()), ("b", "Option<x::B>"));
     assert_eq!(doc, "First line. <br> More.");
-    let debug = "A {\n    a: 25s,\n    b: Some(\n        B {\n            c: 1,\n        },\n    ),\n    \
-        d: [],\n}";
+    let debug = "A {\n    a: 25s,\n    b: Some(\n        B {\n            c: 1,\n\
+        \x20       },\n    ),\n    d: [],\n}";
     let pairs = defaults(debug);
     let pairs: Vec<_> = pairs.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
     assert_eq!(pairs, [("a", "25s"), ("b", "Some(B { c: 1 })"), ("d", "[]")]);

@@ -17,6 +17,7 @@ use clap::Parser;
 use corecast::{
     Binary, Broadcast, ConnectError, Event, Namespace, Options, Reason, Server, Socket,
 };
+use corecast::{Cookie, Cors, Headers, Origin, Request};
 use counted::Counted;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
@@ -43,6 +44,9 @@ struct Arguments {
     /// json, msgpack or counted; see tests/npm/parsers.mjs.
     #[arg(long, default_value = "json")]
     parser: String,
+    /// CORS, cookie and hooks on requests; see tests/npm/fixture.mjs.
+    #[arg(long)]
+    hooks: bool,
 }
 
 #[expect(clippy::print_stdout, reason = "the tests read the address from the first line")]
@@ -60,12 +64,38 @@ fn main() -> Result<(), corecast::Error> {
         "counted" => corecast::Parser::Custom(Arc::new(Counted)),
         _ => return Err(corecast::Error::Options("parser: json, msgpack or counted")),
     };
+    if arguments.hooks {
+        let mut cors = Cors::default();
+        let pattern = Origin::pattern(r"\.page\.test$")?;
+        cors.origin = Origin::List(vec![pattern, "http://page.test".into()]);
+        cors.credentials = true;
+        options.cors = Some(cors);
+        options.cookie = Some(Cookie::default());
+    }
     let io = Server::new(options)?;
+    if arguments.hooks {
+        hook(&io);
+    }
     register(&io);
     let running = io.listen(arguments.listen)?;
     stop_on_sigterm(io)?;
     println!("listening on http://{}", running.addresses()[0]);
     running.join()
+}
+
+fn hook(io: &Server) {
+    io.allow_request(|request: Request| async move {
+        match request.header("x-forbid") {
+            Some(reason) => Err(reason.to_owned()),
+            None => Ok(()),
+        }
+    });
+    io.on_initial_headers(|headers: &mut Headers, request: &Request| {
+        headers.set("X-First", request.query("transport").unwrap_or_default());
+    });
+    io.on_headers(|headers: &mut Headers, request: &Request| {
+        headers.set("X-Every", request.method());
+    });
 }
 
 /// Ends the sessions properly, so that disconnection handlers run and clients hear of it.

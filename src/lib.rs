@@ -55,7 +55,7 @@
 //!
 //! `examples/chat.rs` is a chat in one screen, with its page.
 //!
-//! What does not work yet: CORS, TLS, compression of websocket messages, connection state recovery,
+//! What does not work yet: TLS, compression of websocket messages, connection state recovery,
 //! several machines, catch-all listeners. The README keeps the list.
 //!
 //! # For those who know Socket.IO

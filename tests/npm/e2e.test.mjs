@@ -931,6 +931,80 @@ function suite(context) {
   }
 }
 
+describe("answers with hooks", () => {
+  let server;
+  before(async () => {
+    server = await start(command, "--hooks");
+  });
+  after(() => server.stop());
+
+  const ask = (method, query, headers = {}) =>
+    fetch(`${server.url}/socket.io/?EIO=4&${query}`, { method, headers });
+  const headersOf = (response, ...names) => names.map((name) => response.headers.get(name));
+
+  for (const transports of [["polling"], ["websocket"]]) {
+    test(`allowRequest refuses or lets in, over ${transports}`, async () => {
+      const clients = new Clients(server.url, transports);
+      const outcome = async (extraHeaders, name) => {
+        const socket = clients.manager({ extraHeaders }).socket("/");
+        const outcome = event(socket, name);
+        socket.connect();
+        return outcome;
+      };
+      const [error] = await outcome({ "x-forbid": "not today" }, "connect_error");
+      assert.match(error.message, /xhr poll error|websocket error/);
+      await outcome({ "x-other": "1" }, "connect");
+      await clients.close();
+    });
+  }
+
+  test("a refusal has its reason", async () => {
+    const response = await ask("GET", "transport=polling", { "x-forbid": "not today" });
+    assert.equal(response.status, 403);
+    assert.deepEqual(await response.json(), { code: 4, message: "not today" });
+  });
+
+  test("CORS for the origins that are named", async () => {
+    for (const origin of ["http://page.test", "http://a.page.test"]) {
+      for (const [method, query, status] of [
+        ["GET", "transport=polling", 200],
+        ["GET", "transport=unknown", 400],
+        ["OPTIONS", "transport=polling", 204],
+      ]) {
+        const response = await ask(method, query, { origin });
+        assert.equal(response.status, status);
+        const [allowed, credentials, vary, methods] = headersOf(
+          response,
+          "access-control-allow-origin",
+          "access-control-allow-credentials",
+          "vary",
+          "access-control-allow-methods",
+        );
+        assert.deepEqual([allowed, credentials], [origin, "true"]);
+        assert.match(vary, /^Origin/);
+        assert.equal(methods, method === "OPTIONS" ? "GET,HEAD,PUT,PATCH,POST,DELETE" : null);
+      }
+    }
+    const response = await ask("GET", "transport=polling", { origin: "http://evil.test" });
+    assert.deepEqual(headersOf(response, "access-control-allow-origin", "vary"), [null, "Origin"]);
+  });
+
+  test("the cookie and the headers of hooks", async () => {
+    const first = await ask("GET", "transport=polling");
+    const { sid } = JSON.parse((await first.text()).slice(1));
+    const names = ["set-cookie", "x-first", "x-every"];
+    const cookie = `io=${sid}; Path=/; HttpOnly; SameSite=Lax`;
+    assert.deepEqual(headersOf(first, ...names), [cookie, "polling", "GET"]);
+    const posted = await fetch(`${server.url}/socket.io/?EIO=4&transport=polling&sid=${sid}`, {
+      method: "POST",
+      body: "1",
+    });
+    assert.deepEqual(headersOf(posted, ...names), [null, null, "POST"]);
+    const refused = await ask("GET", "transport=polling&sid=unknown");
+    assert.deepEqual(headersOf(refused, ...names), [null, null, null]);
+  });
+});
+
 describe("the client bundle", () => {
   const require = createRequire(import.meta.url);
   const { version } = require("socket.io/package.json");

@@ -9,6 +9,10 @@
 // connections, is `listening on http://127.0.0.1:PORT`. SIGTERM ends the program. Every option not
 // named here has its default (path /socket.io, serveClient on, both transports, upgrades on).
 //
+// With --hooks: `cors` for http://page.test and its subdomains, with credentials; the cookie `io`;
+// allowRequest refuses handshakes with a header `x-forbid`, whose value is the message; answers to
+// handshakes have the header `x-first` (the transport), those of the transports `x-every` (method).
+//
 // NAMESPACES: `/`, `/chat`, `/notifications`, `/admin`. Any other is refused ("Invalid namespace").
 //
 // `/admin` has a middleware. If the auth object has token === "secret" (a string), it sets the
@@ -111,7 +115,24 @@ const io = new Server(http, {
   pingTimeout: Number(option("--ping-timeout", 20000)),
   allowEIO3: process.argv.includes("--allow-eio3"),
   parser: parserNamed(option("--parser", "json")),
+  ...(process.argv.includes("--hooks") && {
+    cors: { origin: [/\.page\.test$/, "http://page.test"], credentials: true },
+    cookie: true,
+    allowRequest: (request, callback) => {
+      const reason = request.headers["x-forbid"];
+      callback(reason, reason === undefined);
+    },
+  }),
 });
+
+if (process.argv.includes("--hooks")) {
+  io.engine.on("initial_headers", (headers, request) => {
+    headers["x-first"] = new URLSearchParams(request.url.split("?")[1]).get("transport");
+  });
+  io.engine.on("headers", (headers, request) => {
+    headers["x-every"] = request.method;
+  });
+}
 
 const userOf = (socket) =>
   typeof socket.handshake.auth.user === "string" ? socket.handshake.auth.user : null;

@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use clap::Parser;
 use corecast::{
-    Binary, Broadcast, ConnectError, Event, Namespace, Options, Reason, Server, Socket,
+    Binary, Broadcast, ConnectError, Event, Namespace, Options, PerMessageDeflate, Reason, Server,
+    Socket,
 };
 use corecast::{Cookie, Cors, Headers, Origin, Request};
 use counted::Counted;
@@ -47,6 +48,9 @@ struct Arguments {
     /// CORS, cookie and hooks on requests; see tests/npm/fixture.mjs.
     #[arg(long)]
     hooks: bool,
+    /// Compress websocket messages.
+    #[arg(long)]
+    deflate: bool,
 }
 
 #[expect(clippy::print_stdout, reason = "the tests read the address from the first line")]
@@ -72,6 +76,7 @@ fn main() -> Result<(), corecast::Error> {
         options.cors = Some(cors);
         options.cookie = Some(Cookie::default());
     }
+    options.per_message_deflate = arguments.deflate.then(PerMessageDeflate::default);
     let io = Server::new(options)?;
     if arguments.hooks {
         hook(&io);

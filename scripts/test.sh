@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The test command: formatting, lints, all Rust tests, documentation, the official JavaScript client
-# end to end and in a browser, python-socketio. Installs what is missing (cargo-nextest, Node.js,
-# Chromium, Python, the packages of tests/npm and tests/python) by the package managers of this
-# machine, and nothing else.
+# end to end and in a browser, python-socketio, Autobahn. Installs what is missing (cargo-nextest,
+# Node.js, Chromium, Python, the packages of tests/npm, tests/python and tests/autobahn) by the
+# package managers of this machine, and nothing else.
 # Screenshots and logs go to artifacts/. The first failure or warning ends it with a non-zero code.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -120,13 +120,21 @@ section "python-socketio"
     CORECAST_E2E_CMD="'$target/debug/examples/e2e_server' --cpus ${cpus[0]}" \
     timeout --kill-after=30 900 "../../$python/bin/python" -m unittest client_test) 2>&1 |
     tee "$logs/python.txt"
+section "compression"
+CORECAST_E2E_CMD="'$target/debug/examples/e2e_server' --cpus ${cpus[0]}" npm_suite test:deflate \
+    deflate
+
+section "Autobahn"
+CORECAST_AUTOBAHN_CPUS=${cpus[0]} scripts/autobahn.sh --quick 2>&1 | tee "$logs/autobahn.txt"
 
 section "browser"
 CORECAST_DEMO_CMD="'$target/debug/corecast' serve" npm_suite test:browser browser
 
 section "summary"
-for log in doc rust e2e-one e2e-several e2e-msgpack e2e-counted msgpack v2 python browser; do
+for log in doc rust e2e-one e2e-several e2e-msgpack e2e-counted msgpack v2 python deflate \
+    autobahn browser; do
     [ -f "$logs/$log.txt" ] || continue
     echo "$log:"
-    grep -E '^ *Summary \[|^test result: |^(#|ℹ) (tests|pass|fail|skipped) |^(Ran|OK|FAILED)' "$logs/$log.txt"
+    grep -E '^ *Summary \[|^test result: |^(#|ℹ) (tests|pass|fail|skipped) |^(Ran|OK|FAILED)|^[0-9]+ passed, ' \
+        "$logs/$log.txt"
 done

@@ -45,7 +45,8 @@ impl Default for HttpCompression {
 /// is compressed once per size of window and shared by its receivers, and a connection costs no
 /// memory; each shard holds one compressor for every size of window that clients ask for (200 to
 /// 330 KiB each) and one inflater (48 KiB). A message that does not get smaller is sent as it is,
-/// and the flag `compress(false)` turns it off for an event (C-9: Node's server ignores it here).
+/// and [`Socket::compress`](crate::Socket::compress) turns it off for an event, which Node's
+/// server does for polling only (C-9).
 ///
 /// ```
 /// let mut options = corecast::Options::default();

@@ -30,6 +30,8 @@ impl Response {
 pub enum Frame {
     Text(String),
     Binary(Vec<u8>),
+    /// Compressed text, as it came.
+    Deflated(Vec<u8>),
     Pong(Vec<u8>),
     /// With its code; 1005 stands for none.
     Close(u16),
@@ -217,6 +219,7 @@ fn read_frame(bytes: &[u8]) -> Option<(Frame, usize)> {
     let frame = match first {
         0x81 => Frame::Text(String::from_utf8(payload.to_vec()).expect("text is UTF-8")),
         0x82 => Frame::Binary(payload.to_vec()),
+        0xc1 => Frame::Deflated(payload.to_vec()),
         0x8a => Frame::Pong(payload.to_vec()),
         0x88 => match payload {
             [] => Frame::Close(1005),

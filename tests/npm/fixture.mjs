@@ -2,7 +2,7 @@
 // examples/e2e_server.rs is the same program on corecast; e2e.test.mjs runs against either.
 //
 //   node fixture.mjs [--listen 127.0.0.1:PORT] [--ping-interval MS] [--ping-timeout MS]
-//                    [--allow-eio3]
+//                    [--allow-eio3] [--deflate]
 //                    [--parser json|msgpack|counted]
 //
 // Default of --listen is 127.0.0.1:0, a free port. The first line on stdout, written when it accepts
@@ -123,6 +123,7 @@ const io = new Server(http, {
       callback(reason, reason === undefined);
     },
   }),
+  perMessageDeflate: process.argv.includes("--deflate"),
 });
 
 if (process.argv.includes("--hooks")) {

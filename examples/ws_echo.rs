@@ -25,6 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let io = Server::new(options)?;
     let mut limits = EndpointOptions::default();
     limits.max_message_size = Some(64 << 20);
+    limits.max_fragments = Some(1 << 20);
     limits.max_queue_bytes = Some(128 << 20);
     io.on_websocket("/", |socket: WebSocket, message: Message| async move {
         let _ = socket.send(&message);

@@ -308,6 +308,8 @@ pub struct Limits {
     pub attachments_bytes_max: usize,
     /// Nesting of JSON.
     pub json_depth_max: usize,
+    /// Fragments of one websocket message.
+    pub fragments_max: u32,
 }
 
 impl Limits {
@@ -327,12 +329,13 @@ impl Limits {
             attachments_max: 0,
             attachments_bytes_max: 0,
             json_depth_max: 0,
+            fragments_max: 0,
         }
     }
 
     /// Room for headers on the stack while a head is parsed.
     pub const HEADERS: usize = 100;
-    /// Fragments of one websocket message (`ws` has the same; C-8).
+    /// Fragments of one websocket message of a session (`ws` has the same; C-8).
     pub const FRAGMENTS: u32 = 16_384;
 }
 
@@ -408,6 +411,7 @@ impl Options {
             attachments_max: self.max_attachments,
             attachments_bytes_max: self.max_attachments_bytes,
             json_depth_max: self.max_json_depth,
+            fragments_max: Limits::FRAGMENTS,
         })
     }
 }

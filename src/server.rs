@@ -22,7 +22,7 @@ use crate::hub::id::Secrets;
 use crate::hub::rooms::NamespaceId;
 use crate::hub::{self, Config, FIRST_ASK, Gauges, Hub, Publish, StaticFile};
 use crate::namespace::{Handlers, Namespace};
-use crate::options::Options;
+use crate::options::{Limits, Options};
 use crate::preflight;
 use crate::proto::parser::Parser;
 use crate::rooms::Rooms;
@@ -720,6 +720,7 @@ fn new_hub(spec: &Spec, shard: u16) -> Hub {
             path: (**path).into(),
             // A queue counts its bytes in 32 bits.
             message_bytes_max: message.min(1 << 30),
+            fragments_max: own.max_fragments.unwrap_or(Limits::FRAGMENTS),
             queue_bytes_max: own.max_queue_bytes.unwrap_or(options.max_queue_bytes).min(1 << 30),
         });
     }

@@ -44,6 +44,9 @@ pub struct EndpointOptions {
     ///
     /// [`Options::max_http_buffer_size`]: crate::Options::max_http_buffer_size
     pub max_message_size: Option<usize>,
+    /// Fragments of one message; more is answered with close code 1008. Default `None`: 16,384, as
+    /// for sessions. Small ones cost much to read, so this is a bound of the shard's time.
+    pub max_fragments: Option<u32>,
     /// Bytes queued for one connection. One message larger than that is let through an empty
     /// queue; beyond it [`Options::slow_reader`] says what happens. Default `None`: that of
     /// [`Options::max_queue_bytes`].

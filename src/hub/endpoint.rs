@@ -20,6 +20,8 @@ pub struct Endpoint {
     pub path: Box<str>,
     /// Bytes of a message.
     pub message_bytes_max: usize,
+    /// Fragments of a message.
+    pub fragments_max: u32,
     /// Bytes waiting and in flight per connection.
     pub queue_bytes_max: usize,
 }
@@ -85,6 +87,7 @@ impl Hub {
             && let Some(endpoint) = self.endpoints.get(owner as usize)
         {
             limits.message_bytes_max = endpoint.message_bytes_max;
+            limits.fragments_max = endpoint.fragments_max;
         }
         limits
     }

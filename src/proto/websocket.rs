@@ -179,7 +179,7 @@ pub enum Error {
     InvalidDeflate,
     /// A message longer than `max_http_buffer_size` (C-5).
     TooBig,
-    /// A message of more than [`Limits::FRAGMENTS`] fragments (C-8).
+    /// A message of more than [`Limits::fragments_max`] fragments (C-8).
     TooManyFragments,
 }
 
@@ -446,7 +446,7 @@ impl Decoder {
         if frame.left > (max as u64).saturating_sub(held) {
             return Err(Error::TooBig);
         }
-        if fragments == Limits::FRAGMENTS {
+        if fragments >= limits.fragments_max {
             return Err(Error::TooManyFragments);
         }
         Ok(())

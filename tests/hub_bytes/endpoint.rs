@@ -14,6 +14,7 @@ fn wire(config: Config) -> Wire {
     let endpoint = |path: &str| Endpoint {
         path: path.into(),
         message_bytes_max: 2_000_000,
+        fragments_max: 20_000,
         queue_bytes_max: 10_000,
     };
     assert_eq!(wire.hub.add_endpoint(endpoint("/other")), 0);
@@ -59,6 +60,19 @@ fn what_came_before_a_violation_is_answered_before_the_close() {
     assert_eq!(wire.said(conn), ["answer", "<close 1002>"]);
     assert_eq!(wire.heard(), ["text first", "closed 1002 "]);
     assert_eq!(wire.hub.stats().bad_frames, 1);
+}
+
+#[test]
+fn fragments_have_a_bound_of_their_own() {
+    let mut wire = wire(config());
+    for (pieces, said) in [(19_998, "binary [1, 1]"), (19_999, "closed 1008 ")] {
+        let conn = open(&mut wire);
+        let mut bytes = frame(0x02, b"\x01");
+        (0..pieces).for_each(|_| bytes.extend(frame(0x00, b"")));
+        bytes.extend(frame(0x80, b"\x01"));
+        wire.put(conn, bytes);
+        assert_eq!(wire.heard(), [said], "{pieces} pieces between the first and the last");
+    }
 }
 
 #[test]

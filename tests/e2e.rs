@@ -11,6 +11,8 @@ mod client;
 mod dynamic;
 #[path = "e2e/emits.rs"]
 mod emits;
+#[path = "e2e/endpoints.rs"]
+mod endpoints;
 #[path = "e2e/ends.rs"]
 mod ends;
 #[path = "e2e/handlers.rs"]

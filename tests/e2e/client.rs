@@ -16,7 +16,7 @@ pub static CONNECTS: AtomicU64 = AtomicU64::new(0);
 /// Bytes of one connection.
 pub struct Stream {
     socket: TcpStream,
-    input: Vec<u8>,
+    pub input: Vec<u8>,
 }
 
 impl Stream {
@@ -34,7 +34,7 @@ impl Stream {
     }
 
     /// Reads more; false at the end, or after a reset.
-    fn fill(&mut self) -> bool {
+    pub fn fill(&mut self) -> bool {
         let mut bytes = [0; 16 * 1024];
         loop {
             match self.socket.read(&mut bytes) {
@@ -198,6 +198,11 @@ impl WebSocket {
              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         );
         stream.write(request.as_bytes());
+        WebSocket { stream, asked: 0 }
+    }
+
+    /// A websocket on a path of its own, after the answer to its handshake.
+    pub fn of(stream: Stream) -> WebSocket {
         WebSocket { stream, asked: 0 }
     }
 

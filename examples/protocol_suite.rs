@@ -20,6 +20,15 @@ struct Arguments {
     /// CPUs that get a shard each, e.g. 0,1; default: all.
     #[arg(long, value_delimiter = ',')]
     cpus: Vec<usize>,
+    /// Milliseconds between a pong and the next ping.
+    #[arg(long, default_value_t = 300)]
+    ping_interval: u64,
+    /// Milliseconds a client has to answer a ping.
+    #[arg(long, default_value_t = 200)]
+    ping_timeout: u64,
+    /// Accept clients of Engine.IO 3 too.
+    #[arg(long)]
+    allow_eio3: bool,
 }
 
 #[expect(clippy::print_stdout, reason = "whoever starts it wants the address")]
@@ -28,8 +37,9 @@ fn main() -> Result<(), corecast::Error> {
     let arguments = Arguments::parse();
     let mut options = Options::default();
     options.cpus = arguments.cpus;
-    options.ping_interval = Duration::from_millis(300);
-    options.ping_timeout = Duration::from_millis(200);
+    options.ping_interval = Duration::from_millis(arguments.ping_interval);
+    options.ping_timeout = Duration::from_millis(arguments.ping_timeout);
+    options.allow_eio3 = arguments.allow_eio3;
     let io = Server::new(options)?;
     io.on_connect(greet);
     io.of("/custom").on_connect(greet);

@@ -115,6 +115,10 @@ CORECAST_E2E_CMD="'$target/debug/examples/e2e_server' --cpus ${cpus[0]}" npm_sui
 section "old clients"
 CORECAST_E2E_CMD="'$target/debug/examples/e2e_server' --cpus ${cpus[0]}" npm_suite test:v2 v2
 
+section "protocol, without a client"
+CORECAST_PROTOCOL_CMD="'$target/debug/examples/protocol_suite' --cpus ${cpus[0]}" \
+    npm_suite test:protocol protocol
+
 section "python-socketio"
 (cd tests/python && PYTHONWARNINGS=ignore PYTHONDONTWRITEBYTECODE=1 \
     CORECAST_E2E_CMD="'$target/debug/examples/e2e_server' --cpus ${cpus[0]}" \
@@ -131,7 +135,7 @@ section "browser"
 CORECAST_DEMO_CMD="'$target/debug/corecast' serve" npm_suite test:browser browser
 
 section "summary"
-for log in doc rust e2e-one e2e-several e2e-msgpack e2e-counted msgpack v2 python deflate \
+for log in doc rust e2e-one e2e-several e2e-msgpack e2e-counted msgpack v2 protocol python deflate \
     autobahn browser; do
     [ -f "$logs/$log.txt" ] || continue
     echo "$log:"

@@ -49,6 +49,9 @@ fn a2_a3_refusals() {
         let expected = (400, refusal(code, message));
         assert_eq!((reply.status, reply.body), expected, "row {row}: {method} {query}");
         assert!(reply.head.contains("Content-Type: application/json"), "{}", reply.head);
+        // W-9.
+        let length = format!("Content-Length: {}", refusal(code, message).len());
+        assert!(reply.head.contains(&length), "{}", reply.head);
         assert!(!wire.is_over(conn), "the connection serves on");
         assert_eq!(wire.hub.gauges().sessions, 2, "row {row}: sessions are unharmed");
     }

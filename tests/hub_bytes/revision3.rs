@@ -483,3 +483,28 @@ fn h_a_long_open_packet_has_its_true_length() {
     let (length, packet) = reply.body.split_once(':').unwrap();
     assert_eq!(length.parse::<usize>().unwrap(), packet.encode_utf16().count());
 }
+
+/// H-14: `/` is joined at once, so there is no time in which it has to be.
+#[test]
+fn h14_no_connect_timeout() {
+    let mut wire = wire();
+    let (conn, _) = websocket(&mut wire, "");
+    for second in [20, 40, 60] {
+        wire.at(second * 1_000);
+        wire.put(conn, text("2"));
+    }
+    assert_eq!(wire.said(conn), ["3"; 3]);
+    assert!(!wire.is_over(conn));
+}
+
+/// H-15: text frames are UTF-8 here as in revision 4.
+#[test]
+fn h15_text_is_utf8() {
+    let mut wire = wire();
+    let (conn, _) = websocket(&mut wire, "");
+    wire.put(conn, text("42[\"é 🎉\"]"));
+    assert_eq!(wire.heard().last().map(String::as_str), Some("é 🎉()"));
+    wire.put(conn, frame(0x81, b"42[\"\xed\xa0\x80\"]"));
+    assert_eq!(wire.said(conn), ["<close 1007>"]);
+    assert_eq!(wire.heard(), ["transport error"]);
+}

@@ -390,3 +390,26 @@ fn w20_an_answer_that_nests_too_deep() {
     let expected = ["error payload nested too deeply", "forced close", "ack 1 Disconnected"];
     assert_eq!(wire.heard(), expected);
 }
+
+/// I-16: `__proto__` is a key like another, and is passed on as it came.
+#[test]
+fn i16_keys_with_a_meaning_elsewhere() {
+    let mut wire = Wire::new();
+    let conn = wire.joined();
+    let data = "{\"__proto__\":{\"a\":1},\"constructor\":null}";
+    wire.put(conn, text(&format!("42[\"a\",{data}]")));
+    wire.put(conn, text(&format!("451-[\"b\",{data},{{\"_placeholder\":true,\"num\":0}}]")));
+    wire.put(conn, frame(0x82, &[1]));
+    let rest = "{\"_placeholder\":true,\"num\":0}";
+    assert_eq!(wire.heard(), [format!("a({data})"), format!("b({data},{rest}) [1]")]);
+    assert!(!wire.is_over(conn));
+}
+
+/// J-25: a client that tries again sends the same event under another id; both are delivered.
+#[test]
+fn j25_a_client_that_tries_again() {
+    let mut wire = Wire::new();
+    let conn = wire.joined();
+    wire.put(conn, [text("420[\"a\",1]"), text("421[\"a\",1]")].concat());
+    assert_eq!(wire.heard(), ["a(1) #0", "a(1) #1"]);
+}

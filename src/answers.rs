@@ -83,10 +83,14 @@ impl Broadcast {
         let grace = server.options().requests_timeout;
         let timeout = timeout.unwrap_or(grace);
         let id = server.new_ask();
-        let publish = Arc::new(self.encode(event, args, Some(id))?);
+        let raw = args.to_raw()?;
+        let reported = if only.is_none() { self.for_listeners() } else { None };
+        let publish = Arc::new(self.encode(event, raw.clone(), Some(id))?);
         let timeout_ms = timeout.as_millis().min(u128::from(u64::MAX)) as u64;
         let mail = |part| Mail::Ask(Ask { publish: publish.clone(), id, timeout_ms, part });
         let gathering = server.gather(only, timeout.saturating_add(grace), mail)?;
+        // What nobody can be told of was sent all the same.
+        let _ = reported.map(|it| it.report(event, &raw));
         Ok(Asked { server, id, gathering, is_over: false })
     }
 }

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use regex::Regex;
 
+use crate::hub::Traits;
 use crate::hub::rooms::NamespaceId;
 use crate::namespace::{Handlers, LocalFuture, Namespace, Shared};
 
@@ -36,6 +37,15 @@ impl NamespaceSpec {
     /// there may be any number of children.
     pub(crate) fn label(&self) -> Arc<str> {
         self.parent.map_or_else(|| self.name.clone(), parent_name)
+    }
+
+    /// What the hub has to tell of it. `is_cleaned`: empty children are to go.
+    pub(crate) fn traits(&self, is_cleaned: bool) -> Traits {
+        Traits {
+            reports_empty: is_cleaned && self.parent.is_some(),
+            reports_rooms: self.handlers.hears_rooms(),
+            reports_sent: !self.handlers.outgoing.is_empty(),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What leaves: arguments of any serialisable type, and broadcasts to rooms.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,7 +10,7 @@ use serde::Serialize;
 use crate::error::Error;
 use crate::event::Raw;
 use crate::hub::fanout::Encoded;
-use crate::hub::{Flags, Publish, Target};
+use crate::hub::{Arguments, Flags, Publish, Target};
 use crate::namespace::Namespace;
 use crate::proto::packet;
 use crate::proto::parser::{Outgoing, Parser};
@@ -206,8 +207,18 @@ impl Broadcast {
         let raw = args.to_raw()?;
         self.in_each(|it| {
             let server = it.namespace.server.clone();
-            server.publish(it.encode_raw(event, &raw, None)?)
+            let reported = it.for_listeners();
+            server.publish(it.encode_raw(event, &raw, None)?)?;
+            reported.map_or(Ok(()), |it| it.report(event, &raw))
         })
+    }
+
+    /// Sends the event `message` (`send`, `write`).
+    ///
+    /// # Errors
+    /// As [`Broadcast::emit`].
+    pub fn send(self, args: impl Args) -> Result<(), Error> {
+        self.emit("message", args)
     }
 
     /// The broadcast as shards take it, to be acknowledged under `id`.
@@ -220,6 +231,23 @@ impl Broadcast {
         check_name(event)?;
         let raw = args.to_raw()?;
         self.encode_raw(event, &raw, id)
+    }
+
+    /// A copy for those who listen to what is sent, if there may be any.
+    pub(crate) fn for_listeners(&self) -> Option<Broadcast> {
+        let server = &self.namespace.server;
+        (server.reports_sent() && !server.is_reporting()).then(|| self.clone())
+    }
+
+    /// Tells of an event that was sent just before.
+    pub(crate) fn report(self, event: &str, raw: &Raw) -> Result<(), Error> {
+        let Broadcast { namespace, target, .. } = self;
+        let Raw { json, attachments } = raw.clone();
+        let event = Arguments { name: event.into(), json, attachments, ack: None };
+        let (id, event) = (namespace.id, Arc::new(event));
+        namespace.server.on_all_shards(move |shard| {
+            shard.hub().report_published(id, &target, &event);
+        })
     }
 
     fn encode_raw(self, event: &str, raw: &Raw, id: Option<u64>) -> Result<Publish, Error> {

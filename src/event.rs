@@ -117,6 +117,17 @@ impl Event {
         Event(Rc::new(Inner { name, raw, shard, session, namespace, ack }))
     }
 
+    /// An event that was sent; there is nothing to answer.
+    pub(crate) fn sent(
+        shard: Rc<Shard>,
+        namespace: Rc<NamespaceSpec>,
+        arguments: Arguments,
+    ) -> Event {
+        let Arguments { name, json, attachments, .. } = arguments;
+        let (raw, ack) = (Raw { json, attachments }, Cell::new(None));
+        Event(Rc::new(Inner { name, raw, shard, session: None, namespace, ack }))
+    }
+
     /// Name of the event.
     pub fn name(&self) -> &str {
         &self.0.name

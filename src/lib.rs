@@ -630,6 +630,7 @@
 mod answers;
 mod broadcast;
 mod children;
+mod cluster;
 mod cookie;
 mod cors;
 mod dynamic;
@@ -642,7 +643,9 @@ mod hooks;
 mod http;
 #[doc(hidden)]
 pub mod hub;
+mod listeners;
 mod namespace;
+mod observe;
 pub mod options;
 pub mod preflight;
 #[doc(hidden)]
@@ -655,6 +658,7 @@ pub mod ws;
 
 pub use answers::{BroadcastAck, Unanswered};
 pub use children::ParentNamespace;
+pub use cluster::ServerEvent;
 pub use cookie::{Cookie, SameSite};
 pub use cors::{Cors, Origin, OriginFunction};
 pub use emit::{Args, Broadcast};
@@ -663,13 +667,14 @@ pub use event::{Event, Handshake, Raw};
 pub use gather::Gathered;
 pub use http::{ConnectionError, Headers, Request, Response};
 pub use hub::{Gauges, Stats as Totals};
+pub use listeners::Listener;
 pub use namespace::{ConnectError, Namespace};
 pub use options::{HttpCompression, Options, PerMessageDeflate, SlowReader};
 pub use proto::parser::{self, Parser};
 pub use proto::value::Binary;
 pub use rooms::Rooms;
 pub use server::{Running, Server, Stats};
-pub use socket::{AckFuture, Emit, Socket, sleep};
+pub use socket::{AckFuture, Emit, Socket, TransportName, sleep};
 pub use ws::WebSocket;
 
 /// The example of the README is compiled like those here.

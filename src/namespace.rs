@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::children::PARENTS;
+use crate::cluster::OnServerEvent;
 use crate::emit::{Args, Broadcast};
 use crate::error::{Error, Reason};
 use crate::event::Event;
@@ -23,6 +24,10 @@ pub(crate) type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
 pub(crate) struct Named<F: ?Sized> {
     pub(crate) label: &'static Label,
     pub(crate) call: Rc<F>,
+    /// Its number among the listeners of its socket; 0 if it stays.
+    pub(crate) id: u64,
+    /// It is removed when it is called.
+    pub(crate) is_once: bool,
 }
 
 /// The same for handlers that all shards share.
@@ -38,6 +43,9 @@ pub(crate) type OnEvent = dyn Fn(Socket, Event) -> LocalFuture<()> + Send + Sync
 pub(crate) type OnClose = dyn Fn(Socket, Reason) -> LocalFuture<()> + Send + Sync;
 pub(crate) type OnError = dyn Fn(Socket, String) -> LocalFuture<()> + Send + Sync;
 
+pub(crate) type OnRoom = dyn Fn(&Namespace, &str) + Send + Sync;
+pub(crate) type OnRoomMember = dyn Fn(&Namespace, &str, &str) + Send + Sync;
+
 /// What was registered for a namespace.
 #[derive(Default)]
 pub(crate) struct Handlers {
@@ -47,6 +55,23 @@ pub(crate) struct Handlers {
     pub(crate) disconnecting: Vec<Shared<OnClose>>,
     pub(crate) disconnect: Vec<Shared<OnClose>>,
     pub(crate) error: Vec<Shared<OnError>>,
+    /// For all events, whatever their name.
+    pub(crate) any: Vec<Shared<OnEvent>>,
+    pub(crate) outgoing: Vec<Shared<OnEvent>>,
+    pub(crate) upgrade: Vec<Shared<OnConnect>>,
+    pub(crate) create_room: Vec<Shared<OnRoom>>,
+    pub(crate) delete_room: Vec<Shared<OnRoom>>,
+    pub(crate) join_room: Vec<Shared<OnRoomMember>>,
+    pub(crate) leave_room: Vec<Shared<OnRoomMember>>,
+    pub(crate) server_events: HashMap<String, Vec<Shared<OnServerEvent>>>,
+}
+
+impl Handlers {
+    /// Whether anybody wants to know of rooms.
+    pub(crate) fn hears_rooms(&self) -> bool {
+        let members = self.join_room.iter().chain(&self.leave_room).count();
+        self.create_room.iter().chain(&self.delete_room).count() + members > 0
+    }
 }
 
 /// Why a client may not join a namespace. It sees the message, and the data if there is any, in
@@ -242,6 +267,14 @@ impl Namespace {
         self.broadcast().emit(event, args)
     }
 
+    /// Sends the event `message` to every socket of the namespace (`send`, `write`).
+    ///
+    /// # Errors
+    /// As [`Broadcast::emit`].
+    pub fn send(&self, args: impl Args) -> Result<(), Error> {
+        self.emit("message", args)
+    }
+
     /// The sockets in a room, or in any of several, or one socket by its id (`nsp.to`, `nsp.in`).
     pub fn to(&self, rooms: impl Rooms) -> Broadcast {
         self.broadcast().to(rooms)
@@ -257,7 +290,7 @@ impl Namespace {
         Broadcast::new(self.clone())
     }
 
-    fn add<F: ?Sized>(
+    pub(crate) fn add<F: ?Sized>(
         &self,
         what: &str,
         call: Arc<F>,

@@ -50,6 +50,10 @@ struct Shared {
     spec: OnceLock<Arc<Spec>>,
     /// Namespaces that came after the start.
     registry: Registry,
+    /// Somebody listens to what is sent, or did.
+    reports_sent: AtomicBool,
+    /// On how many shards each room is, where somebody listens.
+    room_counts: RoomCounts,
     mesh: OnceLock<Mesh>,
     deadlines: Deadlines,
     /// Broadcasts with acknowledgements so far.
@@ -58,6 +62,9 @@ struct Shared {
     stats: Mutex<Vec<Stats>>,
     is_stopping: AtomicBool,
 }
+
+/// Shards that a room is on, by namespace and name.
+pub(crate) type RoomCounts = Mutex<HashMap<(NamespaceId, Box<str>), usize>>;
 
 #[derive(Default)]
 pub(crate) struct Draft {
@@ -112,6 +119,8 @@ impl Server {
             draft: Mutex::default(),
             spec: OnceLock::new(),
             registry: Registry::default(),
+            reports_sent: AtomicBool::new(false),
+            room_counts: RoomCounts::default(),
             mesh: OnceLock::new(),
             deadlines: Deadlines::default(),
             asks: AtomicU32::new(0),
@@ -247,6 +256,14 @@ impl Server {
     /// As [`Broadcast::emit`].
     pub fn emit(&self, event: &str, args: impl Args) -> Result<(), Error> {
         self.broadcast().emit(event, args)
+    }
+
+    /// Sends the event `message` to every socket of `/` (`send`, `write`).
+    ///
+    /// # Errors
+    /// As [`Broadcast::emit`].
+    pub fn send(&self, args: impl Args) -> Result<(), Error> {
+        self.emit("message", args)
     }
 
     /// The sockets of `/` in a room, or in any of several, or one socket by its id (`io.to`,
@@ -430,6 +447,31 @@ impl Server {
         let id = self.draft().namespaces.iter().position(|(other, _)| other == name)?;
         let id = id as NamespaceId;
         Some(Namespace { server: self.clone(), id, name: name.clone() })
+    }
+
+    /// Broadcasts keep their arguments from now on, for those who listen to what is sent.
+    pub(crate) fn report_sent(&self) {
+        self.0.reports_sent.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn reports_sent(&self) -> bool {
+        self.0.reports_sent.load(Ordering::Relaxed)
+    }
+
+    /// Whether this thread is calling a listener of what is sent.
+    pub(crate) fn is_reporting(&self) -> bool {
+        Shard::current(self).is_some_and(|shard| shard.is_reporting())
+    }
+
+    pub(crate) fn room_counts(&self) -> &RoomCounts {
+        &self.0.room_counts
+    }
+
+    /// What was registered for a namespace, once the server listens.
+    pub(crate) fn handlers(&self, namespace: &Namespace) -> Option<Arc<Handlers>> {
+        let fixed = self.spec()?.namespaces.get(namespace.id as usize);
+        let found = fixed.cloned().or_else(|| self.0.registry.get(&namespace.name))?;
+        Some(found.handlers)
     }
 
     pub(crate) fn registry(&self) -> &Registry {
@@ -627,6 +669,16 @@ impl Running {
         &self.server
     }
 
+    /// Shuts the server down and waits until all shards have ended (`io.close()`); see
+    /// [`Server::shutdown`].
+    ///
+    /// # Errors
+    /// As [`Running::join`].
+    pub fn close(self) -> Result<(), Error> {
+        self.server.shutdown();
+        self.join()
+    }
+
     /// Waits until the server was shut down and all shards have ended.
     ///
     /// # Errors
@@ -711,7 +763,8 @@ fn new_hub(spec: &Spec, shard: u16) -> Hub {
     };
     let mut hub = Hub::new(config, Secrets::new(Box::new(fill_random)));
     for namespace in &spec.namespaces {
-        hub.add_namespace(&namespace.name);
+        let id = hub.add_namespace(&namespace.name);
+        hub.set_traits(id, namespace.traits(false));
     }
     for endpoint in &spec.endpoints {
         let EndpointSpec { path, options: own, .. } = endpoint;

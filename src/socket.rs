@@ -16,7 +16,7 @@ use crate::emit::{Args, Broadcast, check_name, encode_event};
 use crate::error::{Error, Reason};
 use crate::event::{Event, Handshake, Raw};
 use crate::hub::slab::Key;
-use crate::hub::{AckLost, Flags};
+use crate::hub::{AckLost, Arguments, Flags};
 use crate::namespace::{LocalFuture, Named, Namespace};
 use crate::rooms::Rooms;
 use crate::server::Server;
@@ -26,6 +26,7 @@ use crate::shard::watch::Label;
 pub(crate) type SocketEvent = dyn Fn(Socket, Event) -> LocalFuture<()>;
 pub(crate) type SocketClose = dyn Fn(Socket, Reason) -> LocalFuture<()>;
 pub(crate) type SocketError = dyn Fn(Socket, String) -> LocalFuture<()>;
+pub(crate) type SocketUpgrade = dyn Fn(Socket) -> LocalFuture<()>;
 pub(crate) type SocketUse = dyn Fn(Socket, Event) -> LocalFuture<Result<(), String>>;
 
 /// What was registered for, or kept with, one socket. Exists only where something was.
@@ -36,6 +37,11 @@ pub(crate) struct Own {
     pub(crate) disconnecting: Vec<Named<SocketClose>>,
     pub(crate) disconnect: Vec<Named<SocketClose>>,
     pub(crate) error: Vec<Named<SocketError>>,
+    pub(crate) upgrade: Vec<Named<SocketUpgrade>>,
+    pub(crate) any: Vec<Named<SocketEvent>>,
+    pub(crate) outgoing: Vec<Named<SocketEvent>>,
+    /// Number of the latest listener.
+    pub(crate) listeners: u64,
     data: HashMap<TypeId, Rc<dyn Any>>,
 }
 
@@ -132,6 +138,24 @@ impl Socket {
         self.shard.hub().is_connected(self.key)
     }
 
+    /// Whether it has gone, or has not come yet (`disconnected`): the opposite of
+    /// [`Socket::is_connected`].
+    pub fn is_disconnected(&self) -> bool {
+        !self.is_connected()
+    }
+
+    /// Id of its Engine.IO session (`socket.client.id`), which all its namespaces share: a secret
+    /// of this client, not to be shown to others (J-21). `None` once the socket has gone.
+    pub fn client_id(&self) -> Option<String> {
+        self.shard.hub().client_id(self.key)
+    }
+
+    /// How its packets travel now (`socket.conn.transport.name`); `None` once the socket has gone.
+    pub fn transport(&self) -> Option<TransportName> {
+        let is_websocket = self.shard.hub().has_websocket(self.key)?;
+        Some(if is_websocket { TransportName::WebSocket } else { TransportName::Polling })
+    }
+
     /// What the client said when it connected. `None` once the socket has gone, or after the
     /// connection handler if [`Options::retain_handshake`](crate::Options::retain_handshake) is
     /// off.
@@ -160,6 +184,14 @@ impl Socket {
     /// [`Error::ReservedEvent`], [`Error::Json`]; [`Error::Disconnected`]: the socket has gone.
     pub fn emit(&self, event: &str, args: impl Args) -> Result<(), Error> {
         self.emit_now(event, &args.to_raw()?, None, Flags::default())
+    }
+
+    /// Sends the event `message` (`socket.send`, `socket.write`).
+    ///
+    /// # Errors
+    /// As [`Socket::emit`].
+    pub fn send(&self, args: impl Args) -> Result<(), Error> {
+        self.emit("message", args)
     }
 
     /// Sends an event and awaits the client's acknowledgement, without a limit in time: until the
@@ -203,6 +235,11 @@ impl Socket {
             let attachments = encode_event(parser, &self.namespace.name, ack, event, raw, text)?;
             Ok::<bool, Error>(self.shard.hub().emit(self.key, text, &attachments, flags))
         })?;
+        if sent && self.server().reports_sent() && !self.shard.is_reporting() {
+            let Raw { json, attachments } = raw.clone();
+            let event = Arguments { name: event.into(), json, attachments, ack: None };
+            self.shard.hub().report_sent(self.key, &event);
+        }
         self.shard.wake();
         if sent { Ok(()) } else { Err(Error::Disconnected) }
     }
@@ -239,6 +276,9 @@ impl Socket {
     pub fn join(&self, rooms: impl Rooms) -> bool {
         let (mut hub, mut all) = (self.shard.hub(), true);
         rooms.each(&mut |room| all &= hub.join(self.key, room));
+        drop(hub);
+        // Where somebody listens to rooms there is something to tell.
+        self.shard.wake();
         all
     }
 
@@ -247,6 +287,9 @@ impl Socket {
     pub fn leave(&self, rooms: impl Rooms) -> bool {
         let (mut hub, mut all) = (self.shard.hub(), true);
         rooms.each(&mut |room| all &= hub.leave(self.key, room));
+        drop(hub);
+        // Where somebody listens to rooms there is something to tell.
+        self.shard.wake();
         all
     }
 
@@ -285,18 +328,6 @@ impl Socket {
     pub fn get<T: 'static>(&self) -> Option<Rc<T>> {
         let value = self.shard.own(self.key, |own| own.data.get(&TypeId::of::<T>()).cloned())??;
         value.downcast().ok()
-    }
-
-    /// Calls `handler` for events of that name from this client, after the handlers of the
-    /// namespace. It stays for the life of the socket and costs memory for each.
-    pub fn on<F, R>(&self, event: &str, handler: F)
-    where
-        F: Fn(Socket, Event) -> R + 'static,
-        R: Future<Output = ()> + 'static,
-    {
-        let call = move |socket, event| -> LocalFuture<()> { Box::pin(handler(socket, event)) };
-        let named: Named<SocketEvent> = self.named(format!("event {event:?}"), Rc::new(call));
-        self.own(|own| own.events.entry(event.into()).or_default().push(named));
     }
 
     /// Asks `handler` before an event of this client is handled (`socket.use`); the first error
@@ -348,13 +379,45 @@ impl Socket {
         self.own(|own| own.error.push(named));
     }
 
-    fn named<F: ?Sized>(&self, what: String, call: Rc<F>) -> Named<F> {
-        Named { label: Label::of(&self.namespace.label(), what), call }
+    /// Calls `handler` when the connection has moved from polling to websocket
+    /// (`socket.conn.on("upgrade")`, D-3).
+    pub fn on_upgrade<F, R>(&self, handler: F)
+    where
+        F: Fn(Socket) -> R + 'static,
+        R: Future<Output = ()> + 'static,
+    {
+        let call = move |socket| -> LocalFuture<()> { Box::pin(handler(socket)) };
+        let named: Named<SocketUpgrade> = self.named("upgrade handler".into(), Rc::new(call));
+        self.own(|own| own.upgrade.push(named));
+    }
+
+    pub(crate) fn named<F: ?Sized>(&self, what: String, call: Rc<F>) -> Named<F> {
+        Named { label: Label::of(&self.namespace.label(), what), call, id: 0, is_once: false }
     }
 
     /// Changes what is kept with this socket, unless it has gone.
-    fn own<T>(&self, change: impl FnOnce(&mut Own) -> T) -> Option<T> {
+    pub(crate) fn own<T>(&self, change: impl FnOnce(&mut Own) -> T) -> Option<T> {
         self.shard.own_or_new(self.key, change)
+    }
+}
+
+/// How packets of a connection travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TransportName {
+    /// HTTP long-polling.
+    Polling,
+    /// A websocket.
+    WebSocket,
+}
+
+impl TransportName {
+    /// The name that Socket.IO uses.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            TransportName::Polling => "polling",
+            TransportName::WebSocket => "websocket",
+        }
     }
 }
 

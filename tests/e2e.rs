@@ -19,6 +19,8 @@ mod ends;
 mod handlers;
 #[path = "e2e/limits.rs"]
 mod limits;
+#[path = "e2e/listeners.rs"]
+mod listeners;
 #[path = "e2e/log.rs"]
 mod log;
 #[path = "e2e/requests.rs"]

@@ -178,11 +178,17 @@ impl Hub {
         let own = self.socket_id(key);
         let Some(member) = self.members.get_mut(key) else { return false };
         // A socket is always in the room of its own id, which is not stored.
-        let is_own = own.is_some_and(|id| id.as_str() == room);
+        let is_own = own.as_ref().is_some_and(|id| id.as_str() == room);
         if member.state == State::Leaving || member.rooms.len() >= limit || is_own {
             return false;
         }
-        self.rooms.join(member.namespace, room, key.index, &mut member.rooms)
+        let namespace = member.namespace;
+        let is_new = self.rooms.members(namespace, room).is_empty();
+        let has_joined = self.rooms.join(namespace, room, key.index, &mut member.rooms);
+        if has_joined && self.reports_rooms(namespace) {
+            self.report_join(namespace, room.into(), own.as_ref(), is_new);
+        }
+        has_joined
     }
 
     /// Takes a socket out of a room; false if it was not there.
@@ -198,6 +204,10 @@ impl Hub {
         });
         if let Some(member) = self.members.get_mut(key) {
             member.rooms = own;
+        }
+        if left && self.reports_rooms(namespace) {
+            let id = self.socket_id(key);
+            self.report_leave(namespace, room.into(), id.as_ref());
         }
         left
     }

@@ -36,6 +36,24 @@ pub(super) struct Namespace {
 pub struct Traits {
     /// Tell when nobody is left in it ([`Event::Empty`](super::Event::Empty)).
     pub reports_empty: bool,
+    /// Tell of rooms ([`Event::Room`](super::Event::Room)), those of sockets' own ids included.
+    pub reports_rooms: bool,
+    /// Tell of every event that is sent ([`Event::Sent`](super::Event::Sent)).
+    pub reports_sent: bool,
+}
+
+/// What happens to rooms, in the order in which it happens (L-1). A socket's own id is a room that
+/// it joins when it connects and leaves when it goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RoomChange {
+    /// It has got its first socket on this shard.
+    Created,
+    /// It has lost its last socket on this shard.
+    Deleted,
+    /// A socket has joined.
+    Joined(Rc<str>),
+    /// A socket has left.
+    Left(Rc<str>),
 }
 
 /// All namespaces of one core.

@@ -36,6 +36,7 @@ mod session;
 pub mod slab;
 mod upgrade;
 mod v2;
+mod watch;
 pub mod wheel;
 
 use std::collections::{HashMap, VecDeque};
@@ -49,7 +50,7 @@ pub use conn::PeerEnd;
 pub use endpoint::{Endpoint, Happening};
 pub use handshake::Handshake;
 pub use held::Held;
-pub use known::{Traits, UNKNOWN_NAME_MAX};
+pub use known::{RoomChange, Traits, UNKNOWN_NAME_MAX};
 pub use namespace::Arguments;
 
 use crate::error::Reason;
@@ -179,6 +180,24 @@ pub enum Event {
     },
     /// Nobody is left in a namespace whose [`Traits`] want to know. `forget_namespace` may follow.
     Empty(NamespaceId),
+    /// A room of a namespace whose [`Traits`] want to know has changed.
+    Room {
+        /// The namespace.
+        namespace: NamespaceId,
+        /// Name of the room.
+        room: Rc<str>,
+        /// What has happened.
+        change: RoomChange,
+    },
+    /// An event was sent to a socket that is watched, or whose namespace is.
+    Sent {
+        /// To whom.
+        member: Key,
+        /// What; never with an acknowledgement.
+        arguments: Arguments,
+    },
+    /// The session of a socket has moved to its websocket (D-3).
+    Upgraded(Key),
 }
 
 /// Why an awaited acknowledgement will not come.
@@ -399,6 +418,8 @@ pub struct Hub {
     /// Number of the latest broadcast that had to visit members once; see `Member::mark`.
     mark: u32,
     is_closing: bool,
+    /// Number of members that are watched; see [`Hub::watch_sent`].
+    watched: usize,
 }
 
 impl Hub {
@@ -434,6 +455,7 @@ impl Hub {
             outputs: VecDeque::new(),
             mark: 0,
             is_closing: false,
+            watched: 0,
             config,
         }
     }

@@ -36,6 +36,8 @@ pub(super) struct Member {
     pub(super) session: u32,
     pub(super) namespace: NamespaceId,
     pub(super) state: State,
+    /// What is sent to it is reported.
+    pub(super) is_watched: bool,
     secret: Secret,
     /// Place in [`Namespace::members`].
     pub(super) place: u32,
@@ -194,6 +196,7 @@ impl Hub {
             session: index,
             namespace,
             state: State::Connecting,
+            is_watched: false,
             secret: self.secrets.draw(),
             place: 0,
             mark: 0,
@@ -310,6 +313,9 @@ impl Hub {
             false => Outgoing::Connect { sid: id.as_str() },
         };
         self.send_packet(session, &name, &answer);
+        if self.reports_rooms(namespace) {
+            self.report_own_room(namespace, Some(&id), true);
+        }
         if let Some(session) = self.links.sessions.at_mut(session) {
             session.connect_by = None;
         }
@@ -361,14 +367,25 @@ impl Hub {
         if self.members.get(key).is_none() {
             return;
         }
+        let reports_rooms =
+            self.members.get(key).is_some_and(|member| self.reports_rooms(member.namespace));
+        let id = if reports_rooms { self.socket_id(key) } else { None };
         let Some(member) = self.members.remove(key.index) else { return };
+        self.watched -= usize::from(member.is_watched);
+        if reports_rooms && member.state != State::Connecting {
+            self.report_own_room(member.namespace, id.as_ref(), false);
+        }
         for membership in member.rooms {
+            let name = if reports_rooms { self.rooms.name(membership) } else { None };
             let members = &mut self.members;
             self.rooms.remove(membership, |other, moved| {
                 if let Some(other) = members.at_mut(other) {
                     moved.apply(&mut other.rooms);
                 }
             });
+            if let Some(name) = name {
+                self.report_leave(member.namespace, name, id.as_ref());
+            }
         }
         let place = (member.state != State::Connecting).then_some(member.place);
         self.leave_namespace(member.namespace, place);
@@ -509,8 +526,8 @@ impl Hub {
     }
 
     /// The Engine.IO session id of a member's connection, a secret of that client (J-21).
-    pub fn client_id(&self, key: Key) -> Option<Id> {
-        self.session_id(self.members.get(key)?.session)
+    pub fn client_id(&self, key: Key) -> Option<String> {
+        self.id_text(self.members.get(key)?.session)
     }
 
     /// Whether packets pass.

@@ -1,12 +1,12 @@
 //! The upgrade of a polling session to a websocket (spec D).
 
-use super::Hub;
 use super::deliver::Wire;
 use super::fanout;
 use super::polling::Payload;
 use super::session::{State, Transport};
 use super::slab::Key;
 use super::wheel::Tick;
+use super::{Event, Hub};
 use crate::proto::websocket::{self, Opcode};
 
 /// A websocket that is about to take over (D-1 … D-6).
@@ -99,6 +99,12 @@ impl Hub {
         }
         self.adopt_deflate(conn, index);
         self.rearm_session(index);
+        let members = self.links.sessions.at(index).map(|session| session.members.clone());
+        for member in members.into_iter().flatten() {
+            if let Some(member) = self.members.key_at(member) {
+                self.events.push_back(Event::Upgraded(member));
+            }
+        }
     }
 
     pub(super) fn upgrade_due(&mut self, index: u32) {

@@ -30,6 +30,11 @@ impl Shard {
                 hub::Event::Connect { member, namespace } => self.on_connect(member, namespace),
                 hub::Event::Unknown(member) => self.on_unknown(member),
                 hub::Event::Empty(namespace) => self.on_empty(namespace),
+                hub::Event::Room { namespace, room, change } => {
+                    self.on_room(namespace, &room, change);
+                }
+                hub::Event::Sent { member, arguments } => self.on_sent(member, arguments),
+                hub::Event::Upgraded(member) => self.on_upgraded(member),
                 hub::Event::ConnectAborted(member) => self.forget(member),
                 hub::Event::Packet { member, namespace, arguments } => {
                     self.on_packet(member, namespace, arguments);
@@ -90,10 +95,17 @@ impl Shard {
     fn on_packet(self: &Rc<Self>, member: Key, namespace: NamespaceId, arguments: Arguments) {
         let Some(namespace) = self.namespace(namespace) else { return };
         let Some(socket) = Socket::new(self, member, &namespace) else { return };
+        let hears_any = !namespace.handlers.any.is_empty();
         let event = Event::new(self.clone(), member, namespace, arguments);
-        let own =
-            self.own(member, |own| Some((own.middleware.len(), own.middleware.first()?.label)));
-        let Some((own, label)) = own.flatten() else { return self.deliver(&socket, &event) };
+        let own = self.own(member, |own| {
+            let first = own.middleware.first().map(|first| (own.middleware.len(), first.label));
+            (first, !own.any.is_empty())
+        });
+        let (first, has_any) = own.unwrap_or_default();
+        if has_any || hears_any {
+            self.call_any(&socket, &event);
+        }
+        let Some((own, label)) = first else { return self.deliver(&socket, &event) };
         let (shard, asked) = (self.clone(), socket.clone());
         let future = async move {
             for index in 0..own {
@@ -119,11 +131,15 @@ impl Shard {
             self.call(socket, handler.label, || (handler.call)(socket.clone(), event.clone()));
         }
         for handler in self.own_calls(socket.key, |own| own.events.get(event.name())) {
+            // Removed before it is called, and passed over if somebody else did.
+            if handler.is_once && !self.remove_listener(socket.key, handler.id) {
+                continue;
+            }
             self.call(socket, handler.label, || (handler.call)(socket.clone(), event.clone()));
         }
     }
 
-    fn namespace_of(&self, member: Key) -> Option<Rc<NamespaceSpec>> {
+    pub(super) fn namespace_of(&self, member: Key) -> Option<Rc<NamespaceSpec>> {
         let id = self.hub().namespace_of(member)?;
         self.namespace(id)
     }
@@ -177,12 +193,12 @@ impl Shard {
     }
 
     /// Copies of the handlers that one socket has for itself; none, nearly always.
-    fn own_calls<F: ?Sized>(
+    pub(super) fn own_calls<F: ?Sized>(
         &self,
         member: Key,
         list: impl FnOnce(&Own) -> Option<&Vec<Named<F>>>,
     ) -> Vec<Named<F>> {
-        let copy = |named: &Named<F>| Named { label: named.label, call: named.call.clone() };
+        let copy = |named: &Named<F>| Named { call: named.call.clone(), ..*named };
         let copies =
             self.own(member, |own| list(own).map(|list| list.iter().map(copy).collect::<Vec<_>>()));
         copies.flatten().unwrap_or_default()

@@ -11,6 +11,7 @@ mod endpoint;
 mod hooks;
 pub(crate) mod mesh;
 mod namespaces;
+mod notify;
 pub mod ring;
 pub(crate) mod watch;
 
@@ -82,6 +83,8 @@ pub(crate) struct Shard {
     asks: RefCell<FxHashMap<u64, (Key, Part<Answers>)>>,
     next_token: Cell<u64>,
     scratch: RefCell<Vec<u8>>,
+    /// An outgoing listener is running; what it sends is not reported.
+    is_reporting: Cell<bool>,
     pulse: Arc<Pulse>,
     start: Instant,
     /// Mail for shards whose mailboxes were full.
@@ -136,6 +139,7 @@ impl Shard {
             asks: RefCell::default(),
             next_token: Cell::new(0),
             scratch: RefCell::default(),
+            is_reporting: Cell::new(false),
             pulse,
             start,
             outbox: RefCell::default(),
@@ -499,6 +503,16 @@ impl Shard {
     /// Reads what is kept with a socket, if anything is.
     pub(crate) fn own<T>(&self, key: Key, read: impl FnOnce(&Own) -> T) -> Option<T> {
         self.owns.borrow().get(&key).map(|own| read(own))
+    }
+
+    /// Changes what is kept with a socket, if anything is.
+    pub(crate) fn own_mut<T>(&self, key: Key, change: impl FnOnce(&mut Own) -> T) -> Option<T> {
+        self.owns.borrow_mut().get_mut(&key).map(|own| change(own))
+    }
+
+    /// Whether what is sent now is sent by a listener of what is sent.
+    pub(crate) fn is_reporting(&self) -> bool {
+        self.is_reporting.get()
     }
 
     /// Changes what is kept with a socket, unless it has gone.

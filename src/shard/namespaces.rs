@@ -6,7 +6,6 @@ use std::sync::Arc;
 use super::Shard;
 use super::watch::Label;
 use crate::children::{By, Matcher, NamespaceSpec};
-use crate::hub::Traits;
 use crate::hub::rooms::NamespaceId;
 use crate::hub::slab::Key;
 use crate::namespace::Namespace;
@@ -95,8 +94,7 @@ impl Shard {
     /// Begins to know a namespace that this shard has a lease of.
     fn learn(&self, spec: NamespaceSpec) -> NamespaceId {
         let is_cleaned = self.spec().options.cleanup_empty_child_namespaces;
-        let traits = Traits { reports_empty: is_cleaned && spec.parent.is_some() };
-        let id = spec.id;
+        let (id, traits) = (spec.id, spec.traits(is_cleaned));
         self.hub().learn_namespace(id, &spec.name, traits);
         self.namespaces.borrow_mut().insert(id, Rc::new(spec));
         id

@@ -1,6 +1,6 @@
 //! Namespaces that are not known when a client asks for them (J-4, K.2).
 
-use corecast::hub::{Config, PeerEnd, UNKNOWN_NAME_MAX};
+use corecast::hub::{Arguments, Config, PeerEnd, Target, Traits, UNKNOWN_NAME_MAX};
 
 use crate::wire::{Wire, config, text};
 
@@ -84,4 +84,74 @@ fn j4_questions_are_bounded_in_count_and_bytes() {
     wire.end(conn, PeerEnd::Reset);
     assert_eq!(wire.heard(), ["aborted"; 3]);
     assert_eq!(wire.hub.gauges().sockets, 0);
+}
+
+/// Create, join, leave, delete, with the rooms of the sockets' own ids.
+#[test]
+fn l1_rooms_are_reported_where_somebody_asks() {
+    let mut wire = Wire::new();
+    wire.traits = Traits { reports_rooms: true, ..Traits::default() };
+    let (first, second) = (wire.joined(), wire.joined());
+    let silent = wire.members[0];
+    assert!(wire.hub.join(silent, "room") && wire.hub.leave(silent, "room"));
+    assert_eq!(wire.heard(), [""; 0], "nobody has asked in this namespace");
+    wire.put(first, text("40/child-7,"));
+    wire.put(second, text("40/child-7,"));
+    let ids: Vec<String> = wire.members[2..]
+        .iter()
+        .map(|member| wire.hub.socket_id(*member).unwrap().to_string())
+        .collect();
+    let [a, b] = &ids[..] else { panic!("{ids:?}") };
+    let own = |id: &str| [format!("create {id}"), format!("join {id} {id}")];
+    let [create_a, join_a] = own(a);
+    let [create_b, join_b] = own(b);
+    let asked = ["unknown /child-7".into(), "connect 7 ".to_string()];
+    let expected = [asked[0].clone(), asked[1].clone(), create_a, join_a, asked[1].clone()];
+    assert_eq!(wire.heard(), [&expected[..], &[create_b, join_b]].concat());
+    let (one, two) = (wire.members[2], wire.members[3]);
+    assert!(wire.hub.join(one, "room") && !wire.hub.join(one, "room"));
+    assert!(!wire.hub.join(one, a), "it is there already");
+    assert!(wire.hub.join(two, "room"));
+    assert!(wire.hub.leave(one, "room") && !wire.hub.leave(one, "room"));
+    wire.run();
+    let expected = [
+        "create room".into(),
+        format!("join room {a}"),
+        format!("join room {b}"),
+        format!("leave room {a}"),
+    ];
+    assert_eq!(wire.heard(), expected);
+    wire.end(second, PeerEnd::Eof);
+    let expected = [
+        "transport close".to_string(),
+        "transport close".into(),
+        format!("leave {b} {b}"),
+        format!("delete {b}"),
+        format!("leave room {b}"),
+        "delete room".into(),
+    ];
+    assert_eq!(wire.heard(), expected);
+}
+
+#[test]
+fn k3_what_is_sent_is_reported_for_those_who_are_watched() {
+    let mut wire = Wire::new();
+    let conns = [wire.joined(), wire.joined()];
+    let event = Arguments { name: "x".into(), json: "1".into(), ..Arguments::default() };
+    let all = Target::default();
+    wire.hub.report_published(0, &all, &event);
+    assert_eq!(wire.heard(), [""; 0]);
+    let watched = wire.members[1];
+    wire.hub.watch_sent(watched, true);
+    wire.hub.watch_sent(watched, true);
+    wire.hub.report_published(0, &all, &event);
+    wire.hub.report_published(0, &Target { rooms: ["r".into()].into(), ..all.clone() }, &event);
+    wire.hub.report_sent(wire.members[0], &event);
+    wire.run();
+    assert_eq!(wire.heard(), [format!("sent {} x(1)", watched.index)]);
+    wire.end(conns[1], PeerEnd::Eof);
+    wire.heard();
+    wire.hub.report_published(0, &all, &event);
+    wire.run();
+    assert_eq!(wire.heard(), [""; 0]);
 }

@@ -7,7 +7,9 @@ use corecast::Options;
 use corecast::hub::hooks::{Ask, Reply as Word};
 use corecast::hub::id::Secrets;
 use corecast::hub::slab::Key;
-use corecast::hub::{Answers, Config, Event, Flags, Happening, Hub, Output, PeerEnd, Traits};
+use corecast::hub::{
+    Answers, Config, Event, Flags, Happening, Hub, Output, PeerEnd, RoomChange, Traits,
+};
 
 #[derive(Debug, Default)]
 struct Line {
@@ -33,6 +35,8 @@ pub struct Wire {
     pub keeps: bool,
     /// Leave those that ask for an unknown namespace without an answer.
     pub decides_later: bool,
+    /// What the application wants of children.
+    pub traits: Traits,
     /// Send nothing: the kernels' buffers are full.
     pub holds: bool,
     lines: HashMap<u32, Line>,
@@ -151,6 +155,7 @@ impl Wire {
             accepts: true,
             keeps: false,
             decides_later: false,
+            traits: Traits::default(),
             holds: false,
             lines: HashMap::new(),
             migrated: Vec::new(),
@@ -254,7 +259,7 @@ impl Wire {
                 match child {
                     Some(id) => {
                         if self.hub.namespace_id(&name).is_none() {
-                            let traits = Traits { reports_empty: true };
+                            let traits = Traits { reports_empty: true, ..self.traits };
                             self.hub.learn_namespace(id, &name, traits);
                         }
                         assert!(self.hub.place_member(member, id));
@@ -271,6 +276,18 @@ impl Wire {
                 }
             }
             Event::Empty(id) => format!("empty {id}"),
+            Event::Room { room, change, .. } => match change {
+                RoomChange::Created => format!("create {room}"),
+                RoomChange::Deleted => format!("delete {room}"),
+                RoomChange::Joined(id) => format!("join {room} {id}"),
+                RoomChange::Left(id) => format!("leave {room} {id}"),
+            },
+            Event::Sent { member, arguments } => {
+                let json = String::from_utf8_lossy(&arguments.json).into_owned();
+                format!("sent {} {}({json})", member.index, arguments.name)
+            }
+            // Known from the packets.
+            Event::Upgraded(_) => return,
             Event::ConnectAborted(_) => "aborted".into(),
             Event::Packet { arguments, .. } => {
                 let json = String::from_utf8_lossy(&arguments.json).into_owned();

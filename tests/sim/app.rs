@@ -67,7 +67,10 @@ impl World {
                 // Gone in the same turn, which comes as an abort.
                 None => assert!(self.app.pending.insert((s, member))),
             },
-            Event::Empty(_) => panic!("no namespace here may go"),
+            Event::Empty(_) | Event::Room { .. } | Event::Sent { .. } => {
+                panic!("nobody has asked for it")
+            }
+            Event::Upgraded(_) => {}
             Event::ConnectAborted(member) => {
                 assert!(self.app.pending.remove(&(s, member)), "no decision was open");
             }

@@ -63,35 +63,31 @@ impl Broadcast {
     /// [`Error::Unanswered`] if not all have answered, with the answers that came; otherwise as
     /// [`Broadcast::emit`].
     pub fn emit_with_ack(self, event: &str, args: impl Args) -> BroadcastAck {
-        let state = match self.ask(None, event, args) {
+        let state = match self.ask(event, args) {
             Ok(asked) => AckState::Waiting(asked),
             Err(error) => AckState::Failed(Some(error)),
         };
         BroadcastAck { state }
     }
 
-    pub(crate) fn ask(
-        self,
-        only: Option<u16>,
-        event: &str,
-        args: impl Args,
-    ) -> Result<Asked, Error> {
+    pub(crate) fn ask(self, event: &str, args: impl Args) -> Result<Asked, Error> {
         if self.namespace.is_parent() {
             return Err(Error::Options("a parent namespace cannot be asked; ask its children"));
         }
+        let only = self.home();
         let (server, timeout) = (self.namespace.server.clone(), self.timeout);
         let grace = server.options().requests_timeout;
         let timeout = timeout.unwrap_or(grace);
         let id = server.new_ask();
         let raw = args.to_raw()?;
-        let reported = if only.is_none() { self.for_listeners() } else { None };
+        let reported = self.for_listeners();
         let publish = Arc::new(self.encode(event, raw.clone(), Some(id))?);
         let timeout_ms = timeout.as_millis().min(u128::from(u64::MAX)) as u64;
         let mail = |part| Mail::Ask(Ask { publish: publish.clone(), id, timeout_ms, part });
         let gathering = server.gather(only, timeout.saturating_add(grace), mail)?;
         // What nobody can be told of was sent all the same.
         let _ = reported.map(|it| it.report(event, &raw));
-        Ok(Asked { server, id, gathering, is_over: false })
+        Ok(Asked { server, only, id, gathering, is_over: false })
     }
 }
 
@@ -127,6 +123,8 @@ impl Future for BroadcastAck {
 /// A broadcast that was sent and whose answers are awaited.
 pub(crate) struct Asked {
     server: Server,
+    /// The shard that was asked, if not all.
+    only: Option<u16>,
     id: u64,
     gathering: Gathering<Answers>,
     is_over: bool,
@@ -161,7 +159,7 @@ impl Drop for Asked {
         if !self.is_over {
             // What a shard does not hear of ends at the timeout.
             let id = self.id;
-            let _ = self.server.on_all_shards(move |shard| shard.cancel_ask(id));
+            let _ = self.server.on_shards(self.only, move |shard| shard.cancel_ask(id));
         }
     }
 }

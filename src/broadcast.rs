@@ -1,13 +1,16 @@
 //! What one does with many sockets besides sending to them: rooms, the end.
 
+use std::future::Future;
 use std::time::Duration;
 
 use crate::answers::BroadcastAck;
 use crate::emit::{Args, Broadcast};
 use crate::error::Error;
+use crate::gather::Gathered;
 use crate::hub::Hub;
 use crate::hub::slab::Key;
 use crate::namespace::Namespace;
+use crate::remote::RemoteSocket;
 use crate::rooms::{Rooms, names};
 use crate::server::Server;
 
@@ -49,10 +52,16 @@ impl Broadcast {
         self.for_each(move |hub, member| hub.disconnect(member, close))
     }
 
+    /// The only shard that it concerns, if it does not concern all.
+    pub(crate) fn home(&self) -> Option<u16> {
+        self.target.only.map(|id| id.shard)
+    }
+
     fn for_each(self, act: impl Fn(&mut Hub, Key) + Send + Clone + 'static) -> Result<(), Error> {
+        let only = self.home();
         self.in_each(|Broadcast { namespace, target, .. }| {
             let (id, act) = (namespace.id, act.clone());
-            namespace.server.on_all_shards(move |shard| {
+            namespace.server.on_shards(only, move |shard| {
                 let mut hub = shard.hub();
                 for member in hub.selected(id, &target) {
                     act(&mut hub, member);
@@ -94,6 +103,27 @@ macro_rules! of_everyone {
             #[doc = concat!("[`Broadcast::emit_with_ack`] to all sockets of ", $which, ".")]
             pub fn emit_with_ack(&self, event: &str, args: impl Args) -> BroadcastAck {
                 self.broadcast().emit_with_ack(event, args)
+            }
+
+            #[doc = concat!("[`Broadcast::fetch_sockets`] of all sockets of ", $which, ".")]
+            ///
+            /// # Errors
+            /// [`Error::NotRunning`].
+            pub fn fetch_sockets(
+                &self,
+            ) -> impl Future<Output = Result<Gathered<Vec<RemoteSocket>>, Error>> + Send + use<>
+            {
+                self.broadcast().fetch_sockets()
+            }
+
+            #[doc = concat!("[`Broadcast::count_sockets`] of all sockets of ", $which, ".")]
+            ///
+            /// # Errors
+            /// [`Error::NotRunning`].
+            pub fn count_sockets(
+                &self,
+            ) -> impl Future<Output = Result<Gathered<usize>, Error>> + Send + use<> {
+                self.broadcast().count_sockets()
             }
 
             #[doc = concat!("[`Broadcast::sockets_join`] for all sockets of ", $which, ".")]

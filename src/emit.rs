@@ -241,11 +241,12 @@ impl Broadcast {
 
     /// Tells of an event that was sent just before.
     pub(crate) fn report(self, event: &str, raw: &Raw) -> Result<(), Error> {
+        let only = self.home();
         let Broadcast { namespace, target, .. } = self;
         let Raw { json, attachments } = raw.clone();
         let event = Arguments { name: event.into(), json, attachments, ack: None };
         let (id, event) = (namespace.id, Arc::new(event));
-        namespace.server.on_all_shards(move |shard| {
+        namespace.server.on_shards(only, move |shard| {
             shard.hub().report_published(id, &target, &event);
         })
     }

@@ -79,7 +79,11 @@
 //! | `io.in(room).socketsJoin`, `socketsLeave` | [`Broadcast::sockets_join`], `sockets_leave` |
 //! | `io.timeout(ms).emitWithAck(…)` | [`Broadcast::timeout`], [`Broadcast::emit_with_ack`] |
 //! | `io.in(room).disconnectSockets` | [`Broadcast::disconnect_sockets`] |
-//! | `socket.data` | [`Socket::set`], [`Socket::get`] |
+//! | `socket.data` | [`Socket::set`], [`Socket::get`]; [`Socket::set_data`] for others to see |
+//! | `io.fetchSockets()`, `allSockets()` | [`Broadcast::fetch_sockets`], [`Broadcast::fetch_ids`] |
+//! | `(await io.in(room).fetchSockets()).length` | [`Broadcast::count_sockets`] |
+//! | `adapter.rooms`, `io._nsps` | [`Namespace::fetch_rooms`], [`Server::fetch_namespaces`] |
+//! | `socket.conn` `"drain"` | [`Socket::drained`], [`Socket::queued_bytes`] |
 //! | `socket.handshake`, its `auth` | [`Socket::handshake`], [`Socket::auth`] |
 //! | `socket.disconnect(close)` | [`Socket::disconnect`] |
 //! | `socket.conn.close()` | [`Socket::close_connection`] |
@@ -650,6 +654,7 @@ pub mod options;
 pub mod preflight;
 #[doc(hidden)]
 pub mod proto;
+mod remote;
 mod rooms;
 mod server;
 mod shard;
@@ -672,9 +677,10 @@ pub use namespace::{ConnectError, Namespace};
 pub use options::{HttpCompression, Options, PerMessageDeflate, SlowReader};
 pub use proto::parser::{self, Parser};
 pub use proto::value::Binary;
+pub use remote::{NamespaceSize, RemoteAck, RemoteSocket, RoomSize};
 pub use rooms::Rooms;
 pub use server::{Running, Server, Stats};
-pub use socket::{AckFuture, Emit, Socket, TransportName, sleep};
+pub use socket::{AckFuture, Drained, Emit, Socket, TransportName, sleep};
 pub use ws::WebSocket;
 
 /// The example of the README is compiled like those here.

@@ -548,24 +548,29 @@ impl Server {
         if let Some(shard) = Shard::current(self) {
             return shard.publish(publish);
         }
+        let only = publish.target.only.map(|id| id.shard);
         let publish = Arc::new(publish);
-        self.post_to_all(|| Mail::Publish(publish.clone()))
+        self.post_to(only, || Mail::Publish(publish.clone()))
     }
 
-    /// Runs something on every shard.
-    pub(crate) fn on_all_shards(
+    /// Runs something on every shard, or on one of them.
+    pub(crate) fn on_shards(
         &self,
+        only: Option<u16>,
         act: impl Fn(&Shard) + Clone + Send + 'static,
     ) -> Result<(), Error> {
         let Some(current) = Shard::current(self) else {
-            return self.post_to_all(|| {
+            return self.post_to(only, || {
                 let act = act.clone();
                 Mail::Call(Box::new(move |shard| act(shard)))
             });
         };
-        act(&current);
-        current.wake();
-        for shard in (0..current.spec().shards).filter(|shard| *shard != current.index()) {
+        let (shards, own) = (current.spec().shards, current.index());
+        if only.is_none_or(|only| only == own) {
+            act(&current);
+            current.wake();
+        }
+        for shard in among(only, shards).filter(|shard| *shard != own) {
             let act = act.clone();
             current.post(shard, Mail::Call(Box::new(move |shard| act(shard))))?;
         }
@@ -581,7 +586,7 @@ impl Server {
         mail: impl Fn(Part<T>) -> Mail,
     ) -> Result<Gathering<T>, Error> {
         let mesh = self.0.mesh.get().ok_or(Error::NotRunning)?;
-        let shards = only.map_or(0..mesh.len() as u16, |only| only..only + 1);
+        let shards = among(only, mesh.len() as u16);
         let (gathering, parts) = Gathering::new(shards.len());
         let current = Shard::current(self);
         for (shard, part) in shards.zip(parts) {
@@ -611,9 +616,9 @@ impl Server {
         FIRST_ASK + u64::from(count) % FIRST_ASK
     }
 
-    fn post_to_all(&self, mail: impl Fn() -> Mail) -> Result<(), Error> {
+    fn post_to(&self, only: Option<u16>, mail: impl Fn() -> Mail) -> Result<(), Error> {
         let mesh = self.0.mesh.get().ok_or(Error::NotRunning)?;
-        for shard in 0..mesh.len() as u16 {
+        for shard in among(only, mesh.len() as u16) {
             match mesh.post(shard, mail()) {
                 Ok(()) => {}
                 Err(TrySendError::Full(_)) => {
@@ -687,6 +692,11 @@ impl Running {
         // All are waited for, whatever one of them answers.
         self.executors.into_iter().map(join).fold(Ok(()), Result::and)
     }
+}
+
+/// All of `shards`, or the one that is meant.
+pub(crate) fn among(only: Option<u16>, shards: u16) -> std::ops::Range<u16> {
+    only.filter(|only| *only < shards).map_or(0..shards, |only| only..only + 1)
 }
 
 /// A shard's thread and what it ends with.

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::children::NamespaceSpec;
@@ -43,6 +44,8 @@ pub(crate) struct Own {
     /// Number of the latest listener.
     pub(crate) listeners: u64,
     data: HashMap<TypeId, Rc<dyn Any>>,
+    /// What others may see of it, as JSON; empty if nothing.
+    pub(crate) json: Box<str>,
 }
 
 /// One client in one namespace (`Socket`). A handle that is cheap to clone and stays on its shard;
@@ -171,8 +174,7 @@ impl Socket {
     pub fn auth<T: DeserializeOwned>(&self) -> Result<T, Error> {
         // Copied, since reading it may run code of the application.
         let auth = self.shard.hub().auth(self.key).map(str::to_owned);
-        let auth = auth.ok_or(Error::Disconnected)?;
-        Ok(serde_json::from_str(if auth.is_empty() { "{}" } else { &auth })?)
+        parse_or_empty(&auth.ok_or(Error::Disconnected)?)
     }
 
     /// Sends an event to this client. It leaves at the end of the shard's turn, with whatever else
@@ -242,6 +244,34 @@ impl Socket {
         }
         self.shard.wake();
         if sent { Ok(()) } else { Err(Error::Disconnected) }
+    }
+
+    /// Bytes that wait for this client, those of its other namespaces included: on a websocket what
+    /// the kernel has not taken yet, on polling what no request has fetched yet. 0 once the socket
+    /// has gone. O(1). What is beyond [`Options::max_queue_bytes`](crate::Options::max_queue_bytes)
+    /// is not queued at all.
+    pub fn queued_bytes(&self) -> usize {
+        self.shard.hub().queued(self.key)
+    }
+
+    /// Waits until nothing waits for this client any more (`socket.conn.once("drain")`): all that
+    /// was sent was handed to the kernel, or on polling to a request (E-13). A sender that awaits
+    /// this now and then goes as fast as its client reads, and no queue grows. At once if there is
+    /// nothing.
+    ///
+    /// # Errors
+    /// [`Error::Disconnected`]: the connection has gone before.
+    pub fn drained(&self) -> Drained {
+        let token = self.shard.new_token();
+        let state = match self.shard.hub().await_drain(self.key, token) {
+            true => AckState::Waiting { socket: self.clone(), token },
+            false => AckState::Failed(Some(Error::Disconnected)),
+        };
+        if matches!(state, AckState::Waiting { .. }) {
+            self.shard.expect_ack(token);
+            self.shard.wake();
+        }
+        Drained(AckFuture { state })
     }
 
     /// Everyone in the namespace but this socket (`socket.broadcast`).
@@ -328,6 +358,28 @@ impl Socket {
     pub fn get<T: 'static>(&self) -> Option<Rc<T>> {
         let value = self.shard.own(self.key, |own| own.data.get(&TypeId::of::<T>()).cloned())??;
         value.downcast().ok()
+    }
+
+    /// Keeps a value with the socket that others may see (`socket.data`): as JSON, with
+    /// [`Broadcast::fetch_sockets`] from anywhere. It replaces the one that was there. What only
+    /// this socket's handlers need is better kept with [`Socket::set`], which writes no JSON.
+    ///
+    /// # Errors
+    /// [`Error::Json`]: it cannot be written. [`Error::Disconnected`]: the socket has gone.
+    pub fn set_data<T: Serialize + ?Sized>(&self, value: &T) -> Result<(), Error> {
+        let json: Box<str> = serde_json::to_string(value)?.into();
+        self.own(|own| own.json = json).ok_or(Error::Disconnected)
+    }
+
+    /// What was kept with [`Socket::set_data`]; an empty object if nothing was. Parsed by each
+    /// call. Still there for the `disconnect` handlers.
+    ///
+    /// # Errors
+    /// [`Error::Json`]: it is of another type.
+    pub fn data<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        // Copied, since reading it may run code of the application.
+        let json = self.shard.own(self.key, |own| own.json.clone()).unwrap_or_default();
+        parse_or_empty(&json)
     }
 
     /// Asks `handler` before an event of this client is handled (`socket.use`); the first error
@@ -421,6 +473,11 @@ impl TransportName {
     }
 }
 
+/// Reads JSON; an empty object if there is none.
+pub(crate) fn parse_or_empty<T: DeserializeOwned>(json: &str) -> Result<T, Error> {
+    Ok(serde_json::from_str(if json.is_empty() { "{}" } else { json })?)
+}
+
 /// One event about to be sent to one client, with options. Made by [`Socket::timeout`],
 /// [`Socket::volatile`] and [`Socket::compress`].
 #[derive(Debug, Clone)]
@@ -494,6 +551,18 @@ impl Emit {
 #[must_use = "without awaiting it, use emit"]
 pub struct AckFuture {
     state: AckState,
+}
+
+/// The moment at which nothing waits for a client any more. See [`Socket::drained`].
+#[must_use = "it is a future"]
+pub struct Drained(AckFuture);
+
+impl Future for Drained {
+    type Output = Result<(), Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx).map(|outcome| outcome.map(|_| ()))
+    }
 }
 
 enum AckState {

@@ -23,6 +23,8 @@ mod limits;
 mod listeners;
 #[path = "e2e/log.rs"]
 mod log;
+#[path = "e2e/many.rs"]
+mod many;
 #[path = "e2e/requests.rs"]
 mod requests;
 #[path = "e2e/shards.rs"]

@@ -9,8 +9,9 @@ use smallvec::SmallVec;
 
 use super::deliver::{Frame, Urgency};
 use super::fanout::Encoded;
+use super::id::Id;
 use super::namespace::{Member, State};
-use super::rooms::NamespaceId;
+use super::rooms::{NamespaceId, Rooms};
 use super::session::Goodbye;
 use super::slab::Key;
 use super::{Hub, Links};
@@ -28,6 +29,8 @@ pub struct Target {
     pub rooms: Names,
     /// Rooms and ids.
     pub except: Names,
+    /// This socket and no other, whatever rooms there are.
+    pub only: Option<Id>,
 }
 
 /// How an event is delivered.
@@ -122,6 +125,14 @@ impl Hub {
         mut visit: impl FnMut(&mut Links, u32, &Member),
     ) {
         let Some(everyone) = self.namespaces.get(namespace) else { return };
+        if let Some(id) = target.only {
+            if let Some(index) = self.member_at(namespace, &id)
+                && let Some(member) = self.members.at(index)
+            {
+                visit(&mut self.links, index, member);
+            }
+            return;
+        }
         let plain = target.except.is_empty();
         let by_id = target.rooms.iter().map(|name| self.member_by_id(namespace, name));
         let by_id: SmallVec<[Option<u32>; 1]> = by_id.collect();
@@ -170,6 +181,43 @@ impl Hub {
         let mut indices = Vec::new();
         self.select(namespace, target, |_, index, _| indices.push(index));
         indices.into_iter().filter_map(|index| self.members.key_at(index)).collect()
+    }
+
+    /// How many connected members a target selects. O(1) for all of a namespace or of one room,
+    /// where those count as well who have joined it before they were let in; otherwise O(members
+    /// of the rooms named).
+    pub fn count(&mut self, namespace: NamespaceId, target: &Target) -> usize {
+        if target.except.is_empty() && target.only.is_none() {
+            match target.rooms.as_slice() {
+                [] => return self.members_of(namespace),
+                [room] if self.member_by_id(namespace, room).is_none() => {
+                    return self.rooms.members(namespace, room).len();
+                }
+                _ => {}
+            }
+        }
+        let mut count = 0;
+        self.select(namespace, target, |_, _, _| count += 1);
+        count
+    }
+
+    /// Connected members of a namespace. O(1).
+    pub fn members_of(&self, namespace: NamespaceId) -> usize {
+        self.namespaces.get(namespace).map_or(0, |it| it.members.len())
+    }
+
+    /// Name, connected members and rooms of each namespace that there is.
+    pub fn namespace_sizes(&self) -> Vec<(Box<str>, usize, usize)> {
+        let sizes = self.namespaces.named().map(|(id, namespace)| {
+            let rooms = self.rooms.count(id);
+            (Box::from(&*namespace.name), namespace.members.len(), rooms)
+        });
+        sizes.collect()
+    }
+
+    /// All rooms.
+    pub fn rooms(&self) -> &Rooms {
+        &self.rooms
     }
 
     /// Puts a socket into a room; false if it has gone, is there already, or is in too many.

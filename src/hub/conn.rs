@@ -204,8 +204,9 @@ impl Hub {
         }
         if conn.http().is_some_and(|http| matches!(http.phase, Phase::Busy)) {
             self.http_answered(index);
-            self.receive_more(index);
+            return self.receive_more(index);
         }
+        self.conn_drained(index);
     }
 
     /// The peer has closed its side, or the connection is broken.

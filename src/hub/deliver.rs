@@ -240,6 +240,7 @@ impl Hub {
             if let Some(get) = polling.get.take() {
                 let payload = polling.take_outbox(wire);
                 self.answer_payload(get, &payload);
+                self.drained(index, Ok(()));
             }
         }
         self.links.polls = polls;

@@ -7,14 +7,14 @@
 //! ```
 
 use std::net::{IpAddr, SocketAddr};
-use std::rc::Rc;
+use std::sync::Arc;
 
-/// The request that opened a session. Cheap to clone.
+/// The request that opened a session. Cheap to clone; may cross threads.
 ///
 /// Headers that only concern the websocket upgrade of the connection are not kept (`Connection`,
 /// `Upgrade`, `Sec-WebSocket-*` but the protocol): they are half of a small request.
 #[derive(Debug, Clone)]
-pub struct Handshake(Rc<[u8]>);
+pub struct Handshake(Arc<[u8]>);
 
 /// Not kept, in lower case.
 const DROPPED: [&str; 5] = [

@@ -123,6 +123,11 @@ impl Known {
         id
     }
 
+    /// All that clients find by their names.
+    pub(super) fn named(&self) -> impl Iterator<Item = (NamespaceId, &Namespace)> {
+        self.by_name.values().filter_map(|id| Some((*id, self.by_id.get(id)?)))
+    }
+
     /// Number of those that have come later.
     pub(super) fn dynamic(&self) -> usize {
         self.by_name.len() - self.fixed

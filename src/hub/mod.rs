@@ -19,6 +19,7 @@ mod compress;
 mod conn;
 mod deliver;
 pub mod directory;
+mod drain;
 mod endpoint;
 pub mod fanout;
 mod handshake;
@@ -42,6 +43,8 @@ pub mod wheel;
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
+
+use rustc_hash::FxHashMap;
 
 pub use answer::{Coded, StaticFile};
 pub use ask::{Answers, FIRST_ASK};
@@ -358,6 +361,8 @@ pub struct Gauges {
     pub connections: usize,
     /// Engine.IO sessions.
     pub sessions: usize,
+    /// Of these, those on polling.
+    pub polling_sessions: usize,
     /// Socket.IO sockets, being connected included.
     pub sockets: usize,
     /// Rooms with members, each shard's own.
@@ -369,9 +374,10 @@ pub struct Gauges {
 impl Gauges {
     /// Adds those of another shard.
     pub fn add(&mut self, other: &Gauges) {
-        let Gauges { connections, sessions, sockets, rooms, namespaces } = other;
+        let Gauges { connections, sessions, polling_sessions, sockets, rooms, namespaces } = other;
         self.connections += connections;
         self.sessions += sessions;
+        self.polling_sessions += polling_sessions;
         self.sockets += sockets;
         self.rooms += rooms;
         self.namespaces += namespaces;
@@ -384,6 +390,8 @@ impl Gauges {
 struct Links {
     conns: Slab<Conn>,
     sessions: Slab<Session>,
+    /// Sessions on polling that are not over.
+    polling: usize,
     palette: Palette,
     dirty: Dirty,
     /// Polling sessions with something new in their outbox.
@@ -403,6 +411,8 @@ pub struct Hub {
     links: Links,
     members: Slab<Member>,
     asks: Slab<Ask>,
+    /// Who waits for a session's queue to be empty, by its place; hardly ever anybody.
+    drains: FxHashMap<u32, Vec<u64>>,
     namespaces: Known,
     rooms: Rooms,
     files: HashMap<String, Rc<Served>>,
@@ -428,6 +438,7 @@ impl Hub {
         let links = Links {
             conns: Slab::new(),
             sessions: Slab::new(),
+            polling: 0,
             palette: Palette::new(),
             dirty: Dirty::default(),
             polls: Vec::new(),
@@ -441,6 +452,7 @@ impl Hub {
             links,
             members: Slab::new(),
             asks: Slab::new(),
+            drains: FxHashMap::default(),
             namespaces: Known::default(),
             rooms: Rooms::default(),
             files: HashMap::new(),
@@ -568,6 +580,7 @@ impl Hub {
         Gauges {
             connections: self.links.conns.len(),
             sessions: self.links.sessions.len(),
+            polling_sessions: self.links.polling,
             sockets: self.members.len(),
             rooms: self.rooms.len(),
             namespaces: self.namespaces.dynamic(),

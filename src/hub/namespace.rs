@@ -493,8 +493,18 @@ impl Hub {
         {
             return Some(found);
         }
-        let id = Id::parse(text).filter(|id| id.shard == self.config.shard)?;
-        let member = self.members.at(id.slot)?;
+        self.member_at(namespace, &Id::parse(text)?)
+    }
+
+    /// The address of a member's record, whatever its client calls it.
+    pub fn record_id(&self, key: Key) -> Option<Id> {
+        let secret = self.members.get(key)?.secret;
+        Some(Id { shard: self.config.shard, slot: key.index, secret })
+    }
+
+    /// The connected member with that record, if it is here.
+    pub(super) fn member_at(&self, namespace: NamespaceId, id: &Id) -> Option<u32> {
+        let member = self.members.at(id.slot).filter(|_| id.shard == self.config.shard)?;
         let is_it = member.secret == id.secret
             && member.namespace == namespace
             && member.state == State::Connected;

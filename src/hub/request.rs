@@ -320,6 +320,7 @@ impl Hub {
             Poll::Parked => Step::Parked { session },
             Poll::Answer(payload) => {
                 self.answer_payload(index, &payload);
+                self.drained(session.index, Ok(()));
                 Step::Answered
             }
             Poll::Overlap => {

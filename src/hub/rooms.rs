@@ -3,7 +3,7 @@
 //! A room is a dense list of members; each member remembers its place in every list it stands in,
 //! so joining and leaving cost O(rooms of that member) and visiting costs O(members).
 
-use std::collections::HashMap;
+use std::collections::{BinaryHeap, HashMap};
 use std::rc::Rc;
 
 use rustc_hash::FxHashMap;
@@ -120,6 +120,34 @@ impl Rooms {
         room.and_then(|room| self.rooms.at(*room)).map_or(&[], |room| &room.members)
     }
 
+    /// Rooms of a namespace that have members. O(1).
+    pub fn count(&self, namespace: NamespaceId) -> usize {
+        self.by_name.get(&namespace).map_or(0, HashMap::len)
+    }
+
+    /// The first `limit` rooms of a namespace by name, behind `after`, with the numbers of their
+    /// members. O(rooms of the namespace).
+    pub fn page(
+        &self,
+        namespace: NamespaceId,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Vec<(Rc<str>, usize)> {
+        let mut first = BinaryHeap::with_capacity(limit.min(1_024) + 1);
+        let all = self.by_name.get(&namespace).into_iter().flatten();
+        for (name, room) in all.filter(|(name, _)| after.is_none_or(|after| &***name > after)) {
+            if first.len() == limit {
+                match first.peek() {
+                    Some((last, _)) if name < last => drop(first.pop()),
+                    _ => continue,
+                }
+            }
+            let members = self.rooms.at(*room).map_or(0, |room| room.members.len());
+            first.push((name.clone(), members));
+        }
+        first.into_sorted_vec()
+    }
+
     /// The name behind a membership.
     pub fn name(&self, membership: Membership) -> Option<Rc<str>> {
         self.rooms.at(membership.room).map(|room| room.name.clone())
@@ -178,6 +206,28 @@ mod tests {
             self.members[member as usize] = own;
             left
         }
+    }
+
+    #[test]
+    fn pages_of_rooms_follow_one_another() {
+        let mut world = World { rooms: Rooms::default(), members: vec![Memberships::new(); 40] };
+        for member in 0..40 {
+            (0..=member % 7).for_each(|room| assert!(world.join(member, &format!("r{room}"))));
+        }
+        let (mut all, mut after) = (Vec::new(), None::<String>);
+        loop {
+            let page = world.rooms.page(0, after.as_deref(), 3);
+            assert!(page.len() <= 3);
+            let Some((last, _)) = page.last() else { break };
+            after = Some(last.to_string());
+            all.extend(page.into_iter().map(|(name, members)| (name.to_string(), members)));
+        }
+        let expected = [40, 34, 28, 22, 16, 10, 5];
+        let expected = expected.iter().enumerate().map(|(at, n)| (format!("r{at}"), *n));
+        assert_eq!(all, expected.collect::<Vec<_>>());
+        assert_eq!((world.rooms.count(0), world.rooms.count(1)), (7, 0));
+        assert_eq!(world.rooms.page(0, None, 0), []);
+        assert_eq!(world.rooms.page(5, None, 9), []);
     }
 
     #[test]

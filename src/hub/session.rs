@@ -16,7 +16,7 @@ use super::polling::{Payload, Polling};
 use super::slab::Key;
 use super::upgrade::Upgrade;
 use super::wheel::{Alarm, Due, Tick, Timer};
-use super::{Event, Hub};
+use super::{AckLost, Event, Hub};
 use crate::error::Reason;
 use crate::proto::engine::{self, Packet};
 use crate::proto::engine3;
@@ -163,6 +163,7 @@ impl Hub {
             connect_by: Some(Tick::after(self.now_ms, self.config.connect_timeout_ms)),
         });
         self.links.stats.sessions += 1;
+        self.links.polling += usize::from(is_polling);
         self.rearm_session(key.index);
         self.queue_open(conn, key, is_polling, custom);
         if wire.is_revision_3 {
@@ -375,14 +376,19 @@ impl Hub {
     /// Nothing more will pass. The record goes when the application has let go of its sockets.
     pub(super) fn end_session(&mut self, index: u32) {
         let Some(session) = self.links.sessions.at_mut(index) else { return };
+        let was_over = session.state == State::Closed;
         session.state = State::Closed;
         session.alarm = Alarm::default();
         if let Transport::Polling(polling) = &mut session.transport {
             polling.outbox = Vec::new();
+            if !was_over {
+                self.links.polling -= 1;
+            }
             if let Some(post) = polling.post.take() {
                 self.drop_conn(post);
             }
         }
+        self.drained(index, Err(AckLost::Disconnected));
         self.free_session(index);
     }
 

@@ -85,6 +85,7 @@ impl Hub {
         }
         let old = std::mem::replace(&mut session.transport, Transport::WebSocket(conn));
         let Transport::Polling(polling) = old else { return };
+        self.links.polling -= 1;
         if !polling.outbox.is_empty() {
             let mut frames = Vec::with_capacity(polling.outbox.len() + 64);
             fanout::payload_to_frames(&polling.outbox, polling_wire.is_revision_3, &mut frames);

@@ -38,7 +38,7 @@ use crate::gather::Part;
 use crate::hub::rooms::NamespaceId;
 use crate::hub::slab::Key;
 use crate::hub::{AckLost, Answers, Arguments, Hub, Output, PeerEnd};
-use crate::server::{Server, Spec};
+use crate::server::{Server, Spec, among};
 use crate::socket::{AckSlot, Own, Owns};
 use dispatch::Owner;
 use mesh::Mail;
@@ -623,10 +623,14 @@ impl Shard {
 
     /// Applies a broadcast here and posts it to the other shards.
     pub(crate) fn publish(&self, publish: crate::hub::Publish) -> Result<(), Error> {
+        let only = publish.target.only.map(|id| id.shard);
         let publish = Arc::new(publish);
-        self.hub().publish(&publish);
-        self.wake();
-        let others = (0..self.spec().shards).filter(|shard| *shard != self.index);
+        if only.is_none_or(|only| only == self.index) {
+            self.hub().publish(&publish);
+            self.wake();
+        }
+        let shards = among(only, self.spec().shards);
+        let others = shards.filter(|shard| *shard != self.index);
         // All are tried, whatever one of them answers.
         others
             .map(|shard| self.post(shard, Mail::Publish(publish.clone())))

@@ -149,3 +149,57 @@ fn l3_ids_do_not_meet() {
     let id = wire.hub.await_ack(wire.members[0], None, 1).unwrap();
     assert!(id < FIRST_ASK && 2 * FIRST_ASK <= 1 << 31, "31 bits are enough for all clients");
 }
+
+/// E-10, E-13: what waits, and when it is gone: handed to the kernel, or to a GET.
+#[test]
+fn e13_drained() {
+    let mut wire = Wire::new();
+    let conn = wire.joined();
+    let member = wire.members[0];
+    assert!(wire.hub.await_drain(member, 1));
+    wire.run();
+    assert_eq!(wire.heard(), ["ack 1 "], "nothing waits");
+    wire.holds = true;
+    wire.emit(0, "42[\"x\"]");
+    assert_eq!(wire.hub.queued(member), 2 + 7);
+    assert!(wire.hub.await_drain(member, 2));
+    wire.run();
+    assert_eq!(wire.heard(), [""; 0]);
+    wire.holds = false;
+    wire.run();
+    assert_eq!((wire.heard(), wire.hub.queued(member)), (vec!["ack 2 ".into()], 0));
+    wire.holds = true;
+    wire.emit(0, "42[\"x\"]");
+    assert!(wire.hub.await_drain(member, 3));
+    wire.end(conn, PeerEnd::Reset);
+    assert_eq!(wire.heard(), ["transport close", "ack 3 Disconnected"]);
+    assert!(!wire.hub.await_drain(member, 4));
+    assert_eq!(wire.hub.queued(member), 0);
+}
+
+#[test]
+fn e13_drained_on_polling() {
+    let mut wire = Wire::new();
+    let sid = wire.joined_polling();
+    let member = wire.members[0];
+    wire.emit(0, "42[\"x\"]");
+    assert_eq!(wire.hub.queued(member), 7);
+    assert!(wire.hub.await_drain(member, 1));
+    wire.run();
+    assert_eq!(wire.heard(), [""; 0]);
+    let get = wire.poll(&sid);
+    assert_eq!(wire.answer(get), (200, "42[\"x\"]".into()));
+    assert_eq!((wire.heard(), wire.hub.queued(member)), (vec!["ack 1 ".into()], 0));
+    let _parked = wire.poll(&sid);
+    wire.emit(0, "42[\"y\"]");
+    assert_eq!(wire.hub.queued(member), 0, "a GET was waiting");
+    // An upgrade takes along what waits, and those who wait for it.
+    wire.emit(0, "42[\"z\"]");
+    assert!(wire.hub.await_drain(member, 2));
+    let (conn, _) = wire.websocket(Some(&sid));
+    wire.put(conn, text("2probe"));
+    assert_eq!(wire.heard(), [""; 0]);
+    wire.put(conn, text("5"));
+    assert_eq!(wire.said(conn), ["3probe", "42[\"z\"]"]);
+    assert_eq!(wire.heard(), ["ack 2 "]);
+}

@@ -413,7 +413,7 @@ fn h11_ids_are_rooms() {
     ];
     for (namespace, room, except, heard) in table {
         let names = |name: Option<&String>| name.into_iter().map(|n| n.as_str().into()).collect();
-        let target = Target { rooms: names(room), except: names(except) };
+        let target = Target { rooms: names(room), except: names(except), only: None };
         let mut publish =
             Publish { namespace, target, flags: Flags::default(), encoded: Default::default() };
         publish.encoded.text = Bytes::from_static(b"42[1]");

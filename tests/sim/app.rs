@@ -278,7 +278,7 @@ impl World {
     ) {
         let (n, encoded) = self.message(s, namespace, None, size.0, size.1);
         let boxed = |names: &[String]| names.iter().map(|name| name.as_str().into()).collect();
-        let target = Target { rooms: boxed(&rooms), except: boxed(&except) };
+        let target = Target { rooms: boxed(&rooms), except: boxed(&except), only: None };
         let flags = Flags { volatile, ..Flags::default() };
         let publish = Publish { namespace, target, flags, encoded };
         for other in (0..self.shards.len()).filter(|other| *other != s) {

@@ -6,17 +6,15 @@
 #[path = "support/counted.rs"]
 mod counted;
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
 use corecast::{
-    Binary, Broadcast, ConnectError, Event, Namespace, Options, PerMessageDeflate, Reason, Server,
-    Socket,
+    Binary, Broadcast, ConnectError, Event, Namespace, Options, PerMessageDeflate, Reason,
+    RemoteSocket, Server, Socket,
 };
 use corecast::{Cookie, Cors, Headers, Origin, Request};
 use counted::Counted;
@@ -131,6 +129,7 @@ fn register(io: &Server) {
         emits(&namespace);
         acks(&namespace);
         state(&namespace);
+        many(&namespace);
         ends(&namespace);
     }
     io.of("/admin").middleware(admit_admins);
@@ -141,7 +140,7 @@ fn register(io: &Server) {
 async fn admit_admins(socket: Socket) -> Result<(), ConnectError> {
     match socket.auth::<Value>() {
         Ok(auth) if auth["token"] == "secret" => {
-            data(&socket).borrow_mut().insert("role".into(), "admin".into());
+            set_data(&socket, "role", "admin".into());
             Ok(())
         }
         _ => Err(ConnectError::new("not authorized")
@@ -331,9 +330,7 @@ fn state(namespace: &Namespace) {
     namespace
         .on("join", |socket: Socket, event: Event| async move {
             let Ok(rooms) = event.data::<Rooms>() else { return };
-            for room in rooms.list() {
-                socket.join(room);
-            }
+            socket.join(rooms.list());
             let _ = event.ack(&rooms_of(&socket));
         })
         .on("leave", |socket: Socket, event: Event| async move {
@@ -346,13 +343,13 @@ fn state(namespace: &Namespace) {
         })
         .on("data:set", |socket: Socket, event: Event| async move {
             let Ok((key, value)) = event.args::<(String, Value)>() else { return };
-            data(&socket).borrow_mut().insert(key, value);
+            set_data(&socket, &key, value);
             let _ = event.ack(());
         })
         .on("data:get", |socket: Socket, event: Event| async move {
             let Ok(key) = event.data::<String>() else { return };
-            let value = data(&socket).borrow().get(&key).cloned();
-            let _ = event.ack(value.unwrap_or_default());
+            let data: Value = socket.data().unwrap_or_default();
+            let _ = event.ack(data.get(&key).cloned().unwrap_or_default());
         })
         .on("handshake", |socket: Socket, event: Event| async move {
             let Some(handshake) = socket.handshake() else { return };
@@ -391,14 +388,104 @@ impl Rooms {
     }
 }
 
-type Data = RefCell<HashMap<String, Value>>;
+/// Changes one key of what is kept with the socket.
+fn set_data(socket: &Socket, key: &str, value: Value) {
+    let mut data: serde_json::Map<String, Value> = socket.data().unwrap_or_default();
+    data.insert(key.into(), value);
+    let _ = socket.set_data(&data);
+}
 
-/// What is kept with the socket, made when it is first asked for.
-fn data(socket: &Socket) -> Rc<Data> {
-    if socket.get::<Data>().is_none() {
-        socket.set(Data::default());
+/// What one does with many sockets, on whatever shard they are.
+fn many(namespace: &Namespace) {
+    namespace
+        .on("ask:room", ask_room)
+        .on("fetch", |socket: Socket, event: Event| async move {
+            let Ok(room) = event.data::<Option<String>>() else { return };
+            let Ok(found) = room_or_all(&socket, room).fetch_sockets().await else { return };
+            let mut facts: Vec<Value> = found.iter().map(facts_of).collect();
+            facts.sort_by(|a, b| a["id"].as_str().cmp(&b["id"].as_str()));
+            let _ = event.ack(&facts);
+        })
+        .on("sockets", |socket: Socket, event: Event| async move {
+            let Ok((what, room, how)) = event.args::<(String, Option<String>, Change)>() else {
+                return;
+            };
+            let sockets = room_or_all(&socket, room);
+            let _ = match (what.as_str(), how) {
+                ("join", Change::Rooms(rooms)) => sockets.sockets_join(rooms.list()),
+                ("leave", Change::Rooms(rooms)) => sockets.sockets_leave(rooms.list()),
+                (_, Change::Close(close)) => sockets.disconnect_sockets(close),
+                _ => return,
+            };
+            let _ = event.ack(());
+        })
+        .on("remote", remote);
+}
+
+/// The last argument of `sockets`.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Change {
+    Close(bool),
+    Rooms(Rooms),
+}
+
+fn room_or_all(socket: &Socket, room: Option<String>) -> Broadcast {
+    let everyone = socket.namespace().broadcast();
+    match room {
+        Some(room) => everyone.to(room),
+        None => everyone,
     }
-    socket.get().unwrap_or_default()
+}
+
+async fn ask_room(socket: Socket, event: Event) {
+    let Ok((room, _, ms)) = event.args::<(Option<String>, IgnoredAny, u64)>() else { return };
+    let sockets = room_or_all(&socket, room).timeout(Duration::from_millis(ms));
+    let question = event.raw().skip(1).take(1);
+    let (ok, responses) = match sockets.emit_with_ack("question", question).await {
+        Ok(responses) => (true, responses),
+        Err(corecast::Error::Unanswered(unanswered)) => (false, unanswered.responses),
+        Err(_) => return,
+    };
+    let responses: Vec<Any> = responses.iter().filter_map(|raw| raw.data().ok()).collect();
+    let _ = socket.emit("ask:room:result", &Asked { ok, responses });
+}
+
+#[derive(Serialize)]
+struct Asked {
+    ok: bool,
+    responses: Vec<Any>,
+}
+
+fn facts_of(socket: &RemoteSocket) -> Value {
+    let mut rooms: Vec<String> = socket.rooms().iter().map(|room| room.to_string()).collect();
+    rooms.sort_by(|a, b| a.encode_utf16().cmp(b.encode_utf16()));
+    let auth: Value = socket.auth().unwrap_or_default();
+    json!({
+        "id": socket.id(),
+        "rooms": rooms,
+        "data": socket.data::<Value>().unwrap_or_default(),
+        "user": auth.get("user").and_then(Value::as_str),
+    })
+}
+
+async fn remote(socket: Socket, event: Event) {
+    let Ok((id, what, how)) = event.args::<(String, String, Value)>() else { return };
+    let Ok(found) = socket.namespace().to(id).fetch_sockets().await else { return };
+    let Some(remote) = found.first() else { return drop(event.ack(false)) };
+    let room = how.as_str().unwrap_or_default();
+    let _ = match what.as_str() {
+        "emit" => remote.emit("remote", &how),
+        "join" => remote.join(room),
+        "leave" => remote.leave(room),
+        "disconnect" => remote.disconnect(how == true),
+        _ => {
+            let asked = remote.timeout(Duration::from_secs(30)).emit_with_ack("question", how);
+            let Ok(answer) = asked.await else { return };
+            return drop(event.ack(answer));
+        }
+    };
+    let _ = event.ack(true);
 }
 
 /// The ways in which a server ends a connection.

@@ -15,7 +15,7 @@ use super::{Site, eventually, on_cpus, options, serve};
 fn crowd(site: &Site, count: usize) -> Vec<WebSocket> {
     let join = |number: usize| {
         let mut socket = WebSocket::connect(site.address);
-        let room = if number % 2 == 0 { "even" } else { "odd" };
+        let room = if number.is_multiple_of(2) { "even" } else { "odd" };
         assert_eq!(socket.ask("enter", &format!("{room:?},{number}")), "[true]");
         socket
     };

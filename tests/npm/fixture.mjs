@@ -57,6 +57,22 @@
 // |               |                         | socket.emit("ask:result", {"ok":true,"answers":[...]});  |
 // |               |                         | after ms without: {"ok":false,"error":"timeout"}.        |
 // |               |                         | Question and answers are raw (may hold binary).          |
+// | ask:room      | room, question, ms      | nsp.to(room), or nsp if room is null, .timeout(ms)       |
+// |               |                         | .emit("question", question, cb); then socket.emit(       |
+// |               |                         | "ask:room:result", {"ok","responses"}): ok = nobody's    |
+// |               |                         | answer is missing, responses as they came                |
+// | fetch         | room, ack               | fetchSockets of the room, or of nsp if null;             |
+// |               |                         | ack([{"id","rooms","data","user"}]) sorted by id, rooms  |
+// |               |                         | sorted, user = auth.user or null                         |
+// | sockets       | what, room, how, ack    | of the sockets of the room, or of nsp if null: "join",   |
+// |               |                         | "leave": socketsJoin(how), socketsLeave(how), a room or  |
+// |               |                         | [rooms]; "disconnect": disconnectSockets(how), a bool;   |
+// |               |                         | then ack()                                               |
+// | remote        | id, what, how, ack      | on the remote socket that fetchSockets of id finds:      |
+// |               |                         | "emit": emit("remote", how); "join", "leave": (how);     |
+// |               |                         | "disconnect": disconnect(how); then ack(true); "ask":    |
+// |               |                         | ack(the answer of timeout(30000).emitWithAck("question", |
+// |               |                         | how)); ack(false) if there is no such socket             |
 // | ack:delay     | ms, value, ack          | ack(value) after ms milliseconds, others are served      |
 // | never         | ...args, ack            | nothing, the ack is not answered                         |
 // | stream        | n, ms                   | socket.emit("stream", i) for i = 0..n-1; ms 0: all in    |
@@ -182,6 +198,37 @@ function common(nsp, socket) {
       const result = error ? { ok: false, error: "timeout" } : { ok: true, answers };
       socket.emit("ask:result", result);
     });
+  });
+  on(socket, "ask:room", ([room, question, ms]) => {
+    const sockets = room === null ? nsp : nsp.to(room);
+    sockets.timeout(ms).emit("question", question, (error, responses) => {
+      socket.emit("ask:room:result", { ok: !error, responses });
+    });
+  });
+  on(socket, "fetch", async ([room], ack) => {
+    const sockets = await (room === null ? nsp : nsp.in(room)).fetchSockets();
+    const facts = sockets.map((found) => ({
+      id: found.id,
+      rooms: roomsOf(found),
+      data: found.data,
+      user: userOf(found),
+    }));
+    ack(facts.sort((a, b) => (a.id < b.id ? -1 : 1)));
+  });
+  on(socket, "sockets", ([what, room, how], ack) => {
+    const sockets = room === null ? nsp : nsp.in(room);
+    if (what === "join") sockets.socketsJoin(how);
+    else if (what === "leave") sockets.socketsLeave(how);
+    else sockets.disconnectSockets(how);
+    ack();
+  });
+  on(socket, "remote", async ([id, what, how], ack) => {
+    const [remote] = await nsp.in(id).fetchSockets();
+    if (!remote) return ack(false);
+    if (what === "ask") return ack(await remote.timeout(30_000).emitWithAck("question", how));
+    if (what === "emit") remote.emit("remote", how);
+    else remote[what](how);
+    ack(true);
   });
   on(socket, "ack:delay", ([ms, value], ack) => setTimeout(() => ack(value), ms));
   on(socket, "never", () => {});

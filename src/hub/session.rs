@@ -226,9 +226,10 @@ impl Hub {
         }
     }
 
-    /// Whether a session speaks revision 3 of Engine.IO (H).
+    /// Whether a session speaks revision 3 of Engine.IO (H); without a look at it where none may.
     pub(super) fn is_revision_3(&self, index: u32) -> bool {
-        self.links.sessions.at(index).is_some_and(|session| session.wire.is_revision_3)
+        self.config.allow_eio3
+            && self.links.sessions.at(index).is_some_and(|session| session.wire.is_revision_3)
     }
 
     /// A text frame.

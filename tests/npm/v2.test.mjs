@@ -326,6 +326,34 @@ for (const [version, io, transports] of [
   });
 }
 
+describe("H-9 clients that cannot do binary frames", () => {
+  let server;
+  before(async () => {
+    server = await start(command, "--allow-eio3");
+  });
+  after(() => server.stop());
+
+  for (const transport of ["polling", "websocket"]) {
+    test(`old and new over ${transport}`, async () => {
+      const clients = new OldClients(server.url, io2, [transport]);
+      const modern = new Clients(server.url, [transport]);
+      const old = await clients.connect("/", { forceBase64: true });
+      const today = await modern.connect("/", { forceBase64: true });
+      for (const client of [old, today]) {
+        const bytes = Buffer.from([0, 1, 255]);
+        assert.deepEqual(Buffer.from(await client.ask("echo:ack", bytes)), bytes);
+        await client.ask("join", "base64");
+      }
+      today.emit("to", { from: "io", to: ["base64"] }, Buffer.from([7, 8]));
+      for (const client of [old, today]) {
+        assert.deepEqual(Buffer.from((await client.next("to"))[0]), Buffer.from([7, 8]));
+      }
+      clients.close();
+      await modern.close();
+    });
+  }
+});
+
 describe("H-7 heartbeat of a 2.x client", () => {
   let server;
   before(async () => {

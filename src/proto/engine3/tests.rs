@@ -181,6 +181,34 @@ fn payloads_round_trip() {
     }
 }
 
+#[test]
+fn no_truncation_or_mutation_panics() {
+    let mut random = fastrand::Rng::with_seed(9);
+    let seeds: [&[u8]; 3] = [
+        "13:42[\"a\",\"é😀\"]10:b4AQIDBA==1:20:".as_bytes(),
+        &[0, 2, 255, b'4', b'2', 1, 5, 255, 4, 1, 2, 3, 4, 0, 0, 255],
+        &[1, 1, 0, 255, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 255, 2],
+    ];
+    for _ in 0..50_000 {
+        let mut bytes = seeds[random.usize(0..3)].to_vec();
+        for _ in 0..random.usize(0..4) {
+            let at = random.usize(0..bytes.len());
+            bytes[at] = random.u8(..);
+        }
+        bytes.truncate(random.usize(0..=bytes.len()));
+        let text = String::from_utf8_lossy(&bytes);
+        let errors = |packets: Packets<'_>| {
+            // An error is the last of all.
+            let found = packets.iter().position(Result::is_err);
+            assert!(found.is_none_or(|at| at + 1 == packets.len()), "{bytes:?}");
+        };
+        errors(payload(&text).collect());
+        errors(binary_payload(&bytes).collect());
+        let _ = (decode(&text), decode_binary(&bytes));
+        encode_payload(&bytes, random.bool(), &mut Vec::new());
+    }
+}
+
 /// A million empty packets are passed over without recursion and in linear time: quadratic would
 /// not end.
 #[test]

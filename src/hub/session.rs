@@ -204,7 +204,15 @@ impl Hub {
         let before = self.links.stats.bad_packets;
         let is_revision_3 = self.is_revision_3(key.index);
         match body {
-            Posted::Octets(bytes) => self.payload_packets(key, engine3::binary_payload(bytes)),
+            Posted::Octets(bytes) => {
+                for item in engine3::binary_payload(bytes) {
+                    if !self.is_open(key) {
+                        break;
+                    }
+                    let packet = item.as_ref().ok().and_then(|item| item.packet().ok());
+                    self.session_packet(key.index, packet);
+                }
+            }
             Posted::Text(text) if is_revision_3 => {
                 self.payload_packets(key, engine3::payload(text));
             }

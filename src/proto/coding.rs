@@ -103,8 +103,11 @@ fn weight(parameters: &str) -> Option<u16> {
     });
     let Some(q) = q else { return Some(1_000) };
     let (whole, part) = q.split_once('.').unwrap_or((q, ""));
-    let is_number = part.len() <= 3 && part.bytes().all(|digit| digit.is_ascii_digit());
-    let thousandths = format!("{part:0<3}").parse::<u16>().ok().filter(|_| is_number)?;
+    if part.len() > 3 || !part.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    let digits = part.bytes().zip([100, 10, 1]);
+    let thousandths: u16 = digits.map(|(digit, unit)| u16::from(digit - b'0') * unit).sum();
     match whole {
         "0" => Some(thousandths),
         "1" if thousandths == 0 => Some(1_000),

@@ -71,8 +71,30 @@ pub fn payload(body: &str) -> impl Iterator<Item = Result<Packet<'_>, Malformed>
     })
 }
 
-/// The packets of a binary payload (H-4, H-5), as [`payload`] has them.
-pub fn binary_payload(body: &[u8]) -> impl Iterator<Item = Result<Packet<'_>, Malformed>> {
+/// One item of a binary payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Item<'a> {
+    /// A text packet; what is no UTF-8, such as half of a surrogate pair, becomes U+FFFD (H-15).
+    Text(Cow<'a, str>),
+    /// A binary packet.
+    Binary(&'a [u8]),
+}
+
+impl Item<'_> {
+    /// What it says.
+    ///
+    /// # Errors
+    /// [`Malformed`] as for [`decode`] and [`decode_binary`].
+    pub fn packet(&self) -> Result<Packet<'_>, Malformed> {
+        match self {
+            Item::Text(text) => decode(text),
+            Item::Binary(bytes) => decode_binary(bytes),
+        }
+    }
+}
+
+/// The items of a binary payload (H-4, H-5), as [`payload`] has them.
+pub fn binary_payload(body: &[u8]) -> impl Iterator<Item = Result<Item<'_>, Malformed>> {
     let mut rest = Some(body);
     items(move || {
         let bytes = rest.take()?;
@@ -84,26 +106,23 @@ pub fn binary_payload(body: &[u8]) -> impl Iterator<Item = Result<Packet<'_>, Ma
             Err(error) => return Some(Err(error)),
         };
         rest = Some(behind);
-        if item.is_empty() {
-            return Some(Ok(None));
-        }
-        if !is_text {
-            return Some(decode_binary(item).map(Some));
-        }
-        let text = std::str::from_utf8(item).map_err(|_| Malformed);
-        Some(text.and_then(decode).map(Some))
+        Some(Ok(match (item, is_text) {
+            ([], _) => None,
+            (text, true) => Some(Item::Text(String::from_utf8_lossy(text))),
+            (bytes, false) => Some(Item::Binary(bytes)),
+        }))
     })
 }
 
 /// Passes over what is no packet, and ends with the first error.
-fn items<'a>(
-    mut next: impl FnMut() -> Option<Result<Option<Packet<'a>>, Malformed>>,
-) -> impl Iterator<Item = Result<Packet<'a>, Malformed>> {
+fn items<T>(
+    mut next: impl FnMut() -> Option<Result<Option<T>, Malformed>>,
+) -> impl Iterator<Item = Result<T, Malformed>> {
     let mut is_over = false;
     std::iter::from_fn(move || {
         while !is_over {
             match next() {
-                Some(Ok(Some(packet))) => return Some(Ok(packet)),
+                Some(Ok(Some(item))) => return Some(Ok(item)),
                 Some(Ok(None)) => {}
                 Some(Err(error)) => {
                     is_over = true;

@@ -187,6 +187,25 @@ fn h3_h5_binary_posts() {
     assert_eq!(wire.heard(), [event; 3]);
 }
 
+/// H-15: half a surrogate pair, as old browsers write it, is no end of a session. As JSON has it,
+/// it passes.
+#[test]
+fn h15_lenient_text() {
+    let mut wire = wire();
+    let sid = polling(&mut wire, "");
+    wire.heard();
+    let packet = b"42[\"a\",\"\xED\xA0\xBD\"]";
+    let body = [&[0, 1, 3, 255], &packet[..]].concat();
+    assert_eq!(usize::from(body[1]) * 10 + usize::from(body[2]), packet.len());
+    let conn = wire.with_bytes(post(&sid, "application/octet-stream", &body));
+    assert_eq!(wire.answer(conn), (200, "ok".into()));
+    assert_eq!(say(&mut wire, &sid, "16:42[\"a\",\"\\ud83d\"]"), (200, "ok".into()));
+    assert_eq!(wire.heard(), ["a(\"\u{fffd}\u{fffd}\u{fffd}\")", "a(\"\\ud83d\")"]);
+    let (conn, _) = websocket(&mut wire, "");
+    wire.put(conn, text("42[\"a\",\"\\ud83d\"]"));
+    assert_eq!(wire.heard(), ["a(\"\\ud83d\")"]);
+}
+
 /// H-6, H-9: frames of a websocket.
 #[test]
 fn h6_h9_websocket_frames() {

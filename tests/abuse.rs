@@ -5,6 +5,8 @@
 //! were connected before notice nothing, and that a client which comes afterwards is served.
 #![allow(clippy::unwrap_used)] // In a test, a panic is a finding.
 
+#[path = "abuse/asks.rs"]
+mod asks;
 #[path = "abuse/deflate.rs"]
 mod deflate;
 #[path = "abuse/floods.rs"]

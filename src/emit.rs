@@ -129,9 +129,9 @@ pub(crate) fn encode_event<'a>(
 }
 
 /// A choice of sockets of one namespace, on all shards, and what to do with them
-/// (`BroadcastOperator`, K.2). May be made and used on any thread. Made by [`Server::to`],
-/// [`Namespace::to`](crate::Namespace::to), [`Socket::to`](crate::Socket::to) and their `except`
-/// and `broadcast`.
+/// (`BroadcastOperator`, K.2). May be made and used on any thread. Made by
+/// [`Server::to`](crate::Server::to), [`Namespace::to`](crate::Namespace::to),
+/// [`Socket::to`](crate::Socket::to) and their `except` and `broadcast`.
 #[derive(Clone)]
 #[must_use = "a broadcast does nothing until its emit is called"]
 pub struct Broadcast {

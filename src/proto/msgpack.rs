@@ -2,8 +2,8 @@
 //! reads, and the MessagePack dialect of its encoder, notepack 2.2.
 //!
 //! A packet is one binary message: a map of `type`, `data`, `id` and `nsp`. Inside corecast the
-//! data is raw JSON and attachments, as for the other parser; [`decode`] turns a message into that
-//! and [`encode`] turns it back. So a value arrives as `JSON.stringify` would have written it, with
+//! data is raw JSON and attachments, as for the other parser; `decode` turns a message into that
+//! and `encode` turns it back. So a value arrives as `JSON.stringify` would have written it, with
 //! bytes as attachments:
 //!
 //! | msgpack | here |

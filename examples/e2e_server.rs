@@ -14,7 +14,7 @@ use std::time::Duration;
 use clap::Parser;
 use corecast::{
     Binary, Broadcast, ConnectError, Event, Namespace, Options, PerMessageDeflate, Reason,
-    RemoteSocket, Server, Socket,
+    Recovery, RemoteSocket, Server, Socket,
 };
 use corecast::{Cookie, Cors, Headers, Origin, Request};
 use counted::Counted;
@@ -49,6 +49,9 @@ struct Arguments {
     /// Compress websocket messages.
     #[arg(long)]
     deflate: bool,
+    /// Connection-state recovery, for that many milliseconds.
+    #[arg(long)]
+    recovery: Option<u64>,
 }
 
 #[expect(clippy::print_stdout, reason = "the tests read the address from the first line")]
@@ -75,6 +78,11 @@ fn main() -> Result<(), corecast::Error> {
         options.cookie = Some(Cookie::default());
     }
     options.per_message_deflate = arguments.deflate.then(PerMessageDeflate::default);
+    options.connection_state_recovery = arguments.recovery.map(|ms| {
+        let mut recovery = Recovery::default();
+        recovery.max_disconnection_duration = Duration::from_millis(ms);
+        recovery
+    });
     let io = Server::new(options)?;
     if arguments.hooks {
         hook(&io);
@@ -131,7 +139,13 @@ fn register(io: &Server) {
         state(&namespace);
         many(&namespace);
         ends(&namespace);
+        returning(&namespace);
     }
+    let quiet = io.of("/quiet");
+    returning(&quiet);
+    quiet.on("all", |socket: Socket, event: Event| async move {
+        let _ = socket.namespace().emit("all", event.raw());
+    });
     io.of("/admin").middleware(admit_admins);
     io.on("notify", notify);
     io.of("/chat").on("say", say);
@@ -499,6 +513,17 @@ fn ends(namespace: &Namespace) {
         })
         .on("panic", |_: Socket, _: Event| async {
             panic!("a client has asked for it");
+        });
+}
+
+/// For clients that come back.
+fn returning(namespace: &Namespace) {
+    namespace
+        .on("recovered", |socket: Socket, event: Event| async move {
+            let _ = event.ack(socket.recovered());
+        })
+        .on("all:volatile", |socket: Socket, event: Event| async move {
+            let _ = socket.namespace().broadcast().volatile().emit("all:volatile", event.raw());
         });
 }
 

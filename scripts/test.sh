@@ -100,6 +100,8 @@ npm_suite() {
 end_to_end() {
     section "official client against --cpus $1"
     CORECAST_E2E_CMD="'$target/debug/examples/e2e_server' --cpus $1" npm_suite test:e2e "$2"
+    CORECAST_E2E_CMD="'$target/debug/examples/e2e_server' --cpus $1" \
+        npm_suite test:recovery "recovery${2#e2e}"
 }
 end_to_end "${cpus[0]}" e2e-one
 if [ ${#cpus[@]} -gt 1 ]; then
@@ -135,8 +137,8 @@ section "browser"
 CORECAST_DEMO_CMD="'$target/debug/corecast' serve" npm_suite test:browser browser
 
 section "summary"
-for log in doc rust e2e-one e2e-several e2e-msgpack e2e-counted msgpack v2 protocol python deflate \
-    autobahn browser; do
+for log in doc rust e2e-one e2e-several recovery-one recovery-several e2e-msgpack e2e-counted msgpack \
+    v2 protocol python deflate autobahn browser; do
     [ -f "$logs/$log.txt" ] || continue
     echo "$log:"
     grep -E '^ *Summary \[|^test result: |^(#|ℹ) (tests|pass|fail|skipped) |^(Ran|OK|FAILED)|^[0-9]+ passed, ' \

@@ -16,6 +16,7 @@ use crate::proto::packet;
 use crate::proto::parser::{Outgoing, Parser};
 use crate::proto::value::{Binary, to_args};
 use crate::rooms::{Rooms, names};
+use crate::server::NextOffset;
 
 /// Arguments of an event. A reference to anything that serde can write is one argument, a tuple is
 /// several (up to eight), `()` is none, and [`Raw`] is what somebody else sent. Numbers, `bool`,
@@ -208,7 +209,11 @@ impl Broadcast {
         self.in_each(|it| {
             let server = it.namespace.server.clone();
             let reported = it.for_listeners();
-            server.publish(it.encode_raw(event, &raw, None)?)?;
+            // Held until the event is on its way, so that events have the order of their offsets.
+            let offset = if it.flags.volatile { None } else { server.next_offset() };
+            let flags = Flags { offset: offset.as_ref().map(NextOffset::get), ..it.flags };
+            server.publish(Broadcast { flags, ..it }.encode_raw(event, &raw, None)?)?;
+            drop(offset);
             reported.map_or(Ok(()), |it| it.report(event, &raw))
         })
     }
@@ -254,6 +259,7 @@ impl Broadcast {
     fn encode_raw(self, event: &str, raw: &Raw, id: Option<u64>) -> Result<Publish, Error> {
         let Broadcast { namespace, target, flags, .. } = self;
         let Namespace { server, id: namespace, name } = namespace;
+        let raw = &raw.clone().with_offset(flags.offset);
         let mut text = Vec::with_capacity(raw.json.len() + event.len() + 32);
         let attachments = encode_event(server.parser(), &name, id, event, raw, &mut text)?;
         let attachments = attachments.into_owned();

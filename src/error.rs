@@ -103,6 +103,21 @@ impl Reason {
         self as usize
     }
 
+    /// Whether the client may come back to where it was (L-11), with recovery on.
+    pub fn is_recoverable(self) -> bool {
+        match self {
+            Reason::TransportClose
+            | Reason::TransportError
+            | Reason::PingTimeout
+            | Reason::ForcedClose
+            | Reason::ForcedServerClose
+            | Reason::ServerShuttingDown => true,
+            Reason::ParseError
+            | Reason::ClientNamespaceDisconnect
+            | Reason::ServerNamespaceDisconnect => false,
+        }
+    }
+
     /// The text that Socket.IO uses.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use crate::children::NamespaceSpec;
 use crate::emit::Args;
 use crate::error::Error;
+use crate::hub::recovery::Offset;
 use crate::hub::slab::Key;
 use crate::hub::{self, Arguments};
 use crate::options::Limits;
@@ -73,6 +74,17 @@ impl Raw {
     /// [`Error::Json`]: it is of another type.
     pub fn data<T: DeserializeOwned>(&self) -> Result<T, Error> {
         Ok(value::first_arg(self.json(), &self.attachments)?)
+    }
+}
+
+impl Raw {
+    /// The same with the offset as one more argument, if there is one (L-7).
+    pub(crate) fn with_offset(self, offset: Option<Offset>) -> Raw {
+        let Some(offset) = offset else { return self };
+        let mut json = Vec::with_capacity(self.json.len() + Offset::LEN + 3);
+        json.extend_from_slice(&self.json);
+        offset.append_to(&mut json);
+        Raw { json: json.into(), ..self }
     }
 }
 

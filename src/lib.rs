@@ -647,6 +647,7 @@ mod hooks;
 mod http;
 #[doc(hidden)]
 pub mod hub;
+mod kept;
 mod listeners;
 mod namespace;
 mod observe;
@@ -674,7 +675,7 @@ pub use http::{ConnectionError, Headers, Request, Response};
 pub use hub::{Gauges, Stats as Totals};
 pub use listeners::Listener;
 pub use namespace::{ConnectError, Namespace};
-pub use options::{HttpCompression, Options, PerMessageDeflate, SlowReader};
+pub use options::{HttpCompression, Options, PerMessageDeflate, Recovery, SlowReader};
 pub use proto::parser::{self, Parser};
 pub use proto::value::Binary;
 pub use remote::{NamespaceSize, RemoteAck, RemoteSocket, RoomSize};

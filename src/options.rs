@@ -90,6 +90,55 @@ impl Default for PerMessageDeflate {
     }
 }
 
+/// Connection-state recovery (`connectionStateRecovery`): a client that lost its connection comes
+/// back with the same socket id, rooms and data, and gets the events that it has missed. See
+/// [`Options::connection_state_recovery`].
+///
+/// The server keeps what it has sent to each client since the last heartbeat that the client has
+/// answered, and while the client is away what it would have been sent. Events that ask for an
+/// acknowledgement, and volatile ones, are not kept (L-14). A client whose gap is no longer kept
+/// gets a new session: nothing is ever skipped silently. Nothing outlives the process.
+///
+/// ```
+/// let mut recovery = corecast::Recovery::default();
+/// recovery.max_disconnection_duration = std::time::Duration::from_secs(30);
+/// let mut options = corecast::Options::default();
+/// options.connection_state_recovery = Some(recovery);
+/// let io = corecast::Server::new(options)?;
+/// # Ok::<(), corecast::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Recovery {
+    /// Time for a client to come back (`maxDisconnectionDuration`). Default 120 s.
+    pub max_disconnection_duration: Duration,
+    /// Do not ask middleware again for a client that has recovered (`skipMiddlewares`). Default
+    /// true.
+    pub skip_middlewares: bool,
+    /// Bytes of events kept for one socket, with about 100 for each event beside its own. Default
+    /// 256 KiB; the oldest are forgotten then, and a client that had not received them cannot
+    /// recover. At most [`Options::max_queue_bytes`].
+    pub max_bytes: usize,
+    /// Sockets per shard that are kept while their clients are away. Default 100,000; the oldest
+    /// are forgotten then.
+    pub max_sessions: usize,
+    /// Bytes of events that a shard keeps for all its sockets together; an event sent to many
+    /// counts once. Default 128 MiB; beyond it only the latest event to a socket is kept.
+    pub max_shard_bytes: usize,
+}
+
+impl Default for Recovery {
+    fn default() -> Self {
+        Recovery {
+            max_disconnection_duration: Duration::from_secs(120),
+            skip_middlewares: true,
+            max_bytes: 256 << 10,
+            max_sessions: 100_000,
+            max_shard_bytes: 128 << 20,
+        }
+    }
+}
+
 impl PerMessageDeflate {
     fn is_sound(&self) -> bool {
         let bits = [self.server_max_window_bits, self.client_max_window_bits];
@@ -224,6 +273,10 @@ pub struct Options {
     /// declined unread, as Socket.IO does since 2.4. Costs CPU time for every message of the
     /// threshold or more; see [`PerMessageDeflate`] for memory.
     pub per_message_deflate: Option<PerMessageDeflate>,
+    /// Connection-state recovery (L-5). Default `None`: off, and then it costs nothing. With it
+    /// every event that is recoverable has one more argument, a short text; the official clients
+    /// know of it, other clients may see it.
+    pub connection_state_recovery: Option<Recovery>,
     /// Keep each client's request head for `Socket::handshake` after the first namespace was
     /// joined and its connection handlers have reached their first `await`. Default true; costs
     /// the size of the head per connection: about 100 B from a bare client, up to 1,000 B from a
@@ -284,6 +337,7 @@ impl Default for Options {
             sends_per_turn: 256,
             max_mailbox: 65_536,
             per_message_deflate: None,
+            connection_state_recovery: None,
             retain_handshake: true,
             backlog: 4_096,
             receive_buffers: 1_024,
@@ -363,7 +417,17 @@ impl Options {
     /// # Errors
     /// [`Error::Options`] names the field and the rule it breaks.
     pub fn limits(&self) -> Result<Limits, Error> {
+        let recovery = self.connection_state_recovery.unwrap_or_default();
         let rules = [
+            (
+                recovery.max_bytes <= self.max_queue_bytes
+                    || self.connection_state_recovery.is_none(),
+                "connection_state_recovery: max_bytes must be max_queue_bytes or less",
+            ),
+            (
+                !recovery.max_disconnection_duration.is_zero() && recovery.max_sessions >= 1,
+                "connection_state_recovery: duration and max_sessions must not be 0",
+            ),
             (self.polling || self.websocket, "polling or websocket must be on"),
             (
                 self.path.starts_with('/') && self.path.len() > 1,

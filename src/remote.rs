@@ -351,7 +351,7 @@ fn describe(
         let rooms: Vec<Box<str>> = std::iter::once(id.clone()).chain(joined).collect();
         let handshake = hub.handshake(member).map(Handshake);
         let auth: Box<str> = hub.auth(member).unwrap_or_default().into();
-        let data = shard.own(member, |own| own.json.clone()).unwrap_or_default();
+        let data = shard.own(member, |own| own.kept.json.clone()).unwrap_or_default();
         bytes += size_of::<RemoteSocket>() + auth.len() + data.len();
         bytes += handshake.as_ref().map_or(0, |handshake| handshake.0.head().len());
         bytes += rooms.iter().map(|room| size_of::<Box<str>>() + room.len()).sum::<usize>();

@@ -19,6 +19,7 @@ use crate::hooks::HttpHooks;
 use crate::hub::directory::Directory;
 use crate::hub::hooks::Requests;
 use crate::hub::id::Secrets;
+use crate::hub::recovery::Offset;
 use crate::hub::rooms::NamespaceId;
 use crate::hub::{self, Config, FIRST_ASK, Gauges, Hub, Publish, StaticFile};
 use crate::namespace::{Handlers, Namespace};
@@ -61,6 +62,21 @@ struct Shared {
     /// Per shard, as of its last look.
     stats: Mutex<Vec<Stats>>,
     is_stopping: AtomicBool,
+    /// Events sent by threads that are no shard, with connection-state recovery.
+    sent: Mutex<u64>,
+}
+
+/// The offset of an event about to be sent.
+pub(crate) struct NextOffset<'a> {
+    offset: Offset,
+    /// Other threads that are no shard wait until this one has sent.
+    _turn: Option<MutexGuard<'a, u64>>,
+}
+
+impl NextOffset<'_> {
+    pub(crate) fn get(&self) -> Offset {
+        self.offset
+    }
 }
 
 /// Shards that a room is on, by namespace and name.
@@ -126,6 +142,7 @@ impl Server {
             asks: AtomicU32::new(0),
             stats: Mutex::default(),
             is_stopping: AtomicBool::new(false),
+            sent: Mutex::new(0),
         }));
         server.of("/");
         Ok(server)
@@ -543,6 +560,19 @@ impl Server {
         self.0.mesh.get().map(act)
     }
 
+    /// The offset of the next event from this thread, with connection-state recovery.
+    pub(crate) fn next_offset(&self) -> Option<NextOffset<'_>> {
+        self.0.options.connection_state_recovery?;
+        if let Some(shard) = Shard::current(self) {
+            let offset = shard.hub().next_offset()?;
+            return Some(NextOffset { offset, _turn: None });
+        }
+        let shards = self.spec()?.shards;
+        let mut sent = self.0.sent.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        *sent += 1;
+        Some(NextOffset { offset: Offset::new(shards, *sent), _turn: Some(sent) })
+    }
+
     /// Hands a broadcast to all shards: directly to that of this thread, by mail to the others.
     pub(crate) fn publish(&self, publish: Publish) -> Result<(), Error> {
         if let Some(shard) = Shard::current(self) {
@@ -768,6 +798,7 @@ fn new_hub(spec: &Spec, shard: u16) -> Hub {
         rooms_max: options.max_rooms,
         acks_max: options.max_pending_acks,
         gather_bytes_max: options.max_gather_bytes,
+        recovery: options.connection_state_recovery,
         retain_handshake: options.retain_handshake,
         epoch_ms: ms(epoch),
     };

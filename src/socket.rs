@@ -1,6 +1,5 @@
 //! One client in one namespace, as its handlers see it.
 
-use std::any::{Any, TypeId};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::Future;
@@ -18,6 +17,7 @@ use crate::error::{Error, Reason};
 use crate::event::{Event, Handshake, Raw};
 use crate::hub::slab::Key;
 use crate::hub::{AckLost, Arguments, Flags};
+use crate::kept::Kept;
 use crate::namespace::{LocalFuture, Named, Namespace};
 use crate::rooms::Rooms;
 use crate::server::Server;
@@ -43,9 +43,7 @@ pub(crate) struct Own {
     pub(crate) outgoing: Vec<Named<SocketEvent>>,
     /// Number of the latest listener.
     pub(crate) listeners: u64,
-    data: HashMap<TypeId, Rc<dyn Any>>,
-    /// What others may see of it, as JSON; empty if nothing.
-    pub(crate) json: Box<str>,
+    pub(crate) kept: Kept,
 }
 
 /// One client in one namespace (`Socket`). A handle that is cheap to clone and stays on its shard;
@@ -118,7 +116,8 @@ impl Socket {
     }
 
     /// Id of the socket, 20 characters of base64url; others may know it. Also a room that only it
-    /// is in. A client that reconnects gets another one. That of a Socket.IO 2 client is a secret,
+    /// is in. A client that reconnects gets another one, unless it has
+    /// [recovered](Self::recovered). That of a Socket.IO 2 client is a secret,
     /// see [`Options::allow_eio3`](crate::Options::allow_eio3).
     pub fn id(&self) -> &str {
         &self.id
@@ -185,7 +184,7 @@ impl Socket {
     /// # Errors
     /// [`Error::ReservedEvent`], [`Error::Json`]; [`Error::Disconnected`]: the socket has gone.
     pub fn emit(&self, event: &str, args: impl Args) -> Result<(), Error> {
-        self.emit_now(event, &args.to_raw()?, None, Flags::default())
+        self.emit_now(event, args.to_raw()?, None, Flags::default())
     }
 
     /// Sends the event `message` (`socket.send`, `socket.write`).
@@ -227,18 +226,22 @@ impl Socket {
     fn emit_now(
         &self,
         event: &str,
-        raw: &Raw,
+        raw: Raw,
         ack: Option<u64>,
-        flags: Flags,
+        mut flags: Flags,
     ) -> Result<(), Error> {
         check_name(event)?;
+        // L-14: an event that asks for an answer, or that may be dropped, is not recovered.
+        let is_kept = ack.is_none() && !flags.volatile;
+        flags.offset = if is_kept { self.shard.hub().next_offset() } else { None };
+        let whole = &raw.clone().with_offset(flags.offset);
         let sent = self.shard.with_scratch(|text| {
             let parser = &self.shard.spec().options.parser;
-            let attachments = encode_event(parser, &self.namespace.name, ack, event, raw, text)?;
+            let attachments = encode_event(parser, &self.namespace.name, ack, event, whole, text)?;
             Ok::<bool, Error>(self.shard.hub().emit(self.key, text, &attachments, flags))
         })?;
         if sent && self.server().reports_sent() && !self.shard.is_reporting() {
-            let Raw { json, attachments } = raw.clone();
+            let Raw { json, attachments } = raw;
             let event = Arguments { name: event.into(), json, attachments, ack: None };
             self.shard.hub().report_sent(self.key, &event);
         }
@@ -348,16 +351,32 @@ impl Socket {
     /// Keeps a value with the socket (`socket.data`), one per type; returns the one that was there.
     /// It is dropped after the `disconnect` handlers were called. Does nothing if the socket has
     /// gone.
-    pub fn set<T: 'static>(&self, value: T) -> Option<Rc<T>> {
-        let old = self.own(|own| own.data.insert(TypeId::of::<T>(), Rc::new(value)))??;
-        old.downcast().ok()
+    ///
+    /// With connection-state recovery it is there again when the client has come back, also on
+    /// another shard: so it is `Send`, and should be held by nobody else then, or it stays behind.
+    pub fn set<T: Send + 'static>(&self, value: T) -> Option<Rc<T>> {
+        self.own(|own| own.kept.set(value))?
+    }
+
+    /// As [`Socket::set`], for a value that cannot leave its shard: a client that comes back to
+    /// another one does not find it again.
+    pub fn set_local<T: 'static>(&self, value: T) -> Option<Rc<T>> {
+        self.own(|own| own.kept.set_local(value))?
+    }
+
+    /// Whether the client goes on where it was before its connection was lost (`socket.recovered`):
+    /// with the same id, rooms and data, and with the events that it had missed. Always false
+    /// without [`Options::connection_state_recovery`](crate::Options::connection_state_recovery),
+    /// and once the socket has gone. Handlers and middleware of the socket itself are to be
+    /// registered anew, as for any other.
+    pub fn recovered(&self) -> bool {
+        self.shard.hub().is_recovered(self.key)
     }
 
     /// The value of that type kept with the socket. Use a `Cell` or `RefCell` inside it to change
     /// it in place.
     pub fn get<T: 'static>(&self) -> Option<Rc<T>> {
-        let value = self.shard.own(self.key, |own| own.data.get(&TypeId::of::<T>()).cloned())??;
-        value.downcast().ok()
+        self.shard.own(self.key, |own| own.kept.get())?
     }
 
     /// Keeps a value with the socket that others may see (`socket.data`): as JSON, with
@@ -368,7 +387,7 @@ impl Socket {
     /// [`Error::Json`]: it cannot be written. [`Error::Disconnected`]: the socket has gone.
     pub fn set_data<T: Serialize + ?Sized>(&self, value: &T) -> Result<(), Error> {
         let json: Box<str> = serde_json::to_string(value)?.into();
-        self.own(|own| own.json = json).ok_or(Error::Disconnected)
+        self.own(|own| own.kept.json = json).ok_or(Error::Disconnected)
     }
 
     /// What was kept with [`Socket::set_data`]; an empty object if nothing was. Parsed by each
@@ -378,7 +397,7 @@ impl Socket {
     /// [`Error::Json`]: it is of another type.
     pub fn data<T: DeserializeOwned>(&self) -> Result<T, Error> {
         // Copied, since reading it may run code of the application.
-        let json = self.shard.own(self.key, |own| own.json.clone()).unwrap_or_default();
+        let json = self.shard.own(self.key, |own| own.kept.json.clone()).unwrap_or_default();
         parse_or_empty(&json)
     }
 
@@ -512,7 +531,7 @@ impl Emit {
     /// # Errors
     /// As [`Socket::emit`].
     pub fn emit(self, event: &str, args: impl Args) -> Result<(), Error> {
-        self.socket.emit_now(event, &args.to_raw()?, None, self.flags)
+        self.socket.emit_now(event, args.to_raw()?, None, self.flags)
     }
 
     /// Sends the event, now, and awaits its acknowledgement. What the timeout leaves unanswered is
@@ -538,7 +557,7 @@ impl Emit {
         let id = shard.hub().await_ack(*key, timeout_ms, token);
         let id = id.ok_or(Error::Limit("max_pending_acks"))?;
         shard.expect_ack(token);
-        self.socket.emit_now(event, &raw, Some(id), self.flags)?;
+        self.socket.emit_now(event, raw, Some(id), self.flags)?;
         Ok(token)
     }
 }

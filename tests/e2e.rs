@@ -25,6 +25,8 @@ mod listeners;
 mod log;
 #[path = "e2e/many.rs"]
 mod many;
+#[path = "e2e/recovery.rs"]
+mod recovery;
 #[path = "e2e/requests.rs"]
 mod requests;
 #[path = "e2e/shards.rs"]

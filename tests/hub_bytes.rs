@@ -18,8 +18,12 @@ mod hooks;
 mod http;
 #[path = "hub_bytes/limits.rs"]
 mod limits;
+#[path = "hub_bytes/lives.rs"]
+mod lives;
 #[path = "hub_bytes/parser.rs"]
 mod parser;
+#[path = "hub_bytes/recovery.rs"]
+mod recovery;
 #[path = "hub_bytes/revision3.rs"]
 mod revision3;
 #[path = "hub_bytes/session.rs"]

@@ -11,6 +11,7 @@ use super::deliver::{Frame, Urgency};
 use super::fanout::Encoded;
 use super::id::Id;
 use super::namespace::{Member, State};
+use super::recovery::Offset;
 use super::rooms::{NamespaceId, Rooms};
 use super::session::Goodbye;
 use super::slab::Key;
@@ -40,11 +41,13 @@ pub struct Flags {
     pub volatile: bool,
     /// Compress it where that was agreed on.
     pub compress: bool,
+    /// What the event is kept under for clients that may miss it; its last argument then.
+    pub offset: Option<Offset>,
 }
 
 impl Default for Flags {
     fn default() -> Flags {
-        Flags { volatile: false, compress: true }
+        Flags { volatile: false, compress: true, offset: None }
     }
 }
 
@@ -64,10 +67,17 @@ pub struct Publish {
 impl Hub {
     /// Sends a packet to one socket. `text` is Engine.IO text, `4` included. False if it has gone.
     pub fn emit(&mut self, key: Key, text: &[u8], attachments: &[Bytes], flags: Flags) -> bool {
-        let Some(member) = self.members.get(key) else { return false };
+        let logged = self.logged(flags.offset, || Encoded {
+            text: Bytes::copy_from_slice(text),
+            attachments: attachments.into(),
+        });
+        let Some(member) = self.members.get_mut(key) else { return false };
         // Before it is connected a socket may already be written to (J-8).
         if member.state == State::Leaving {
             return false;
+        }
+        if let Some(entry) = &logged {
+            member.log(entry);
         }
         let urgency = if flags.volatile { Urgency::Volatile } else { Urgency::One };
         let mut frame = Frame::new(text, attachments);
@@ -110,24 +120,33 @@ impl Hub {
         let mut frame = Frame::new(&encoded.text, &encoded.attachments);
         frame.compress = flags.compress;
         let urgency = if flags.volatile { Urgency::Volatile } else { Urgency::Many };
-        self.select(*namespace, target, |links, _, member| {
+        let logged = self.logged(flags.offset, || encoded.clone());
+        self.select(*namespace, target, logged.is_some(), |links, _, member| {
+            if let Some(entry) = &logged {
+                member.log(entry);
+            }
             links.deliver(member.session, &mut frame, urgency);
         });
+        if let Some(entry) = &logged {
+            self.log_publish(publish, entry);
+        }
     }
 
     /// Visits each selected member that is connected once: not those that are still asking (U-10),
-    /// nor those that are leaving and stand in their rooms until the application lets go of them.
-    /// O(members of the rooms named).
+    /// nor those that are leaving and stand in their rooms until the application lets go of them
+    /// (unless `is_logged` and their clients may come back). O(members of the rooms named).
     fn select(
         &mut self,
         namespace: NamespaceId,
         target: &Target,
-        mut visit: impl FnMut(&mut Links, u32, &Member),
+        is_logged: bool,
+        mut visit: impl FnMut(&mut Links, u32, &mut Member),
     ) {
         let Some(everyone) = self.namespaces.get(namespace) else { return };
         if let Some(id) = target.only {
             if let Some(index) = self.member_at(namespace, &id)
-                && let Some(member) = self.members.at(index)
+                && let Some(member) = self.members.at_mut(index)
+                && member.hears(is_logged)
             {
                 visit(&mut self.links, index, member);
             }
@@ -144,8 +163,8 @@ impl Hub {
         if plain && lists.len() == 1 && by_id.iter().all(Option::is_none) {
             // The common case: one list, which holds nobody twice.
             for index in lists[0] {
-                let member = self.members.at(*index);
-                if let Some(member) = member.filter(|m| m.state == State::Connected) {
+                let member = self.members.at_mut(*index);
+                if let Some(member) = member.filter(|m| m.hears(is_logged)) {
                     visit(&mut self.links, *index, member);
                 }
             }
@@ -168,7 +187,7 @@ impl Hub {
         let lists = lists.into_iter().flatten().chain(by_id.iter().flatten());
         for index in lists {
             let member = self.members.at_mut(*index);
-            let is_new = |m: &&mut Member| m.mark != mark && m.state == State::Connected;
+            let is_new = |m: &&mut Member| m.mark != mark && m.hears(is_logged);
             if let Some(member) = member.filter(is_new) {
                 member.mark = mark;
                 visit(&mut self.links, *index, member);
@@ -179,7 +198,7 @@ impl Hub {
     /// The connected members that a target selects.
     pub fn selected(&mut self, namespace: NamespaceId, target: &Target) -> Vec<Key> {
         let mut indices = Vec::new();
-        self.select(namespace, target, |_, index, _| indices.push(index));
+        self.select(namespace, target, false, |_, index, _| indices.push(index));
         indices.into_iter().filter_map(|index| self.members.key_at(index)).collect()
     }
 
@@ -197,7 +216,7 @@ impl Hub {
             }
         }
         let mut count = 0;
-        self.select(namespace, target, |_, _, _| count += 1);
+        self.select(namespace, target, false, |_, _, _| count += 1);
         count
     }
 

@@ -21,24 +21,28 @@ pub struct Held {
     pub queued: usize,
     /// Windows that compressed connections keep, or may come to keep.
     pub windows: usize,
+    /// Connection-state recovery: events that clients may have missed, and sockets whose clients
+    /// are away.
+    pub recovery: usize,
 }
 
 impl Held {
     /// Adds those of another shard.
     pub fn add(&mut self, other: &Held) {
-        let Held { incomplete, attachments, kept, answers, queued, windows } = other;
+        let Held { incomplete, attachments, kept, answers, queued, windows, recovery } = other;
         self.incomplete += incomplete;
         self.attachments += attachments;
         self.kept += kept;
         self.answers += answers;
         self.queued += queued;
         self.windows += windows;
+        self.recovery += recovery;
     }
 
     /// All of it.
     pub fn bytes(&self) -> usize {
         let kept = self.attachments + self.kept + self.answers;
-        self.incomplete + kept + self.queued + self.windows
+        self.incomplete + kept + self.queued + self.windows + self.recovery
     }
 }
 
@@ -47,7 +51,9 @@ impl Hub {
     /// every turn.
     pub fn held(&self) -> Held {
         let (answers, windows) = (self.answer_bytes(), self.links.codec.context_bytes());
-        let mut held = Held { answers, windows, ..Held::default() };
+        let table = self.recovery.as_ref();
+        let recovery = table.map_or(0, |table| table.bytes() + table.records_bytes());
+        let mut held = Held { answers, windows, recovery, ..Held::default() };
         let conns = &self.links.conns;
         for conn in conns.indices().filter_map(|index| conns.at(index)) {
             held.queued += conn.out.bytes();

@@ -22,6 +22,7 @@ pub mod directory;
 mod drain;
 mod endpoint;
 pub mod fanout;
+mod handover;
 mod handshake;
 mod held;
 pub mod hooks;
@@ -31,7 +32,9 @@ mod known;
 mod message;
 mod namespace;
 mod polling;
+pub mod recovery;
 mod request;
+mod restore;
 pub mod rooms;
 mod session;
 pub mod slab;
@@ -51,6 +54,7 @@ pub use ask::{Answers, FIRST_ASK};
 pub use command::{Flags, Names, Publish, Target};
 pub use conn::PeerEnd;
 pub use endpoint::{Endpoint, Happening};
+pub use handover::Message;
 pub use handshake::Handshake;
 pub use held::Held;
 pub use known::{RoomChange, Traits, UNKNOWN_NAME_MAX};
@@ -58,7 +62,7 @@ pub use namespace::Arguments;
 
 use crate::error::Reason;
 use crate::http::{ConnectionError, Request};
-use crate::options::{HttpCompression, Limits, SlowReader};
+use crate::options::{HttpCompression, Limits, Recovery, SlowReader};
 use crate::proto::deflate::Settings;
 use crate::proto::packet::Validator;
 use crate::proto::parser::Parser;
@@ -101,6 +105,15 @@ pub enum Output {
         address: SocketAddr,
         /// What was read and not yet understood.
         bytes: Vec<u8>,
+    },
+    /// Hand a message to another shard, with what the application keeps with the session.
+    Recover {
+        /// The other shard.
+        shard: u16,
+        /// What it has to know.
+        message: Message,
+        /// To be given to `handle_recovery` there, as far as it can cross threads.
+        data: Option<recovery::Data>,
     },
 }
 
@@ -263,6 +276,8 @@ pub struct Config {
     pub acks_max: usize,
     /// Bytes of the answers to one broadcast.
     pub gather_bytes_max: usize,
+    /// Connection-state recovery, if it is on.
+    pub recovery: Option<Recovery>,
     /// Keep request heads after the connection handler.
     pub retain_handshake: bool,
     /// Wall clock at time 0, milliseconds since 1970.
@@ -369,18 +384,29 @@ pub struct Gauges {
     pub rooms: usize,
     /// Dynamic namespaces, as many times as there are shards that know them.
     pub namespaces: usize,
+    /// Sockets whose clients are away and may come back (connection-state recovery).
+    pub suspended: usize,
 }
 
 impl Gauges {
     /// Adds those of another shard.
     pub fn add(&mut self, other: &Gauges) {
-        let Gauges { connections, sessions, polling_sessions, sockets, rooms, namespaces } = other;
+        let Gauges {
+            connections,
+            sessions,
+            polling_sessions,
+            sockets,
+            rooms,
+            namespaces,
+            suspended,
+        } = other;
         self.connections += connections;
         self.sessions += sessions;
         self.polling_sessions += polling_sessions;
         self.sockets += sockets;
         self.rooms += rooms;
         self.namespaces += namespaces;
+        self.suspended += suspended;
     }
 }
 
@@ -415,6 +441,7 @@ pub struct Hub {
     drains: FxHashMap<u32, Vec<u64>>,
     namespaces: Known,
     rooms: Rooms,
+    recovery: Option<Box<recovery::Table>>,
     files: HashMap<String, Rc<Served>>,
     endpoints: Vec<Endpoint>,
     wheel: Wheel,
@@ -448,6 +475,9 @@ impl Hub {
             codec: Codec::new(config.deflate),
             stats: Stats::default(),
         };
+        let recovery = config.recovery;
+        let recovery = recovery.map(|options| recovery::Table::new(options, config.shards));
+        let recovery = recovery.map(Box::new);
         Hub {
             links,
             members: Slab::new(),
@@ -455,6 +485,7 @@ impl Hub {
             drains: FxHashMap::default(),
             namespaces: Known::default(),
             rooms: Rooms::default(),
+            recovery,
             files: HashMap::new(),
             endpoints: Vec::new(),
             wheel: Wheel::new(),
@@ -516,6 +547,7 @@ impl Hub {
                 Timer::Session => self.session_due(entry),
                 Timer::Member => self.member_due(entry),
                 Timer::Ask => self.ask_due(entry),
+                Timer::Recovery => self.recovery_due(entry),
             }
         }
         self.due = due;
@@ -584,6 +616,7 @@ impl Hub {
             sockets: self.members.len(),
             rooms: self.rooms.len(),
             namespaces: self.namespaces.dynamic(),
+            suspended: self.recovery.as_ref().map_or(0, |table| table.suspended.len()),
         }
     }
 

@@ -14,6 +14,8 @@ use super::deliver::{Frame, Urgency};
 use super::handshake::Handshake;
 use super::id::{Id, Secret, SocketId};
 use super::known::{self, UNKNOWN_NAME_MAX};
+use super::recovery::{Logged, Phase, Track};
+use super::restore::{Gone, former};
 use super::rooms::{Memberships, NamespaceId};
 use super::session::Goodbye;
 use super::slab::Key;
@@ -65,6 +67,31 @@ pub(super) struct Rare {
     alarm: Alarm,
     /// Events that arrived while the application was still deciding (W-22).
     held: Vec<Arguments>,
+    track: Option<Box<Track>>,
+}
+
+impl Member {
+    /// What recovery keeps with it, where that is on.
+    pub(super) fn track(&self) -> Option<&Track> {
+        self.rare.as_ref()?.track.as_deref()
+    }
+
+    pub(super) fn track_mut(&mut self) -> Option<&mut Track> {
+        self.rare.as_mut()?.track.as_deref_mut()
+    }
+
+    /// Keeps an event in case its client comes back without it.
+    pub(super) fn log(&mut self, entry: &Rc<Logged>) {
+        if let Some(track) = self.track_mut() {
+            track.log.push(entry);
+        }
+    }
+
+    /// Whether broadcasts are for it: it is connected, or `is_logged` and its client may come back.
+    pub(super) fn hears(&self, is_logged: bool) -> bool {
+        let is_suspending = || self.track().is_some_and(|it| it.phase == Phase::Suspending);
+        self.state == State::Connected || (is_logged && is_suspending())
+    }
 }
 
 impl Rare {
@@ -206,10 +233,24 @@ impl Hub {
         if let Some(session) = self.links.sessions.at_mut(index) {
             session.members.push(member.index);
         }
-        self.events.push_back(match is_known {
-            true => Event::Connect { member, namespace },
-            false => Event::Unknown(member),
-        });
+        if let Some(track) = self.new_track(index, member.index)
+            && let Some(record) = self.members.get_mut(member)
+        {
+            record.rare.get_or_insert_default().track = Some(track);
+        }
+        match is_known {
+            true => self.begin(member, namespace),
+            false => self.events.push_back(Event::Unknown(member)),
+        }
+    }
+
+    /// Looks for a former session, or asks the application.
+    fn begin(&mut self, member: Key, namespace: NamespaceId) {
+        let auth = self.auth(member).unwrap_or_default();
+        let former = if self.recovery.is_some() { former(auth) } else { None };
+        if !self.begin_restore(member, namespace, former) {
+            self.events.push_back(Event::Connect { member, namespace });
+        }
     }
 
     /// The name of the namespace that a member is in or asks for.
@@ -228,7 +269,7 @@ impl Hub {
         known.total += 1;
         let guess = std::mem::replace(&mut member.namespace, namespace);
         self.namespaces.remove(guess);
-        self.events.push_back(Event::Connect { member: key, namespace });
+        self.begin(key, namespace);
         true
     }
 
@@ -296,11 +337,13 @@ impl Hub {
 
     /// The application lets a client in; false if the client has gone meanwhile. Order of J-5.
     pub fn accept_member(&mut self, key: Key) -> bool {
-        let Some(id) = self.socket_id(key) else { return false };
-        let Some(member) = self.members.get_mut(key) else { return false };
-        if member.state != State::Connecting || known::is_guess(member.namespace) {
+        let is_asking = |member: &Member| {
+            member.state == State::Connecting && !known::is_guess(member.namespace)
+        };
+        if !self.members.get(key).is_some_and(is_asking) || !self.replay(key) {
             return false;
         }
+        let Some(member) = self.members.get_mut(key) else { return false };
         let (session, namespace) = (member.session, member.namespace);
         let Some(entry) = self.namespaces.get_mut(namespace) else { return false };
         member.state = State::Connected;
@@ -308,13 +351,13 @@ impl Hub {
         entry.members.push(key.index);
         let held = member.rare.as_mut().map(|rare| std::mem::take(&mut rare.held));
         let name = entry.name.clone();
-        let answer = match self.is_revision_3(session) {
-            true => Outgoing::ConnectV2,
-            false => Outgoing::Connect { sid: id.as_str() },
-        };
-        self.send_packet(session, &name, &answer);
+        match self.is_revision_3(session) {
+            true => self.send_packet(session, &name, &Outgoing::ConnectV2),
+            false => self.send_connect(key, session, &name),
+        }
         if self.reports_rooms(namespace) {
-            self.report_own_room(namespace, Some(&id), true);
+            let id = self.socket_id(key);
+            self.report_own_room(namespace, id.as_ref(), true);
         }
         if let Some(session) = self.links.sessions.at_mut(session) {
             session.connect_by = None;
@@ -351,10 +394,14 @@ impl Hub {
         match member.state {
             State::Connected => {
                 member.state = State::Leaving;
+                self.may_suspend(index, reason);
                 self.events.push_back(Event::Closing { member: key, reason });
             }
             State::Connecting => {
-                self.events.push_back(Event::ConnectAborted(key));
+                let is_known = member.track().is_none_or(|it| it.phase != Phase::Restoring);
+                if is_known {
+                    self.events.push_back(Event::ConnectAborted(key));
+                }
                 self.remove_member(key);
             }
             State::Leaving => {}
@@ -364,9 +411,8 @@ impl Hub {
     /// Forgets a member; to be called after `Event::Closing`. Its rooms are left, its
     /// acknowledgements are lost.
     pub fn remove_member(&mut self, key: Key) {
-        if self.members.get(key).is_none() {
-            return;
-        }
+        let Some(public) = self.public_id(key) else { return };
+        let rooms = self.rooms_to_keep(key);
         let reports_rooms =
             self.members.get(key).is_some_and(|member| self.reports_rooms(member.namespace));
         let id = if reports_rooms { self.socket_id(key) } else { None };
@@ -389,7 +435,8 @@ impl Hub {
         }
         let place = (member.state != State::Connecting).then_some(member.place);
         self.leave_namespace(member.namespace, place);
-        for ack in member.rare.into_iter().flat_map(|rare| rare.acks) {
+        let Rare { acks, track, .. } = member.rare.map(|rare| *rare).unwrap_or_default();
+        for ack in acks {
             match ack.waiter {
                 Waiter::One(token) => {
                     let outcome = Err(AckLost::Disconnected);
@@ -402,6 +449,9 @@ impl Hub {
             session.members.retain(|other| *other != key.index);
         }
         self.free_session(member.session);
+        if let Some(track) = track {
+            self.let_go(key.index, member.namespace, public, Gone { track: *track, rooms });
+        }
     }
 
     /// Counts a member out; `place` is where it stood among the connected ones, if it did.
@@ -482,18 +532,29 @@ impl Hub {
         if self.is_revision_3(member.session) {
             return self.socket_id_v2(member.session, member.namespace);
         }
-        let id = Id { shard: self.config.shard, slot: key.index, secret: member.secret };
-        Some(SocketId::Own(id.text()))
+        Some(SocketId::Own(self.public_id(key)?.text()))
     }
 
-    /// The connected member that a socket id of this namespace names, if it is here.
+    /// The id that is an address, mostly that of the member.
+    pub(super) fn public_id(&self, key: Key) -> Option<Id> {
+        let member = self.members.get(key)?;
+        let own = Id { shard: self.config.shard, slot: key.index, secret: member.secret };
+        Some(member.track().and_then(|track| track.alias).unwrap_or(own))
+    }
+
+    /// The member that a socket id of this namespace names, if it is here.
     pub(super) fn member_by_id(&self, namespace: NamespaceId, text: &str) -> Option<u32> {
         if self.config.allow_eio3
             && let Some(found) = self.member_by_id_v2(namespace, text)
         {
             return Some(found);
         }
-        self.member_at(namespace, &Id::parse(text)?)
+        let id = Id::parse(text)?;
+        if let Some(alias) = self.recovery.as_ref().and_then(|table| table.aliases.get(&id)) {
+            let is_it = |member: &&Member| member.namespace == namespace;
+            return self.members.at(*alias).filter(is_it).map(|_| *alias);
+        }
+        self.member_at(namespace, &id)
     }
 
     /// The address of a member's record, whatever its client calls it.
@@ -502,12 +563,10 @@ impl Hub {
         Some(Id { shard: self.config.shard, slot: key.index, secret })
     }
 
-    /// The connected member with that record, if it is here.
+    /// The member with that record, if it is here.
     pub(super) fn member_at(&self, namespace: NamespaceId, id: &Id) -> Option<u32> {
         let member = self.members.at(id.slot).filter(|_| id.shard == self.config.shard)?;
-        let is_it = member.secret == id.secret
-            && member.namespace == namespace
-            && member.state == State::Connected;
+        let is_it = member.secret == id.secret && member.namespace == namespace;
         is_it.then_some(id.slot)
     }
 

@@ -302,9 +302,12 @@ impl Hub {
 
     fn handle_pong(&mut self, index: u32) {
         let Some(session) = self.links.sessions.at_mut(index) else { return };
-        session.awaits_pong = false;
+        let is_answer = std::mem::take(&mut session.awaits_pong);
         session.heartbeat = Tick::within(self.now_ms, self.config.ping_interval_ms);
         self.rearm_session(index);
+        if is_answer {
+            self.mark_logs(index, true);
+        }
     }
 
     /// Other packets are a sign of life too, once per ping (E-3).
@@ -478,6 +481,7 @@ impl Hub {
             ping = ping.with_run(session.wire, self.links.palette.ping());
         }
         self.links.deliver(index, &mut ping, Urgency::Control);
+        self.mark_logs(index, false);
     }
 
     /// Ends every session; used when the server goes. Sockets see `reason`.

@@ -100,6 +100,8 @@ pub enum Timer {
     Member,
     /// A broadcast that is acknowledged.
     Ask,
+    /// Recovery: suspended sockets, and sessions on their way.
+    Recovery,
 }
 
 /// An entry of the wheel: whose deadline to look at.

@@ -353,11 +353,16 @@ pub fn encode_ack(namespace: &str, id: u64, attachments: usize, args: &[u8], out
     out.push(b']');
 }
 
-/// Appends the answer to a CONNECT (J-6): `0{"sid":"…"}`.
-pub fn encode_connect(namespace: &str, sid: &str, out: &mut Vec<u8>) {
-    write_header(Kind::Connect, 0, namespace, None, 8 + json::string_len(sid), out);
+/// Appends the answer to a CONNECT (J-6): `0{"sid":"…"}`, with `"pid"` if given.
+pub fn encode_connect(namespace: &str, sid: &str, pid: Option<&str>, out: &mut Vec<u8>) {
+    let body = 8 + json::string_len(sid) + pid.map_or(0, |pid| 7 + json::string_len(pid));
+    write_header(Kind::Connect, 0, namespace, None, body, out);
     out.extend_from_slice(b"{\"sid\":");
     json::write_string(sid, out);
+    if let Some(pid) = pid {
+        out.extend_from_slice(b",\"pid\":");
+        json::write_string(pid, out);
+    }
     out.push(b'}');
 }
 

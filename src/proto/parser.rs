@@ -232,6 +232,8 @@ pub enum Outgoing<'a> {
     Connect {
         /// Id of its socket.
         sid: &'a str,
+        /// Private id of its session, where connection-state recovery is on (L-6).
+        pid: Option<&'a str>,
     },
     /// A client of Socket.IO 2 was let in; it knows its id (H-10, H-12).
     ConnectV2,
@@ -299,7 +301,7 @@ impl Parser {
 fn encode_json<'a>(namespace: &str, packet: &Outgoing<'a>, text: &mut Vec<u8>) -> &'a [Bytes] {
     text.push(b'4');
     match *packet {
-        Outgoing::Connect { sid } => packet::encode_connect(namespace, sid, text),
+        Outgoing::Connect { sid, pid } => packet::encode_connect(namespace, sid, pid, text),
         Outgoing::ConnectV2 => packet::encode_connect_v2(namespace, text),
         Outgoing::ErrorV2 { data } => packet::encode_error_v2(namespace, data, text),
         Outgoing::Disconnect => packet::encode_disconnect(namespace, text),
@@ -324,9 +326,13 @@ fn to_packet<'a>(namespace: &'a str, packet: &Outgoing<'a>) -> Packet<'a> {
     let mut attachments: &[Bytes] = &[];
     let mut number = None;
     let kind = match *packet {
-        Outgoing::Connect { sid } => {
+        Outgoing::Connect { sid, pid } => {
             data.extend_from_slice(b"{\"sid\":");
             json::write_string(sid, &mut data);
+            if let Some(pid) = pid {
+                data.extend_from_slice(b",\"pid\":");
+                json::write_string(pid, &mut data);
+            }
             data.push(b'}');
             PacketKind::Connect
         }

@@ -55,7 +55,12 @@ impl Shard {
 
     fn on_connect(self: &Rc<Self>, member: Key, namespace: NamespaceId) {
         let Some(namespace) = self.namespace(namespace) else { return };
-        if namespace.handlers.middleware.is_empty() {
+        let recovery = self.spec().options.connection_state_recovery;
+        let is_trusted = recovery.is_some_and(|recovery| {
+            self.restore_data(member);
+            recovery.skip_middlewares && self.hub().is_recovered(member)
+        });
+        if is_trusted || namespace.handlers.middleware.is_empty() {
             return self.admit(member, &namespace);
         }
         let Some(socket) = Socket::new(self, member, &namespace) else { return };
@@ -168,13 +173,18 @@ impl Shard {
         let has_own = self.own(member, |_| ()).is_some();
         let is_heard = !handlers.disconnecting.is_empty() || !handlers.disconnect.is_empty();
         let socket = (has_own || is_heard).then(|| Socket::new(self, member, &namespace)).flatten();
-        let Some(socket) = socket else { return self.hub().remove_member(member) };
+        let Some(socket) = socket else { return self.remove(member) };
         let own = self.own_calls(member, |own| Some(&own.disconnecting));
         self.call_closing(&socket, reason, &handlers.disconnecting, &own);
-        self.hub().remove_member(member);
+        self.remove(member);
         let own = self.own_calls(member, |own| Some(&own.disconnect));
         self.call_closing(&socket, reason, &handlers.disconnect, &own);
         self.forget(member);
+    }
+
+    fn remove(&self, member: Key) {
+        self.keep_data(member);
+        self.hub().remove_member(member);
     }
 
     fn call_closing(

@@ -17,7 +17,8 @@ use super::Shard;
 use super::ring::Doorbell;
 use crate::gather::Part;
 use crate::hub::fanout::Encoded;
-use crate::hub::{Answers, Publish};
+use crate::hub::{Answers, Message, Publish};
+use crate::kept::Sent;
 
 /// Something to do on another shard.
 pub(crate) type Call = Box<dyn FnOnce(&Rc<Shard>) + Send>;
@@ -30,6 +31,8 @@ pub(crate) enum Mail {
     Ask(Ask),
     /// A connection whose session lives on that shard, with the bytes read so far.
     Adopt { fd: OwnedFd, address: SocketAddr, bytes: Vec<u8> },
+    /// What shards tell each other about sessions to be recovered.
+    Recover(Box<(Message, Option<Sent>)>),
     /// Anything rare.
     Call(Call),
 }
@@ -53,6 +56,7 @@ impl Mail {
                 text.len() + attachments.iter().map(|attachment| attachment.len()).sum::<usize>()
             }
             Mail::Adopt { bytes, .. } => bytes.len(),
+            Mail::Recover(parts) => parts.0.bytes(),
             Mail::Call(_) => 0,
         }
     }

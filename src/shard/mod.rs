@@ -35,9 +35,11 @@ use crate::children::NamespaceSpec;
 use crate::error::{Error, Reason};
 use crate::event::Raw;
 use crate::gather::Part;
+use crate::hub::recovery::Data;
 use crate::hub::rooms::NamespaceId;
 use crate::hub::slab::Key;
-use crate::hub::{AckLost, Answers, Arguments, Hub, Output, PeerEnd};
+use crate::hub::{AckLost, Answers, Arguments, Hub, Message, Output, PeerEnd};
+use crate::kept::Kept;
 use crate::server::{Server, Spec, among};
 use crate::socket::{AckSlot, Own, Owns};
 use dispatch::Owner;
@@ -459,6 +461,7 @@ impl Shard {
                         let _ = self.post(shard, Mail::Adopt { fd, address, bytes });
                     }
                 }
+                Output::Recover { shard, message, data } => self.hand_over(shard, message, data),
             }
         }
     }
@@ -480,6 +483,28 @@ impl Shard {
             self.settle(ring);
         }
         count
+    }
+
+    /// Sends a message of recovery to another shard, with the values that can go there. Refused
+    /// only when that shard is stalled; then the client gets a new session.
+    fn hand_over(&self, shard: u16, message: Message, data: Option<Data>) {
+        let kept = data.and_then(|data| Rc::try_unwrap(data.downcast::<Kept>().ok()?).ok());
+        let kept = kept.map(Kept::send);
+        let _ = self.post(shard, Mail::Recover(Box::new((message, kept))));
+    }
+
+    /// Gives the values of a socket to the hub, for when its client comes back.
+    fn keep_data(&self, key: Key) {
+        let kept = || self.own(key, |own| own.kept.clone()).filter(|kept| !kept.is_empty());
+        self.hub().keep_data(key, || Some(Rc::new(kept()?)));
+    }
+
+    /// Gives the values back to a socket whose client has come back.
+    fn restore_data(&self, key: Key) {
+        let data = self.hub().kept_data(key).and_then(|data| data.downcast::<Kept>().ok());
+        if let Some(kept) = data {
+            self.own_or_new(key, |own| own.kept.clone_from(&kept));
+        }
     }
 
     fn grace_ms(&self) -> u64 {
@@ -593,6 +618,11 @@ impl Shard {
         match mail {
             Mail::Publish(publish) => self.hub().publish(&publish),
             Mail::Ask(ask) => self.ask(ask),
+            Mail::Recover(parts) => {
+                let (message, kept) = *parts;
+                let data = kept.map(|sent| Rc::new(Kept::from(sent)) as Data);
+                self.hub().handle_recovery(message, data);
+            }
             Mail::Call(call) => call(self),
             // Dropping the descriptor closes it; its session lives elsewhere.
             Mail::Adopt { .. } => {}

@@ -6,9 +6,10 @@ use std::net::SocketAddr;
 use corecast::Options;
 use corecast::hub::hooks::{Ask, Reply as Word};
 use corecast::hub::id::Secrets;
+use corecast::hub::recovery::Data;
 use corecast::hub::slab::Key;
 use corecast::hub::{
-    Answers, Config, Event, Flags, Happening, Hub, Output, PeerEnd, RoomChange, Traits,
+    Answers, Config, Event, Flags, Happening, Hub, Message, Output, PeerEnd, RoomChange, Traits,
 };
 
 #[derive(Debug, Default)]
@@ -41,6 +42,8 @@ pub struct Wire {
     pub holds: bool,
     lines: HashMap<u32, Line>,
     pub migrated: Vec<(u16, Vec<u8>)>,
+    /// Messages of recovery for other shards.
+    pub mail: Vec<(u16, Message, Option<Data>)>,
 }
 
 pub fn config() -> Config {
@@ -70,6 +73,7 @@ pub fn config() -> Config {
         rooms_max: 100,
         acks_max: 100,
         gather_bytes_max: 1 << 20,
+        recovery: None,
         retain_handshake: true,
         epoch_ms: 0,
     }
@@ -159,6 +163,7 @@ impl Wire {
             holds: false,
             lines: HashMap::new(),
             migrated: Vec::new(),
+            mail: Vec::new(),
         }
     }
 
@@ -234,6 +239,9 @@ impl Wire {
                         self.hub.handle_closed(conn);
                     }
                     Output::Migrate { shard, bytes, .. } => self.migrated.push((shard, bytes)),
+                    Output::Recover { shard, message, data } => {
+                        self.mail.push((shard, message, data));
+                    }
                 }
             } else if let Some(event) = self.hub.poll_event() {
                 self.event(event);
@@ -249,7 +257,8 @@ impl Wire {
                 self.members.push(member);
                 let auth = self.hub.auth(member).unwrap_or_default().to_owned();
                 if self.accepts {
-                    assert!(self.hub.accept_member(member));
+                    let is_in = self.hub.accept_member(member);
+                    assert!(is_in || self.hub.auth(member).is_none(), "it has not gone");
                 }
                 format!("connect {namespace} {auth}")
             }

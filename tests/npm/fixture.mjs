@@ -2,7 +2,7 @@
 // examples/e2e_server.rs is the same program on corecast; e2e.test.mjs runs against either.
 //
 //   node fixture.mjs [--listen 127.0.0.1:PORT] [--ping-interval MS] [--ping-timeout MS]
-//                    [--allow-eio3] [--deflate]
+//                    [--allow-eio3] [--deflate] [--recovery MS]
 //                    [--parser json|msgpack|counted]
 //
 // Default of --listen is 127.0.0.1:0, a free port. The first line on stdout, written when it accepts
@@ -111,6 +111,12 @@
 // | say           | room, text              | of("/chat").to(room).emit("said", {"id": <sender's id>,  |
 // |               |                         | "user": <auth.user or null>, "text": text})              |
 //
+// In `/quiet`, where nothing is emitted on connection (and nothing reported), only `all` and these:
+// | recovered     | ack                     | ack(socket.recovered), in every namespace                |
+// | all:volatile  | ...args                 | nsp.volatile.emit("all:volatile", ...args), everywhere   |
+//
+// --recovery MS turns connection-state recovery on, with that maxDisconnectionDuration.
+//
 // Not named events are ignored; an ack asked for with them is never answered.
 
 import { createServer } from "node:http";
@@ -126,7 +132,9 @@ const option = (name, otherwise) => {
 const http = createServer((request, response) => {
   response.writeHead(404).end();
 });
+const recovery = option("--recovery");
 const io = new Server(http, {
+  ...(recovery && { connectionStateRecovery: { maxDisconnectionDuration: Number(recovery) } }),
   pingInterval: Number(option("--ping-interval", 25000)),
   pingTimeout: Number(option("--ping-timeout", 20000)),
   allowEIO3: process.argv.includes("--allow-eio3"),
@@ -170,7 +178,13 @@ const on = (socket, event, handler) =>
     handler(args, ack);
   });
 
+function returning(nsp, socket) {
+  on(socket, "recovered", (_, ack) => ack(socket.recovered));
+  on(socket, "all:volatile", (args) => nsp.volatile.emit("all:volatile", ...args));
+}
+
 function common(nsp, socket) {
+  returning(nsp, socket);
   on(socket, "echo", (args) => socket.emit("echo", ...args));
   on(socket, "echo:ack", (args, ack) => ack(...args));
   on(socket, "all", (args) => nsp.emit("all", ...args));
@@ -315,6 +329,12 @@ for (const name of ["/", "/chat", "/notifications", "/admin"]) {
     }
   });
 }
+
+const quiet = io.of("/quiet");
+quiet.on("connection", (socket) => {
+  returning(quiet, socket);
+  on(socket, "all", (args) => quiet.emit("all", ...args));
+});
 
 const [host, port] = option("--listen", "127.0.0.1:0").split(":");
 http.listen(Number(port), host, () => {

@@ -116,6 +116,7 @@ fn hub(shard: usize, profile: &Profile, seed: u64) -> Hub {
         rooms_max: 1_000,
         acks_max: 1_000,
         gather_bytes_max: 1 << 20,
+        recovery: None,
         retain_handshake: true,
         epoch_ms: 0,
     };
@@ -294,6 +295,7 @@ impl World {
                 link.is_closing = true;
                 return;
             }
+            Output::Recover { .. } => panic!("recovery is off here; see tests/hub_bytes/lives.rs"),
             Output::Migrate { conn, shard, address, bytes } => {
                 let link = links.remove(&conn).expect("Migrate for a connection");
                 let idle = link.receive == Receive::None && link.send.is_none();

@@ -19,12 +19,16 @@ use crate::proto::parser::{Error, Outgoing};
 pub fn encode(namespace: &str, packet: &Outgoing<'_>) -> Result<Bytes, Error> {
     let mut writer = Writer::default();
     match *packet {
-        Outgoing::Connect { sid } => {
+        Outgoing::Connect { sid, pid } => {
             writer.head(3, Kind::Connect);
             writer.text("data");
-            writer.map(1);
+            writer.map(1 + usize::from(pid.is_some()));
             writer.text("sid");
             writer.text(sid);
+            if let Some(pid) = pid {
+                writer.text("pid");
+                writer.text(pid);
+            }
         }
         Outgoing::ConnectV2 => writer.head(2, Kind::Connect),
         Outgoing::ErrorV2 { data } => {

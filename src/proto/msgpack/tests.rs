@@ -121,7 +121,7 @@ fn t1_packets_of_a_server() {
     let table: [(&str, Outgoing<'_>, &str); 8] = [
         (
             "/",
-            Outgoing::Connect { sid: "0KKiIRUGcNplw5EFAAAA" },
+            Outgoing::Connect { sid: "0KKiIRUGcNplw5EFAAAA", pid: None },
             "83a47479706500a46461746181a3736964b4304b4b6949525547634e706c7735454641414141
              a36e7370a12f",
         ),

@@ -295,8 +295,9 @@ fn encoded_packets() {
     };
     assert_eq!(ack("/", 0, 0, ""), "30[]");
     assert_eq!(ack("/a", ID_MAX, 2, "1,2"), "62-/a,9007199254740991[1,2]");
-    assert_eq!(written(|out| encode_connect("/", "s1", out)), r#"0{"sid":"s1"}"#);
-    assert_eq!(written(|out| encode_connect("/a", "s1", out)), r#"0/a,{"sid":"s1"}"#);
+    assert_eq!(written(|out| encode_connect("/", "s1", None, out)), r#"0{"sid":"s1"}"#);
+    let with_pid = written(|out| encode_connect("/a", "s1", Some("p"), out));
+    assert_eq!(with_pid, r#"0/a,{"sid":"s1","pid":"p"}"#);
     let refused = |data| written(|out| encode_connect_error("/a", "no \"x\"", data, out));
     assert_eq!(refused(None), r#"4/a,{"message":"no \"x\""}"#);
     assert_eq!(refused(Some("[1]")), r#"4/a,{"message":"no \"x\"","data":[1]}"#);

@@ -6,6 +6,7 @@
 #[path = "support/counted.rs"]
 mod counted;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -87,7 +88,7 @@ fn main() -> Result<(), corecast::Error> {
     if arguments.hooks {
         hook(&io);
     }
-    register(&io);
+    register(&io)?;
     let running = io.listen(arguments.listen)?;
     stop_on_sigterm(io)?;
     println!("listening on http://{}", running.addresses()[0]);
@@ -120,7 +121,7 @@ fn stop_on_sigterm(io: Server) -> std::io::Result<()> {
     Ok(())
 }
 
-fn register(io: &Server) {
+fn register(io: &Server) -> Result<(), corecast::Error> {
     for name in ["/", "/chat", "/notifications", "/admin"] {
         let namespace = io.of(name);
         namespace
@@ -148,7 +149,55 @@ fn register(io: &Server) {
     });
     io.of("/admin").middleware(admit_admins);
     io.on("notify", notify);
+    let pattern = io.of_pattern(r"^/room-\d+$")?;
+    let asked =
+        io.of_dynamic(
+            |name, auth| async move { name.starts_with("/asked-") && auth["open"] == true },
+        );
+    [pattern, asked].iter().for_each(|parent| dynamic(parent));
     io.of("/chat").on("say", say);
+    Ok(())
+}
+
+/// What catch-all listeners have heard: events that came, events that went.
+#[derive(Default)]
+struct Heard(RefCell<[Vec<String>; 2]>);
+
+fn dynamic(parent: &Namespace) {
+    parent
+        .on_connect(|socket: Socket| async move {
+            socket.set(Heard::default());
+            socket.on_any(|socket: Socket, event: Event| async move { note(&socket, 0, &event) });
+            socket.on_any_outgoing(|socket: Socket, event: Event| async move {
+                note(&socket, 1, &event);
+            });
+            socket.middleware(|_socket, event: Event| async move {
+                match event.name() {
+                    "forbidden" => Err("event refused".into()),
+                    _ => Ok(()),
+                }
+            });
+            socket.once("once", |_: Socket, event: Event| async move {
+                let _ = event.ack("once");
+            });
+        })
+        .on_error(|socket: Socket, message| async move {
+            let _ = socket.emit("refused", json!({ "message": message }));
+        })
+        .on("all", |socket: Socket, event: Event| async move {
+            let _ = socket.namespace().emit("all", event.raw());
+        })
+        .on("heard", |socket: Socket, event: Event| async move {
+            let Some(heard) = socket.get::<Heard>() else { return };
+            let [came, went] = heard.0.borrow().clone();
+            let _ = event.ack((came, went));
+        });
+}
+
+fn note(socket: &Socket, list: usize, event: &Event) {
+    if let Some(heard) = socket.get::<Heard>() {
+        heard.0.borrow_mut()[list].push(event.name().into());
+    }
 }
 
 async fn admit_admins(socket: Socket) -> Result<(), ConnectError> {

@@ -15,6 +15,8 @@ mod floods;
 mod frames;
 #[path = "abuse/msgpack.rs"]
 mod msgpack;
+#[path = "abuse/namespaces.rs"]
+mod namespaces;
 #[path = "abuse/old.rs"]
 mod old;
 #[path = "abuse/packets.rs"]

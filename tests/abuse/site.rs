@@ -288,6 +288,13 @@ fn register(server: &Server, gone: &Arc<AtomicUsize>) {
     for number in 0..8 {
         server.of(&format!("/n{number}"));
     }
+    // A pattern on which engines that go back take for ever.
+    server.of_pattern("^/dyn-|^/(a+)+$").unwrap().on(
+        "echo",
+        |_: Socket, event: Event| async move {
+            let _ = event.ack(event.raw());
+        },
+    );
     server.of("/never").middleware(|_: Socket| async move {
         corecast::sleep(Duration::from_secs(3_600)).await;
         Ok(())

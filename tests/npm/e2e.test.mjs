@@ -117,6 +117,40 @@ function suite(context) {
       assert.equal(client.socket.connected, false);
     });
 
+    test("dynamic namespaces come into being by pattern and by predicate", async () => {
+      const [first, second] = [
+        await context.clients.connect("/room-1"),
+        await context.clients.connect("/room-1"),
+      ];
+      const elsewhere = await context.clients.connect("/room-2");
+      first.emit("all", "to one child");
+      for (const client of [first, second]) {
+        assert.deepEqual(await client.next("all"), ["to one child"]);
+      }
+      assert.deepEqual(await elsewhere.ask("heard"), ["heard"]);
+      await context.clients.connect("/asked-x", { auth: { open: true } });
+      for (const name of ["/room-x", "/asked-y"]) {
+        const client = context.clients.idle(name);
+        client.socket.connect();
+        const [error] = await event(client.socket, "connect_error");
+        assert.equal(error.message, "Invalid namespace");
+      }
+    });
+
+    test("catch-all listeners hear what comes, also if it is refused, and what goes", async () => {
+      const client = await context.clients.connect("/room-3");
+      client.emit("forbidden");
+      assert.deepEqual(await client.next("refused"), [{ message: "event refused" }]);
+      client.emit("all", 1);
+      await client.next("all");
+      assert.equal(await client.ask("once"), "once");
+      const [heard, sent] = await new Promise((resolve) => {
+        client.socket.emit("heard", (...args) => resolve(args));
+      });
+      assert.deepEqual(heard, ["forbidden", "all", "once", "heard"]);
+      assert.deepEqual(sent, ["refused", "all"]);
+    });
+
     test("events without a handler are ignored", async () => {
       const client = await context.clients.connect("/");
       client.emit("nobody listens", { to: "this" }, Buffer.from("at all"));

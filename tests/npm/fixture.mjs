@@ -13,7 +13,12 @@
 // allowRequest refuses handshakes with a header `x-forbid`, whose value is the message; answers to
 // handshakes have the header `x-first` (the transport), those of the transports `x-every` (method).
 //
-// NAMESPACES: `/`, `/chat`, `/notifications`, `/admin`. Any other is refused ("Invalid namespace").
+// NAMESPACES: `/`, `/chat`, `/notifications`, `/admin`, and dynamic ones: `/room-<digits>` by a
+// pattern, `/asked-<word>` by a function that agrees if auth.open === true. Any other is refused
+// ("Invalid namespace"). Dynamic ones have one event of their own and those of catch-all listeners:
+// | heard         | ack                     | ack([names of the events that onAny has heard, in order, |
+// |               |                         | this one in], [names that onAnyOutgoing has heard])      |
+// | once          | ...args, ack            | the first time ack("once"), later nothing                |
 //
 // `/admin` has a middleware. If the auth object has token === "secret" (a string), it sets the
 // socket's data `role` = "admin" and accepts. Otherwise the connection is refused with
@@ -335,6 +340,24 @@ quiet.on("connection", (socket) => {
   returning(quiet, socket);
   on(socket, "all", (args) => quiet.emit("all", ...args));
 });
+
+for (const parent of [
+  io.of(/^\/room-\d+$/),
+  io.of((name, auth, next) => next(null, name.startsWith("/asked-") && auth.open === true)),
+]) {
+  parent.on("connection", (socket) => {
+    const [heard, sent] = [[], []];
+    socket.onAny((event) => heard.push(event));
+    socket.onAnyOutgoing((event) => sent.push(event));
+    socket.use(([event], next) => {
+      next(event === "forbidden" ? new Error("event refused") : undefined);
+    });
+    socket.on("error", (error) => socket.emit("refused", { message: error.message }));
+    on(socket, "all", (args) => socket.nsp.emit("all", ...args));
+    on(socket, "heard", (_, ack) => ack(heard, sent));
+    socket.once("once", (...args) => args.at(-1)("once"));
+  });
+}
 
 const [host, port] = option("--listen", "127.0.0.1:0").split(":");
 http.listen(Number(port), host, () => {

@@ -55,8 +55,8 @@
 //!
 //! `examples/chat.rs` is a chat in one screen, with its page.
 //!
-//! What does not work yet: TLS, compression of websocket messages, connection state recovery,
-//! several machines, catch-all listeners. The README keeps the list.
+//! What does not work yet: TLS, connection state recovery, several machines, catch-all
+//! listeners. The README keeps the list.
 //!
 //! # For those who know Socket.IO
 //!
@@ -675,7 +675,9 @@ pub use http::{ConnectionError, Headers, Request, Response};
 pub use hub::{Gauges, Stats as Totals};
 pub use listeners::Listener;
 pub use namespace::{ConnectError, Namespace};
-pub use options::{HttpCompression, Options, PerMessageDeflate, Recovery, SlowReader};
+pub use options::{
+    HttpCompression, InitialPacket, Options, PerMessageDeflate, Recovery, SlowReader,
+};
 pub use proto::parser::{self, Parser};
 pub use proto::value::Binary;
 pub use remote::{NamespaceSize, RemoteAck, RemoteSocket, RoomSize};

@@ -4,10 +4,13 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::cookie::Cookie;
 use crate::cors::Cors;
 use crate::error::Error;
 use crate::proto::deflate::Settings;
+use crate::proto::engine::SEPARATOR;
 use crate::proto::parser::Parser;
 
 /// What happens to a socket whose peer does not read as fast as it is sent to.
@@ -19,6 +22,29 @@ pub enum SlowReader {
     /// New events for that socket are dropped and counted until the queue has room again. Answers
     /// and heartbeats are not: they have as much room once more, then the connection is closed.
     Drop,
+}
+
+/// A message that every client is sent first; see
+/// [`Options::initial_packet`](crate::Options::initial_packet).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InitialPacket {
+    /// A text message, without the type that Engine.IO puts before it. It must not contain U+001E,
+    /// which separates messages on long-polling.
+    Text(String),
+    /// A binary message.
+    Binary(Bytes),
+}
+
+impl InitialPacket {
+    /// Whether it reaches every client whole: as one message, and not cut off by the queue's bound.
+    fn is_sound(&self, queue_bytes_max: usize) -> bool {
+        match self {
+            InitialPacket::Text(text) => {
+                text.len() <= queue_bytes_max && !text.as_bytes().contains(&SEPARATOR)
+            }
+            InitialPacket::Binary(bytes) => bytes.len() <= queue_bytes_max,
+        }
+    }
 }
 
 /// Compression of polling responses (`httpCompression`), with gzip or deflate as the client asks
@@ -194,6 +220,10 @@ pub struct Options {
     pub cors: Option<Cors>,
     /// Set a cookie with the session id at polling handshakes (`cookie`, F-3). Default none.
     pub cookie: Option<Cookie>,
+    /// A message to send to every client right behind the open packet, in the same payload or as
+    /// the next frame (`initialPacket`, A.4). Default none. It is a message of Engine.IO, so a
+    /// Socket.IO client takes it for a packet. At most `max_queue_bytes`.
+    pub initial_packet: Option<InitialPacket>,
     /// Time between a pong and the next ping (`pingInterval`). Default 25 s.
     pub ping_interval: Duration,
     /// Time a client has to answer a ping (`pingTimeout`). Default 20 s.
@@ -309,6 +339,7 @@ impl Default for Options {
             allow_upgrades: true,
             cors: None,
             cookie: None,
+            initial_packet: None,
             ping_interval: Duration::from_secs(25),
             ping_timeout: Duration::from_secs(20),
             upgrade_timeout: Duration::from_secs(10),
@@ -441,6 +472,10 @@ impl Options {
             (
                 self.cors.as_ref().is_none_or(|cors| cors.options_success_status / 100 == 2),
                 "cors.options_success_status must be 200 to 299",
+            ),
+            (
+                self.initial_packet.as_ref().is_none_or(|it| it.is_sound(self.max_queue_bytes)),
+                "initial_packet: no U+001E, and max_queue_bytes or less",
             ),
             (!self.hook_timeout.is_zero(), "hook_timeout must not be 0"),
             (!self.keep_alive_timeout.is_zero(), "keep_alive_timeout must not be 0"),

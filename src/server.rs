@@ -778,6 +778,7 @@ fn new_hub(spec: &Spec, shard: u16) -> Hub {
             hook_timeout_ms: ms(options.hook_timeout),
             cors: options.cors.clone(),
             cookie: options.cookie.clone(),
+            initial_packet: options.initial_packet.clone(),
             hooks: spec.hooks.asked(),
             directory: spec.directory.clone(),
         },

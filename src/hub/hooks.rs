@@ -18,6 +18,7 @@ use crate::cors::{Cors, Origin};
 use crate::error::{ErrorContext, Refusal};
 pub use crate::http::Sent;
 use crate::http::{Headers, Request};
+use crate::options::InitialPacket;
 use crate::proto::http::{self, Head, Method};
 
 /// What is asked about a request, in the order of the questions. The last one is answered
@@ -81,6 +82,8 @@ pub struct Requests {
     pub cors: Option<Cors>,
     /// Cookie of polling handshakes.
     pub cookie: Option<Cookie>,
+    /// What follows the open packet.
+    pub initial_packet: Option<InitialPacket>,
     /// What the application wants to be asked.
     pub hooks: Hooks,
     /// Where ids of the application's own are looked up; with it, [`Ask::Id`].
@@ -95,6 +98,7 @@ impl Default for Requests {
             hook_timeout_ms: 20_000,
             cors: None,
             cookie: None,
+            initial_packet: None,
             hooks: Hooks::default(),
             directory: None,
         }
@@ -164,6 +168,14 @@ impl Hub {
         self.events.push_back(Event::Request { conn, ask, request });
     }
 
+    /// Whether the application has answered something about the request in hand. Then the
+    /// connection cannot move any more: it is being read, to notice that its peer has gone.
+    pub(super) fn was_asked(&mut self, index: u32) -> bool {
+        let http = self.links.conns.at_mut(index).and_then(|conn| conn.http());
+        let context = http.and_then(|http| http.context.as_deref());
+        context.is_some_and(|context| context.done.is_some())
+    }
+
     /// Asks about a request, on the shard that it belongs to: nothing is asked twice.
     pub(super) fn ask_or_migrate(
         &mut self,
@@ -174,7 +186,9 @@ impl Hub {
     ) -> Step {
         let sid = http::query_value(head.query, "sid");
         let shard = sid.and_then(|sid| self.session_address(&sid)).map(|id| id.shard);
-        if let Some(shard) = shard.filter(|shard| self.is_elsewhere(*shard)) {
+        if let Some(shard) = shard.filter(|shard| self.is_elsewhere(*shard))
+            && !self.was_asked(index)
+        {
             return Step::Migrate(shard);
         }
         self.ask_about(index, ask, raw, head.upgrade);

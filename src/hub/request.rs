@@ -121,7 +121,9 @@ impl Hub {
         let unknown = || refused(Refusal::SessionUnknown, ErrorContext::SessionId(sid.to_string()));
         let id = self.session_address(&sid).ok_or_else(unknown)?;
         if self.is_elsewhere(id.shard) {
-            return Ok(Step::Migrate(id.shard));
+            // Of a session with an id of the application's own, opened since the first question.
+            let is_new = self.was_asked(index);
+            return if is_new { Err(unknown()) } else { Ok(Step::Migrate(id.shard)) };
         }
         let session = self.find_session(&id).ok_or_else(unknown)?;
         let on_websocket = self.is_websocket(session);

@@ -18,6 +18,7 @@ use super::upgrade::Upgrade;
 use super::wheel::{Alarm, Due, Tick, Timer};
 use super::{AckLost, Event, Hub};
 use crate::error::Reason;
+use crate::options::InitialPacket;
 use crate::proto::engine::{self, Packet};
 use crate::proto::engine3;
 use crate::proto::packet;
@@ -172,7 +173,7 @@ impl Hub {
         key
     }
 
-    /// Queues the open packet, and sets the cookie of a polling handshake (F-3).
+    /// Queues the open packet and what is to follow it, and sets the cookie of a polling handshake (F-3).
     fn queue_open(&mut self, conn: u32, key: Key, is_polling: bool, custom: Option<&str>) {
         let Some(id) = self.session_id(key.index) else { return };
         let text = id.text();
@@ -197,6 +198,12 @@ impl Hub {
             &mut open,
         );
         self.links.deliver(key.index, &mut Frame::new(&open, &[]), Urgency::Control);
+        let (text, attachments) = match &self.config.requests.initial_packet {
+            None => return,
+            Some(InitialPacket::Text(text)) => ([b"4", text.as_bytes()].concat(), &[][..]),
+            Some(InitialPacket::Binary(bytes)) => (Vec::new(), std::slice::from_ref(bytes)),
+        };
+        self.links.deliver(key.index, &mut Frame::new(&text, attachments), Urgency::Control);
     }
 
     /// The packets of a POST, in order; false if one of them ended the session as an error.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use corecast::hub::hooks::{Ask, Hooks, Reply, Requests, Sent};
 use corecast::hub::{Config, PeerEnd, directory::Directory};
-use corecast::{Cookie, Cors, Headers, Origin};
+use corecast::{Cookie, Cors, Headers, InitialPacket, Options, Origin};
 
 use crate::wire::{Wire, config, get, post, reply, text, unframe, upgrade};
 
@@ -466,6 +466,43 @@ fn a2_6_generated_ids_of_other_shards() {
     assert!(wire.asked.is_empty(), "asked where the session lives, and only there");
 }
 
+/// A.2-6: a session that is opened elsewhere while a request that names it is asked about. Its
+/// connection is being read, so it stays where it is.
+#[test]
+fn a2_6_an_id_of_another_shard_that_comes_too_late() {
+    let (wire, directory) = with_ids();
+    drop(wire);
+    let mut options = cors(true);
+    options.origin = Origin::predicate(|_| true);
+    let hooks = Hooks { middleware: true, headers: true, ..Hooks::default() };
+    let requests = Requests {
+        directory: Some(directory.clone()),
+        hooks,
+        cors: Some(options),
+        ..Requests::default()
+    };
+    let mut wire = Wire::with(Config { shards: 2, requests, ..config() });
+    let id = corecast::hub::id::Id { shard: 1, slot: 0, secret: [7; 9] };
+    let of_far = get("transport=polling&sid=far");
+    let (early, late) = (wire.with_bytes(&of_far), wire.with_bytes(&of_far));
+    // One is at its second question, the other at its first, when the session comes into being.
+    wire.reply_with(Reply::Origin(Origin::Any));
+    assert!(directory.claim("far"));
+    directory.bind("far", id);
+    for _ in 0..3 {
+        let Some((_, ask)) = wire.asked.last() else { break };
+        wire.reply_with(match ask {
+            Ask::Origin => Reply::Origin(Origin::Any),
+            _ => Reply::Headers(Headers::default()),
+        });
+    }
+    for conn in [early, late] {
+        let body = "{\"code\":1,\"message\":\"Session ID unknown\"}";
+        assert_eq!(wire.answer(conn), (400, body.into()));
+    }
+    assert!(wire.migrated.is_empty());
+}
+
 /// E-12, A.2: what the application is told of refusals.
 #[test]
 fn e12_connection_errors() {
@@ -513,6 +550,57 @@ fn a1_allow_upgrades() {
     let (conn, _) = wire.websocket(Some(&body[9..29]));
     wire.put(conn, text("2probe"));
     assert_eq!(wire.said(conn), ["3probe"]);
+}
+
+/// A.1, A.4: a message behind the open packet: in its payload, in the next frame, before the `40`
+/// that an old client gets unasked.
+#[test]
+fn a1_initial_packet() {
+    let with = |initial_packet| {
+        let initial_packet = Some(initial_packet);
+        let requests = Requests { initial_packet, ..Requests::default() };
+        Wire::with(Config { allow_eio3: true, requests, ..config() })
+    };
+    let message = || InitialPacket::Text("2[\"hi\",\"é\"]".into());
+    let (status, body) = with(message()).ask(&get("transport=polling"));
+    let (open, rest) = body.split_once('\x1e').unwrap();
+    assert!(status == 200 && open.starts_with("0{\"sid\":\"") && open.ends_with('}'), "{body}");
+    assert_eq!(rest, "42[\"hi\",\"é\"]");
+    let mut wire = with(message());
+    let sid = wire.polling();
+    assert_eq!(wire.post(&sid, "40").0, 200, "a session like any other");
+
+    let old = get("transport=polling").replace("EIO=4", "EIO=3");
+    let (_, body) = with(message()).ask(&old);
+    assert!(body.starts_with("118:0{"), "{body}");
+    assert_eq!(&body[4 + 118..], "12:42[\"hi\",\"é\"]");
+
+    let frames = |initial_packet, eio: &str| {
+        let mut wire = with(initial_packet);
+        let conn = wire.with_bytes(upgrade("websocket", None).replace("EIO=4", eio));
+        let got = wire.got(conn);
+        let end = got.windows(4).position(|w| w == b"\r\n\r\n").unwrap() + 4;
+        unframe(&got[end..])[1..].to_vec()
+    };
+    assert_eq!(frames(message(), "EIO=4"), ["42[\"hi\",\"é\"]"]);
+    assert_eq!(frames(message(), "EIO=3"), ["42[\"hi\",\"é\"]", "40"]);
+    assert_eq!(frames(InitialPacket::Text(String::new()), "EIO=4"), ["4"]);
+
+    let bytes = || InitialPacket::Binary(bytes::Bytes::from_static(&[1, 2, 3]));
+    let (_, body) = with(bytes()).ask(&get("transport=polling"));
+    assert_eq!(body.split_once('\x1e').unwrap().1, "bAQID");
+    assert_eq!(frames(bytes(), "EIO=4"), ["<[1, 2, 3]>"]);
+    assert_eq!(frames(bytes(), "EIO=3"), ["<[4, 1, 2, 3]>", "40"]);
+
+    let refused = |initial_packet| {
+        let mut options = Options::default();
+        options.initial_packet = Some(initial_packet);
+        options.limits().is_err()
+    };
+    assert!(!refused(message()) && !refused(bytes()));
+    assert!(refused(InitialPacket::Text("2[]\x1e1".into())), "two messages");
+    assert!(refused(InitialPacket::Text("x".repeat((1 << 20) + 1))));
+    assert!(refused(InitialPacket::Binary(vec![0; (1 << 20) + 1].into())));
 }
 
 /// A.1: the path is a prefix; without its slash it takes in more.

@@ -55,8 +55,8 @@
 //!
 //! `examples/chat.rs` is a chat in one screen, with its page.
 //!
-//! What does not work yet: TLS, connection state recovery, several machines, catch-all
-//! listeners. The README keeps the list.
+//! What does not work yet: TLS, WebTransport, several machines, the admin UI. The README keeps the
+//! list.
 //!
 //! # For those who know Socket.IO
 //!
@@ -88,6 +88,12 @@
 //! | `socket.disconnect(close)` | [`Socket::disconnect`] |
 //! | `socket.conn.close()` | [`Socket::close_connection`] |
 //! | `io.close()` | [`Server::shutdown`], [`Running::join`] |
+//! | `io.of(/pattern/)`, `io.of(fn)` | [`Server::of_pattern`], [`Server::of_dynamic`] |
+//! | `io.engine.use(fn)`, `allowRequest` | [`Server::use_http`], [`Server::allow_request`] |
+//! | `io.engine.generateId` | [`Server::generate_id`] |
+//! | `io.engine` `"headers"`, `"initial_headers"` | [`Server::on_headers`], `on_initial_headers` |
+//! | `io.engine` `"connection_error"` | [`Server::on_connection_error`] |
+//! | `cors`, `cookie`, `parser`, `allowEIO3`, … | fields of [`Options`] |
 //!
 //! Letters and numbers such as "J-7" in these pages name rows of the behaviour inventory that the
 //! tests follow, one test per row (`tests/hub_bytes`).

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 
+use super::answer::Answer;
 use super::conn::{Conn, Role, Stage};
 use super::deliver::Wire;
 use super::handshake::Handshake;
@@ -105,7 +106,11 @@ impl Hub {
             return Step::Answered;
         }
         if !head.upgrade {
-            self.answer(index, 426, Some("text/plain"), b"Upgrade Required");
+            self.links.stats.bad_requests += 1;
+            // What to upgrade to has to be said (RFC 9110 15.5.22).
+            let headers = &[("Upgrade", "websocket"), ("Connection", "Upgrade")];
+            let (content_type, body) = (Some("text/plain"), &b"Upgrade Required"[..]);
+            self.respond(index, &Answer { content_type, headers, body, ..Answer::of(426) });
             return Step::Answered;
         }
         let address = self.links.conns.at_mut(index).and_then(|conn| conn.http());

@@ -173,7 +173,8 @@ impl Hub {
         key
     }
 
-    /// Queues the open packet and what is to follow it, and sets the cookie of a polling handshake (F-3).
+    /// Queues the open packet and what is to follow it, and sets the cookie of a polling
+    /// handshake (F-3).
     fn queue_open(&mut self, conn: u32, key: Key, is_polling: bool, custom: Option<&str>) {
         let Some(id) = self.session_id(key.index) else { return };
         let text = id.text();

@@ -148,7 +148,10 @@ fn who_does_not_read_is_given_up_or_loses_messages() {
 fn requests_that_are_no_websocket() {
     let mut wire = wire(config());
     let plain = "GET /echo HTTP/1.1\r\nHost: h\r\n\r\n";
-    assert_eq!(wire.ask(plain), (426, "Upgrade Required".into()));
+    let conn = wire.with_bytes(plain);
+    let reply = wire.reply(conn);
+    assert_eq!((reply.status, reply.body.as_str()), (426, "Upgrade Required"));
+    assert!(reply.head.contains("\r\nUpgrade: websocket\r\nConnection: Upgrade"), "RFC 9110");
     let near = REQUEST.replace("/echo?", "/echo/?");
     assert_eq!(wire.ask(&near).0, 404, "paths are exact");
     let keyless = REQUEST.replace("dGhlIHNhbXBsZSBub25jZQ==", "short");

@@ -637,6 +637,7 @@
 //! # }
 //! ```
 
+mod admin;
 mod answers;
 mod broadcast;
 mod children;
@@ -668,6 +669,7 @@ mod shard;
 mod socket;
 pub mod ws;
 
+pub use admin::{AdminMode, AdminOptions, BasicAuth};
 pub use answers::{BroadcastAck, Unanswered};
 pub use children::ParentNamespace;
 pub use cluster::ServerEvent;
@@ -678,7 +680,7 @@ pub use error::{Error, ErrorContext, Reason};
 pub use event::{Event, Handshake, Raw};
 pub use gather::Gathered;
 pub use http::{ConnectionError, Headers, Request, Response};
-pub use hub::{Gauges, Stats as Totals};
+pub use hub::{Gauges, Held, Stats as Totals};
 pub use listeners::Listener;
 pub use namespace::{ConnectError, Namespace};
 pub use options::{

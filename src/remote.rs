@@ -14,6 +14,7 @@ use crate::emit::{Args, Broadcast};
 use crate::error::Error;
 use crate::event::{Handshake, Raw};
 use crate::gather::{Gathered, Gathering};
+use crate::hub::Held;
 use crate::hub::slab::Key;
 use crate::namespace::Namespace;
 use crate::rooms::Rooms;
@@ -247,7 +248,7 @@ impl Broadcast {
 
 impl Namespace {
     /// Asks every shard, or one, about this namespace.
-    fn ask_shards<T: Send + 'static>(
+    pub(crate) fn ask_shards<T: Send + 'static>(
         &self,
         only: Option<u16>,
         answer: impl Fn(&Rc<Shard>, &Namespace) -> T + Clone + Send + 'static,
@@ -310,8 +311,19 @@ impl Server {
         }
     }
 
+    /// What clients make the server hold, by kind. O(connections): for tests and operators.
+    ///
+    /// # Errors
+    /// [`Error::NotRunning`].
+    pub async fn fetch_held(&self) -> Result<Gathered<Held>, Error> {
+        let (parts, silent) = self.ask_shards(None, |shard| shard.hub().held())?.await;
+        let mut value = Held::default();
+        parts.iter().for_each(|part| value.add(part));
+        Ok(Gathered { value, is_complete: silent == 0 })
+    }
+
     /// Asks every shard, or one, within `requests_timeout`.
-    fn ask_shards<T: Send + 'static>(
+    pub(crate) fn ask_shards<T: Send + 'static>(
         &self,
         only: Option<u16>,
         answer: impl Fn(&Rc<Shard>) -> T + Clone + Send + 'static,

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::{Receiver, TrySendError};
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 
+use crate::admin::{Admin, tap::watching};
 use crate::children::{Matcher, NamespaceSpec, OnNew, PARENTS, ParentSpec, Registry};
 use crate::emit::{Args, Broadcast};
 use crate::error::{Error, Reason};
@@ -57,6 +58,8 @@ struct Shared {
     room_counts: RoomCounts,
     mesh: OnceLock<Mesh>,
     deadlines: Deadlines,
+    /// The admin UI, if there is one.
+    admin: OnceLock<Arc<Admin>>,
     /// Broadcasts with acknowledgements so far.
     asks: AtomicU32,
     /// Per shard, as of its last look.
@@ -139,6 +142,7 @@ impl Server {
             room_counts: RoomCounts::default(),
             mesh: OnceLock::new(),
             deadlines: Deadlines::default(),
+            admin: OnceLock::new(),
             asks: AtomicU32::new(0),
             stats: Mutex::default(),
             is_stopping: AtomicBool::new(false),
@@ -472,7 +476,17 @@ impl Server {
     }
 
     pub(crate) fn reports_sent(&self) -> bool {
-        self.0.reports_sent.load(Ordering::Relaxed)
+        self.0.reports_sent.load(Ordering::Relaxed) || watching(self).is_some()
+    }
+
+    pub(crate) fn admin(&self) -> Option<&Arc<Admin>> {
+        self.0.admin.get()
+    }
+
+    pub(crate) fn set_admin(&self, admin: Admin) -> Result<Arc<Admin>, Error> {
+        let admin = Arc::new(admin);
+        let set = self.0.admin.set(admin.clone());
+        set.map(|()| admin).map_err(|_| Error::Options("a server has one admin UI"))
     }
 
     /// Whether this thread is calling a listener of what is sent.

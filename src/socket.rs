@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::admin::tap::watching;
 use crate::children::NamespaceSpec;
 use crate::emit::{Args, Broadcast, check_name, encode_event};
 use crate::error::{Error, Reason};
@@ -387,7 +388,11 @@ impl Socket {
     /// [`Error::Json`]: it cannot be written. [`Error::Disconnected`]: the socket has gone.
     pub fn set_data<T: Serialize + ?Sized>(&self, value: &T) -> Result<(), Error> {
         let json: Box<str> = serde_json::to_string(value)?.into();
-        self.own(|own| own.kept.json = json).ok_or(Error::Disconnected)
+        self.own(|own| own.kept.json = json).ok_or(Error::Disconnected)?;
+        if let Some(admin) = watching(&self.server()) {
+            admin.data_changed(self);
+        }
+        Ok(())
     }
 
     /// What was kept with [`Socket::set_data`]; an empty object if nothing was. Parsed by each

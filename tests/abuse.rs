@@ -31,3 +31,5 @@ mod sessions;
 mod site;
 #[path = "abuse/soak.rs"]
 mod soak;
+#[path = "abuse/unfinished.rs"]
+mod unfinished;

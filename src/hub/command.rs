@@ -195,6 +195,15 @@ impl Hub {
         }
     }
 
+    /// The connected members of all namespaces, with the names of those.
+    pub fn everyone(&self) -> impl Iterator<Item = (Key, &str)> {
+        self.namespaces.named().flat_map(|(_, namespace)| {
+            let keys = namespace.members.iter().filter_map(|index| self.members.key_at(*index));
+            let keys = keys.filter(|key| self.is_connected(*key));
+            keys.map(|key| (key, &*namespace.name))
+        })
+    }
+
     /// The connected members that a target selects.
     pub fn selected(&mut self, namespace: NamespaceId, target: &Target) -> Vec<Key> {
         let mut indices = Vec::new();

@@ -457,6 +457,8 @@ pub struct Hub {
     is_closing: bool,
     /// Number of members that are watched; see [`Hub::watch_sent`].
     watched: usize,
+    /// See [`Hub::watch_all`].
+    is_all_watched: bool,
 }
 
 impl Hub {
@@ -499,6 +501,7 @@ impl Hub {
             mark: 0,
             is_closing: false,
             watched: 0,
+            is_all_watched: false,
             config,
         }
     }

@@ -4,11 +4,15 @@
 use std::rc::Rc;
 
 use super::id::SocketId;
+use super::known::Namespace;
 use super::known::RoomChange;
 use super::namespace::Arguments;
 use super::rooms::NamespaceId;
 use super::slab::Key;
 use super::{Event, Hub, Target, Traits};
+
+/// Receivers of one broadcast that the admin UI hears of, on each shard.
+const WATCHED_MAX: usize = 1_000;
 
 impl Hub {
     /// Begins, or ends, to tell of every event that is sent to a socket.
@@ -20,6 +24,11 @@ impl Hub {
             _ => {}
         }
         member.is_watched = is_watched;
+    }
+
+    /// Begins, or ends, to tell of all namespaces' rooms and sent events, for the admin UI.
+    pub fn watch_all(&mut self, is_watched: bool) {
+        self.is_all_watched = is_watched;
     }
 
     /// What the application wants of a namespace from now on.
@@ -37,31 +46,36 @@ impl Hub {
     /// Whether anybody of a namespace may want to know what is sent.
     fn is_watching(&self, namespace: NamespaceId) -> bool {
         let all = || self.namespaces.get(namespace).is_some_and(|n| n.traits.reports_sent);
-        self.watched > 0 || all()
+        self.is_all_watched || self.watched > 0 || all()
     }
 
     /// Tells of an event that was sent to the sockets that a target selects, if anybody wants to
     /// know; O(1) otherwise.
     pub fn report_published(&mut self, namespace: NamespaceId, target: &Target, event: &Arguments) {
         if self.is_watching(namespace) {
-            for member in self.selected(namespace, target) {
-                self.report_sent(member, event);
+            for (count, member) in self.selected(namespace, target).into_iter().enumerate() {
+                self.report_if(member, event, count < WATCHED_MAX);
             }
         }
     }
 
     /// Tells of an event that was sent to a socket, if anybody wants to know.
     pub fn report_sent(&mut self, key: Key, event: &Arguments) {
+        self.report_if(key, event, true);
+    }
+
+    fn report_if(&mut self, key: Key, event: &Arguments, to_admin: bool) {
         let Some(member) = self.members.get(key) else { return };
         let all = || self.namespaces.get(member.namespace).is_some_and(|n| n.traits.reports_sent);
-        if member.is_watched || all() {
+        if (self.is_all_watched && to_admin) || member.is_watched || all() {
             self.events.push_back(Event::Sent { member: key, arguments: event.clone() });
         }
     }
 
     /// Whether anybody wants to know of a namespace's rooms.
     pub(super) fn reports_rooms(&self, namespace: NamespaceId) -> bool {
-        self.namespaces.get(namespace).is_some_and(|namespace| namespace.traits.reports_rooms)
+        let wants = |namespace: &Namespace| namespace.traits.reports_rooms;
+        self.is_all_watched || self.namespaces.get(namespace).is_some_and(wants)
     }
 
     /// A socket has joined a room: the order of L-1.

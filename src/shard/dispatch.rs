@@ -12,6 +12,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::Shard;
 use super::watch::Label;
+use crate::admin::tap::watching;
 use crate::children::NamespaceSpec;
 use crate::error::Reason;
 use crate::event::Event;
@@ -86,6 +87,12 @@ impl Shard {
         if !self.hub().accept_member(member) {
             return self.forget(member);
         }
+        let server = self.server();
+        if let Some(admin) = watching(&server)
+            && let Some(socket) = Socket::new(self, member, namespace)
+        {
+            admin.connected(self, &socket);
+        }
         let handlers = &namespace.handlers;
         if let Some(socket) =
             (!handlers.connect.is_empty()).then(|| Socket::new(self, member, namespace)).flatten()
@@ -102,6 +109,9 @@ impl Shard {
         let Some(socket) = Socket::new(self, member, &namespace) else { return };
         let hears_any = !namespace.handlers.any.is_empty();
         let event = Event::new(self.clone(), member, namespace, arguments);
+        if let Some(admin) = watching(&socket.server()) {
+            admin.event("event_received", &socket, event.name(), &event.raw());
+        }
         let own = self.own(member, |own| {
             let first = own.middleware.first().map(|first| (own.middleware.len(), first.label));
             (first, !own.any.is_empty())
@@ -169,6 +179,12 @@ impl Shard {
 
     fn on_closing(self: &Rc<Self>, member: Key, reason: Reason) {
         let Some(namespace) = self.namespace_of(member) else { return };
+        let server = self.server();
+        if let Some(admin) = watching(&server)
+            && let Some(socket) = Socket::new(self, member, &namespace)
+        {
+            admin.disconnected(&socket, reason);
+        }
         let handlers = &namespace.handlers;
         let has_own = self.own(member, |_| ()).is_some();
         let is_heard = !handlers.disconnecting.is_empty() || !handlers.disconnect.is_empty();

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use super::Shard;
 use super::watch::Label;
+use crate::admin::tap::watching;
 use crate::children::NamespaceSpec;
 use crate::event::Event;
 use crate::hub::rooms::NamespaceId;
@@ -39,6 +40,9 @@ impl Shard {
         let Some(namespace) = self.namespace_of(member) else { return };
         let Some(socket) = Socket::new(self, member, &namespace) else { return };
         let event = Event::sent(self.clone(), namespace.clone(), arguments);
+        if let Some(admin) = watching(&socket.server()) {
+            admin.event("event_sent", &socket, event.name(), &event.raw());
+        }
         // What a listener sends is not reported, or it would be called for ever.
         self.is_reporting.set(true);
         for handler in &namespace.handlers.outgoing {
@@ -53,6 +57,12 @@ impl Shard {
     /// A session has moved to its websocket.
     pub(super) fn on_upgraded(self: &Rc<Self>, member: Key) {
         let Some(namespace) = self.namespace_of(member) else { return };
+        let server = self.server();
+        if let Some(admin) = watching(&server)
+            && let Some(socket) = Socket::new(self, member, &namespace)
+        {
+            admin.upgraded(&socket);
+        }
         let own = self.own_calls(member, |own| Some(&own.upgrade));
         if namespace.handlers.upgrade.is_empty() && own.is_empty() {
             return;
@@ -70,6 +80,13 @@ impl Shard {
     /// once for all of them; the lock keeps the two in order for whoever listens.
     pub(super) fn on_room(&self, id: NamespaceId, room: &str, change: RoomChange) {
         let Some(namespace) = self.namespace(id) else { return };
+        let server = self.server();
+        if let Some(admin) = watching(&server) {
+            admin.room(&server, &namespace.name, room, &change);
+        }
+        if !namespace.handlers.hears_rooms() {
+            return;
+        }
         let counts = self.server.room_counts();
         let mut counts = counts.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let is_news = match &change {

@@ -278,6 +278,10 @@ fn register(server: &Server, gone: &Arc<AtomicUsize>) {
         .on("say", |socket: Socket, event: Event| async move {
             let _ = socket.server().emit("said", event.raw());
         })
+        // A question, and a wait for the answer.
+        .on("ask", |socket: Socket, _: Event| async move {
+            let _ = socket.emit_with_ack("question", 1).await;
+        })
         .on("wait", |_: Socket, _: Event| async move {
             corecast::sleep(Duration::from_secs(3_600)).await;
         })

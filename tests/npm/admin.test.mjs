@@ -17,6 +17,7 @@ import { io } from "socket.io-client";
 import { reference, start } from "./server.mjs";
 
 const command = process.env.CORECAST_ADMIN_CMD || reference("admin-reference.mjs");
+const isReference = !process.env.CORECAST_ADMIN_CMD;
 const artifacts =
   process.env.ARTIFACTS || fileURLToPath(new URL("../../artifacts", import.meta.url));
 mkdirSync(artifacts, { recursive: true });
@@ -45,6 +46,8 @@ async function serveUi() {
   await new Promise((resolve) => web.listen(0, "127.0.0.1", resolve));
   return web;
 }
+
+const rooms = (socket) => socket.emitWithAck("rooms");
 
 const once = (socket, event) => new Promise((resolve) => socket.once(event, resolve));
 
@@ -87,7 +90,6 @@ describe("admin UI", () => {
   const menu = (page, name) => page.locator("nav a", { hasText: name }).first().click();
   const row = (page, text) => page.locator("tr", { hasText: text }).first();
   const button = (inside, icon) => inside.locator(`button:has(.mdi-${icon})`);
-  const rooms = (socket) => socket.emitWithAck("rooms");
 
   // Waits until the client is in those rooms beside its own.
   async function isIn(socket, expected) {
@@ -225,7 +227,6 @@ describe("admin UI", () => {
   });
 
   // The reference says `session` before the UI listens, so its users log in again each time.
-  const isReference = !process.env.CORECAST_ADMIN_CMD;
   test("s3: a page that is loaded again needs no password", { skip: isReference }, async () => {
     await page.reload();
     await connected(page);
@@ -246,4 +247,164 @@ describe("admin UI", () => {
   });
 
   test("no page has failed", () => assert.deepEqual(errors, []));
+});
+
+describe("admin protocol", () => {
+  let server;
+  const open = [];
+
+  // A page without a page: the events it has got so far, by name.
+  function page(auth, url = server.url) {
+    const socket = io(`${url}/admin`, { forceNew: true, reconnection: false, auth });
+    const got = {};
+    socket.onAny((event, ...args) => (got[event] ??= []).push(args));
+    open.push(socket);
+    return { socket, got };
+  }
+  const credentials = { username: "admin", password: "open sesame" };
+
+  async function until(holds, what) {
+    for (const deadline = Date.now() + 20_000; !holds(); ) {
+      assert.ok(Date.now() < deadline, `waited for ${what}`);
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+  }
+
+  before(async () => {
+    server = await start(command);
+  });
+  after(async () => {
+    for (const socket of open) socket.close();
+    await server?.stop();
+  });
+
+  test("s3: only the right name with the right password, or a session, is let in", async () => {
+    for (const auth of [
+      {},
+      // The reference does not survive this one.
+      ...(isReference ? [] : [{ username: "admin" }, { ...credentials, password: 7 }]),
+      { ...credentials, username: "root" },
+      { ...credentials, password: "open" },
+      { sessionId: "0123456789abcdef" },
+    ]) {
+      const error = await once(page(auth).socket, "connect_error");
+      assert.equal(error.message, "invalid credentials", JSON.stringify(auth));
+    }
+    const first = page(credentials);
+    await once(first.socket, "connect");
+    await until(() => first.got.session, "a session");
+    const [sessionId] = first.got.session[0];
+    assert.match(sessionId, /^[0-9a-f]{16,}$/);
+    await once(page({ sessionId }).socket, "connect");
+  });
+
+  test("s5, s6, s7, s9: what a page is told", async () => {
+    const ada = await client(server.url, { transports: ["websocket"], query: { a: "b" } });
+    const { got } = page(credentials);
+    await until(() => got.config && got.all_sockets && got.server_stats, "the first events");
+    assert.deepEqual(got.config[0][0].supportedFeatures, [
+      "EMIT",
+      "JOIN",
+      "LEAVE",
+      "DISCONNECT",
+      "MJOIN",
+      "MLEAVE",
+      "MDISCONNECT",
+      "AGGREGATED_EVENTS",
+      "ALL_EVENTS",
+    ]);
+    const socket = got.all_sockets[0][0].find((socket) => socket.id === ada.id);
+    assert.equal(socket.clientId.length, 12);
+    assert.deepEqual([socket.transport, socket.nsp, socket.data], ["websocket", "/", {}]);
+    assert.deepEqual(socket.rooms.sort(), [ada.id, "lobby"].sort());
+    const { handshake } = socket;
+    assert.deepEqual(
+      [handshake.address, handshake.query.a, handshake.secure, handshake.xdomain],
+      ["127.0.0.1", "b", false, false],
+    );
+    assert.ok(handshake.headers.host && handshake.url.startsWith("/socket.io/?"));
+    assert.ok(Math.abs(new Date(handshake.time) - handshake.issued) < 1_001);
+
+    // Figures come again and again, with what has happened between.
+    ada.emit("echo", "x".repeat(500));
+    const events = () => (got.server_stats ?? []).flatMap(([stats]) => stats.aggregatedEvents);
+    const sum = (type) =>
+      events().reduce((sum, event) => sum + (event.type === type ? event.count : 0), 0);
+    await until(() => sum("bytesIn") >= 500 && sum("bytesOut") >= 500, "bytes");
+    ada.close();
+    await until(
+      () => events().some((e) => e.type === "rawDisconnection" && e.subType === "transport close"),
+      "a disconnection",
+    );
+    assert.ok(sum("packetsIn") > 0 && sum("packetsOut") > 0);
+    assert.ok(events().every((event) => event.timestamp % 1_000 === 0));
+    const [stats] = got.server_stats.at(-1);
+    assert.equal(stats.serverId, "the server");
+    assert.equal(typeof stats.hostname, "string");
+    assert.ok(stats.pid > 0 && stats.uptime > 0 && stats.clientsCount >= 1);
+    assert.equal(typeof stats.pollingClientsCount, "number");
+    const names = stats.namespaces.map(({ name }) => name).sort();
+    assert.deepEqual(names, ["/", "/admin", "/chat"]);
+  });
+
+  test("s8: what happens is told, with dates", async () => {
+    const { got } = page(credentials);
+    await until(() => got.all_sockets, "the list");
+    const socket = await client(`${server.url}/chat`);
+    const { id } = socket;
+    socket.emit("echo", 1, { a: Buffer.from("x") });
+    socket.emit("say", "hi");
+    await once(socket, "said");
+    socket.emit("name", "Ada");
+    await socket.emitWithAck("rooms");
+    socket.close();
+    const of = (event) => (got[event] ?? []).filter((args) => args.includes(id));
+    await until(() => of("socket_disconnected").length && of("room_left").length > 1, "the end");
+    const isDate = (text) => !Number.isNaN(Date.parse(text)) && text.endsWith("Z");
+    const [connected, date] = got.socket_connected.find(([socket]) => socket.id === id);
+    assert.ok(connected.nsp === "/chat" && isDate(date));
+    assert.deepEqual(of("room_joined").at(-1).slice(0, 2), ["/chat", "lobby"]);
+    assert.ok(isDate(of("room_joined").at(-1)[3]));
+    const received = of("event_received").map((args) => args[2][0]);
+    assert.deepEqual(received, ["echo", "say", "name", "rooms"]);
+    const sent = of("event_sent").map((args) => args[2]);
+    assert.ok(sent.some(([name, text]) => name === "said" && text === "hi"));
+    assert.ok(sent.some(([name, one]) => name === "echo" && one === 1));
+    const updates = got.socket_updated.map(([update]) => update).filter((it) => it.id === id);
+    assert.ok(updates.some((update) => update.data?.name === "Ada"));
+    assert.ok(updates.some((update) => update.transport === "websocket"));
+    assert.equal(of("socket_disconnected")[0][2], "client namespace disconnect");
+  });
+
+  test("s10: commands", async () => {
+    const { socket: admin } = page(credentials);
+    await once(admin, "connect");
+    const one = await client(server.url);
+    const two = await client(server.url);
+    const heard = (socket, event) => once(socket, event);
+    let said = [heard(one, "news"), heard(two, "news")];
+    admin.emit("emit", "/", undefined, "news", "all", 2);
+    assert.deepEqual(await Promise.all(said), ["all", "all"]);
+    said = heard(one, "news");
+    admin.emit("emit", "/", one.id, "news", "one");
+    assert.equal(await said, "one");
+    admin.emit("join", "/", "attic", two.id);
+    admin.emit("join", "/", "cellar");
+    admin.emit("leave", "/", "lobby", "attic");
+    admin.emit("emit", "/", "cellar", "news", "both");
+    await Promise.all([heard(one, "news"), heard(two, "news")]);
+    assert.deepEqual(await rooms(one), ["cellar", "lobby", one.id].sort());
+    assert.deepEqual(await rooms(two), ["attic", "cellar", two.id].sort());
+    if (!isReference) {
+      // What makes no sense is ignored; it ends the reference.
+      admin.emit("emit", "/nowhere", undefined, "news");
+      admin.emit("emit", "/", undefined, "disconnect");
+      admin.emit("join", 1, { a: 1 });
+    }
+    const gone = heard(two, "disconnect");
+    admin.emit("_disconnect", "/", false, "attic");
+    assert.equal(await gone, "io server disconnect");
+    assert.ok(one.connected);
+    one.close();
+  });
 });

@@ -466,6 +466,46 @@ fn a2_6_generated_ids_of_other_shards() {
     assert!(wire.asked.is_empty(), "asked where the session lives, and only there");
 }
 
+/// What hooks say cannot end a line of a head, nor the head, nor be longer than is announced.
+#[test]
+fn what_hooks_say_stays_in_its_place() {
+    let evil = "a\r\nX-Evil: 1\r\n\r\nHTTP/1.1 200 OK\r\n";
+    let evil_fields = || fields(&[("X-A", evil), ("Content-Type", evil), ("X\r\nX-Evil", "1")]);
+    let hooks = Hooks { middleware: true, allow: true, headers: true, ..Hooks::default() };
+    let requests = [get("transport=polling"), upgrade("websocket", None)];
+    for (request, refuses) in requests.iter().flat_map(|it| [(it, false), (it, true)]) {
+        let mut wire = hooked(hooks);
+        let conn = wire.with_bytes(request);
+        wire.reply_with(Reply::Headers(evil_fields()));
+        if refuses {
+            wire.reply_with(Reply::Refused(evil_fields(), evil.into()));
+        } else {
+            wire.reply_with(Reply::Headers(evil_fields()));
+            wire.reply_with(Reply::Headers(evil_fields()));
+        }
+        let bytes = wire.got(conn);
+        let end = bytes.windows(4).position(|w| w == b"\r\n\r\n").unwrap() + 4;
+        let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+        assert!(!head.lines().any(|line| line.starts_with("X-Evil")), "{head}");
+        let length = values(&head, "Content-Length");
+        match length[..] {
+            [length] => assert_eq!(length.parse(), Ok(bytes.len() - end), "{head}"),
+            _ => assert!(head.starts_with("HTTP/1.1 101"), "{head}"),
+        }
+    }
+    // Statuses without a body have none, whatever the application gives.
+    for status in [204, 304] {
+        let mut wire = hooked(hooks);
+        let conn = wire.with_bytes(get("transport=polling"));
+        let sent = Sent { status, body: evil.into() };
+        wire.reply_with(Reply::Sent(evil_fields(), sent));
+        let reply = wire.reply(conn);
+        assert_eq!((reply.status, reply.body.as_str()), (status, ""));
+        wire.put(conn, get("transport=polling"));
+        assert_eq!(wire.asked.len(), 1, "the next request is read");
+    }
+}
+
 /// A.2-6: a session that is opened elsewhere while a request that names it is asked about. Its
 /// connection is being read, so it stays where it is.
 #[test]

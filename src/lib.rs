@@ -55,8 +55,7 @@
 //!
 //! `examples/chat.rs` is a chat in one screen, with its page.
 //!
-//! What does not work yet: TLS, WebTransport, several machines, the admin UI. The README keeps the
-//! list.
+//! What does not work yet: TLS, WebTransport, several machines. The README keeps the list.
 //!
 //! # For those who know Socket.IO
 //!

@@ -3,7 +3,7 @@
 //! for it exactly once, those of one sender in order, and so its own events; and in the end nothing
 //! is left. A failure prints its seed.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
@@ -66,6 +66,11 @@ struct Client {
     away_since: u64,
     /// It was cut while its session was on its way, or away for too long: it may have lost it.
     is_excused: bool,
+    /// When it last gave an attempt up before it was answered. The question of that attempt may
+    /// still be under way, and take the session from a later one (docs/decisions.md).
+    gave_up: Option<u64>,
+    /// Sessions that it was refused for that reason alone.
+    taken: u64,
     /// The socket on the server, while it is connected.
     socket: Option<(usize, Key)>,
     /// Per sender, the latest broadcast that it has, or that was before its time.
@@ -82,6 +87,8 @@ struct World {
     /// How many members of each shard are known here.
     known: Vec<usize>,
     links: u64,
+    /// Whose connection a number stands for, as numbers are used again.
+    holders: HashMap<(usize, u32), u64>,
     mail: Vec<Vec<VecDeque<Mail>>>,
     sent: Vec<Sent>,
     counts: Vec<u64>,
@@ -116,6 +123,7 @@ impl World {
             wires: (0..shards).map(wire).collect(),
             known: vec![0; senders - 1],
             links: 0,
+            holders: HashMap::new(),
             mail: (0..shards).map(|_| queues()).collect(),
             sent: Vec::new(),
             counts: vec![0; senders],
@@ -136,6 +144,8 @@ impl World {
                 offset: None,
                 away_since: 0,
                 is_excused: false,
+                gave_up: None,
+                taken: 0,
                 socket: None,
                 seen: vec![None; senders],
                 own: (0, 0),
@@ -199,10 +209,10 @@ impl World {
             assert_eq!(rooms, [client.room]);
             return;
         }
-        assert!(
-            client.ids.is_none() || client.is_excused || self.is_tight || is_late,
-            "a new session without a reason"
-        );
+        let is_taken = client.gave_up.is_some();
+        let is_excused = client.ids.is_none() || client.is_excused || self.is_tight || is_late;
+        client.taken += u64::from(is_taken && !is_excused);
+        assert!(is_excused || is_taken, "a new session without a reason");
         client.ids = None;
         client.offset = None;
         client.own = (0, 0);
@@ -307,6 +317,7 @@ impl World {
         if let Some(offset) = &client.offset {
             auth["offset"] = offset.as_str().into();
         }
+        self.holders.insert((shard, conn), serial);
         let (unread, is_joined) = (VecDeque::new(), false);
         client.link = Some(Link { shard, conn, unread, is_joined, serial, since });
         self.wires[shard].put(conn, text(&format!("40{auth}")));
@@ -315,12 +326,16 @@ impl World {
 
     /// The connection ends, with what was not read, known to the server or not.
     fn cut(&mut self, at: usize) {
+        self.let_go_of_reused(at);
         let client = &mut self.clients[at];
         let Some(link) = client.link.take() else { return };
         client.away_since = self.now;
         // A session may be with a connection whose answer was never read; a second one within the
         // same moment may find it on its way.
         client.is_excused |= !link.is_joined;
+        if !link.is_joined {
+            client.gave_up = Some(self.now);
+        }
         if self.rng.u8(0..4) > 0 && !self.wires[link.shard].is_over(link.conn) {
             let end = if self.rng.bool() { PeerEnd::Eof } else { PeerEnd::Reset };
             self.wires[link.shard].end(link.conn, end);
@@ -328,7 +343,21 @@ impl World {
         }
     }
 
+    /// The server has closed a connection unread, and its number is another client's now.
+    fn let_go_of_reused(&mut self, at: usize) {
+        let client = &mut self.clients[at];
+        let Some(link) = &client.link else { return };
+        if self.holders.get(&(link.shard, link.conn)) != Some(&link.serial) {
+            eprintln!(
+                "REUSED client {at} shard {} conn {} now {}",
+                link.shard, link.conn, self.now
+            );
+            (client.link, client.away_since, client.is_excused) = (None, self.now, true);
+        }
+    }
+
     fn read(&mut self, at: usize, max: usize) {
+        self.let_go_of_reused(at);
         let Some(link) = &mut self.clients[at].link else { return };
         let (shard, conn) = (link.shard, link.conn);
         link.unread.extend(unframe(&self.wires[shard].got(conn)));
@@ -359,6 +388,8 @@ impl World {
         let ids = (text("sid"), text("pid"));
         if let Some(link) = &mut client.link {
             link.is_joined = true;
+            // By then the question of the attempt it gave up has been answered.
+            client.gave_up = client.gave_up.filter(|at| link.since < at + 4_000);
         }
         client.recovered += u64::from(client.ids.as_ref() == Some(&ids));
         assert!(client.ids.is_none() || client.ids.as_ref() == Some(&ids), "other ids");
@@ -409,8 +440,9 @@ impl World {
         if self.rng.u16(0..400) == 0 {
             self.now += self.rng.u64(1_000..KEPT_MS * 2);
         }
+        // As a shard does before each turn: nothing is done with a clock that stands still.
+        (0..self.shards()).for_each(|shard| self.advance(shard));
         let shard = self.rng.usize(0..self.shards());
-        self.advance(shard);
         let at = self.rng.usize(0..self.clients.len());
         match self.rng.u8(0..100) {
             0..18 => self.broadcast(),
@@ -485,23 +517,24 @@ impl World {
 }
 
 /// One life of a world: what was checked, how often a session was restored, how often the fault
-/// struck.
-fn run(seed: u64, fault: Fault) -> (u64, u64, u64) {
+/// struck, how often an attempt that was given up took a session.
+fn run(seed: u64, fault: Fault) -> (u64, u64, u64, u64) {
     let mut world = World::new(seed, fault);
     (0..1_500).for_each(|_| world.step());
     world.settle();
     let recovered = world.clients.iter().map(|client| client.recovered).sum();
+    let taken = world.clients.iter().map(|client| client.taken).sum();
     world.end();
-    (world.checked, recovered, world.struck)
+    (world.checked, recovered, world.struck, taken)
 }
 
 /// L-9, L-10 over random lives.
 #[test]
 fn l9_random_lives() {
-    let (mut checked, mut recovered) = (0, 0);
+    let (mut checked, mut recovered, mut taken) = (0, 0, 0);
     let seeds = match std::env::var("LIVES_SEED") {
         Ok(seed) => seed.parse().map(|seed| seed..seed + 1).unwrap(),
-        Err(_) => 0..20,
+        Err(_) => 0..150,
     };
     for seed in seeds {
         let life = catch_unwind(AssertUnwindSafe(|| run(seed, Fault::None)));
@@ -511,8 +544,13 @@ fn l9_random_lives() {
         });
         checked += life.0;
         recovered += life.1;
+        taken += life.3;
     }
-    assert!(checked > 500 && recovered > 20, "{checked} events, {recovered} sessions");
+    eprintln!("{checked} events, {recovered} sessions restored, {taken} taken");
+    let is_one = std::env::var("LIVES_SEED").is_ok();
+    assert!(is_one || (checked > 500 && recovered > 20), "{checked} events, {recovered} sessions");
+    // Mail is far slower here than between shards; even so it hardly ever happens.
+    assert!(taken * 20 <= recovered || is_one, "{taken} of {recovered} sessions were taken");
 }
 
 /// The checks notice a fault.

@@ -28,6 +28,9 @@ use crate::error::Reason;
 
 /// Time for a session to come from another shard, or from a connection that has to be closed.
 const RESTORE_MS: u64 = 2_000;
+/// Sessions that a shard awaits from others at a time: any client may ask for any number, and each
+/// broadcast looks at all of them. Whoever asks for one more gets a new session.
+const ARRIVALS_MAX: usize = 4_096;
 
 /// A question for a session.
 #[derive(Debug)]
@@ -188,10 +191,13 @@ impl Hub {
         if ask.asker == self.config.shard
             && let Some(table) = &mut self.recovery
         {
+            if table.arrivals.len() >= ARRIVALS_MAX {
+                return self.begin_anew(ask.member);
+            }
             ask.clock.clone_from(&table.clock);
             let (member, namespace) = (ask.member, ask.namespace);
             let (given, since, bytes) = (None, Vec::new(), 0);
-            table.arrivals.push(Arrival { member, namespace, given, since, bytes, by });
+            table.arrivals.push_back(Arrival { member, namespace, given, since, bytes, by });
         }
         self.tell(shard, Message::Ask(ask), None);
         self.rearm_recovery();
@@ -330,7 +336,7 @@ impl Hub {
                 self.settle_arrivals();
             }
             (Some(at), None) => {
-                table.arrivals.swap_remove(at);
+                table.arrivals.remove(at);
                 self.begin_anew(member);
             }
             // Too late: its client has a new session.
@@ -373,7 +379,8 @@ impl Hub {
                 is_whole == Some(true) || arrival.by.reached(now) || arrival.bytes > bytes_max
             };
             let Some(at) = table.arrivals.iter().position(is_done) else { return };
-            let Arrival { member, given, since, bytes, .. } = table.arrivals.swap_remove(at);
+            let Some(arrival) = table.arrivals.remove(at) else { return };
+            let Arrival { member, given, since, bytes, .. } = arrival;
             let Some((given, data)) = given else {
                 self.begin_anew(member);
                 continue;

@@ -228,6 +228,8 @@ pub(super) struct Suspended {
     /// The member that is about to take it over.
     pub(super) claimed: Option<u32>,
     pub(super) until: Tick,
+    /// Whether it stands in [`Table::order`].
+    is_listed: bool,
     /// Number of the last selection that visited it.
     mark: u32,
 }
@@ -259,7 +261,7 @@ pub(super) struct Table {
     /// The rooms of suspended sockets.
     rooms: Rooms,
     mark: u32,
-    /// Suspended sockets, oldest first, some of which have gone.
+    /// Suspended sockets, oldest first, some of which have gone or are being taken over.
     order: VecDeque<Key>,
     /// Sessions that are not at the address in their private id.
     pub(super) places: HashMap<Id, Place>,
@@ -268,7 +270,7 @@ pub(super) struct Table {
     /// Questions that cannot be answered yet.
     pub(super) asks: Vec<Waiting>,
     /// Sessions that were asked for on other shards.
-    pub(super) arrivals: Vec<Arrival>,
+    pub(super) arrivals: VecDeque<Arrival>,
     meter: Rc<Meter>,
     pub(super) alarm: Alarm,
 }
@@ -287,7 +289,7 @@ impl Table {
             places: HashMap::new(),
             aliases: HashMap::new(),
             asks: Vec::new(),
-            arrivals: Vec::new(),
+            arrivals: VecDeque::new(),
             meter: Rc::new(Meter { bytes: Cell::new(0), options }),
             alarm: Alarm::default(),
         }
@@ -344,6 +346,7 @@ impl Table {
             data,
             claimed: None,
             until,
+            is_listed: true,
             mark: 0,
         });
         if self.order.len() > 2 * self.suspended.len() + 64 {
@@ -415,47 +418,57 @@ impl Table {
         }
     }
 
-    /// The oldest suspended socket whose time is up.
+    /// The oldest suspended socket whose time is up. One that is being taken over stays for that
+    /// long.
     pub(super) fn expired(&mut self, now: Tick) -> Option<Key> {
-        while self.order.front().is_some_and(|key| self.suspended.get(*key).is_none()) {
-            self.order.pop_front();
-        }
-        let is_old = |key: &&Key| self.is_old(**key, now);
-        self.order.iter().take_while(is_old).find(|key| self.is_free(**key)).copied()
-    }
-
-    fn is_old(&self, key: Key, now: Tick) -> bool {
-        self.suspended.get(key).is_none_or(|suspended| suspended.until.reached(now))
-    }
-
-    /// One that is being taken over stays for that long.
-    fn is_free(&self, key: Key) -> bool {
-        self.suspended.get(key).is_some_and(|suspended| suspended.claimed.is_none())
+        let oldest = self.oldest()?;
+        self.suspended.get(oldest).filter(|it| it.until.reached(now)).map(|_| oldest)
     }
 
     /// The oldest suspended socket, if there are too many.
-    pub(super) fn surplus(&self) -> Option<Key> {
+    pub(super) fn surplus(&mut self) -> Option<Key> {
         let is_full = self.suspended.len() > self.options.max_sessions;
         if is_full { self.oldest() } else { None }
     }
 
     /// The oldest suspended socket, if the logs hold too much.
-    pub(super) fn heaviest(&self) -> Option<Key> {
-        let is_full = self.bytes() > self.options.max_shard_bytes;
-        if is_full { self.oldest().filter(|_| self.suspended.len() > 1) } else { None }
+    pub(super) fn heaviest(&mut self) -> Option<Key> {
+        let is_full = self.bytes() > self.options.max_shard_bytes && self.suspended.len() > 1;
+        if is_full { self.oldest() } else { None }
     }
 
-    fn oldest(&self) -> Option<Key> {
-        self.order.iter().find(|key| self.is_free(**key)).copied()
+    /// The oldest suspended socket that nobody is taking over. Those before it leave the order, so
+    /// that nobody passes them twice: when all clients come back at once there are many.
+    fn oldest(&mut self) -> Option<Key> {
+        while let Some(key) = self.order.front() {
+            match self.suspended.get_mut(*key) {
+                Some(suspended) if suspended.claimed.is_none() => return Some(*key),
+                Some(suspended) => suspended.is_listed = false,
+                None => {}
+            }
+            self.order.pop_front();
+        }
+        None
+    }
+
+    /// Whoever was to take a socket over has gone.
+    pub(super) fn release(&mut self, key: Key) {
+        let Some(suspended) = self.suspended.get_mut(key) else { return };
+        suspended.claimed = None;
+        if !std::mem::replace(&mut suspended.is_listed, true) {
+            // It left the order as one of the oldest.
+            self.order.push_front(key);
+        }
     }
 
     /// When something has to be looked at.
-    pub(super) fn deadline(&self, now: Tick) -> Option<Tick> {
-        let free = self.order.iter().filter_map(|key| self.suspended.get(*key));
-        let oldest = free.filter(|free| free.claimed.is_none()).map(|free| free.until).next();
+    pub(super) fn deadline(&mut self, now: Tick) -> Option<Tick> {
+        let oldest = self.oldest().and_then(|key| self.suspended.get(key));
+        let oldest = oldest.map(|suspended| suspended.until);
         let asks = self.asks.iter().map(|waiting| waiting.by);
-        let arrivals = self.arrivals.iter().map(|arrival| arrival.by);
-        asks.chain(arrivals).chain(oldest).min_by_key(|tick| tick.until(now))
+        // The first to come is the first to be late.
+        let arrival = self.arrivals.front().map(|arrival| arrival.by);
+        asks.chain(arrival).chain(oldest).min_by_key(|tick| tick.until(now))
     }
 }
 
@@ -541,5 +554,33 @@ mod tests {
         let all: Vec<Rc<Logged>> = (0..7).map(|_| entry(&mut table, 400)).collect();
         log.push(&all[0]);
         assert_eq!(offsets(&log), [12], "over the bound of the shard only the latest is kept");
+    }
+
+    #[test]
+    fn l12_those_that_have_come_back_are_passed_once() {
+        let mut table = table(1_000, 1_000);
+        let keys: Vec<Key> = (0..60).map(|slot| suspended(&mut table, slot)).collect();
+        let now = Tick::after(0, 0);
+        for key in &keys[..40] {
+            assert!(table.take(*key).is_some() && table.deadline(now).is_some());
+        }
+        assert_eq!(table.order.len(), 20);
+        // Being taken over, the oldest are passed too, until that comes to nothing.
+        for key in &keys[40..50] {
+            table.suspended.get_mut(*key).expect("a session").claimed = Some(7);
+        }
+        assert_eq!(table.expired(Tick::after(9_000, 0)), Some(keys[50]));
+        assert_eq!(table.order.len(), 10);
+        for key in keys[40..50].iter().rev().chain(&keys[40..50]) {
+            table.release(*key);
+        }
+        assert_eq!(table.order.iter().copied().collect::<Vec<_>>(), keys[40..]);
+    }
+
+    fn suspended(table: &mut Table, slot: u32) -> Key {
+        let id = Id { shard: 0, slot, secret: Default::default() };
+        let (rooms, log) = (Vec::new(), Log::default());
+        let leaving = Leaving { id, pid: id, moves: 0, namespace: 0, rooms, log, data: None };
+        table.suspend(leaving, Tick::after(0, 5_000))
     }
 }

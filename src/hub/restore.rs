@@ -119,7 +119,7 @@ impl Hub {
         let key = table.suspend(leaving, Tick::after(self.now_ms, duration));
         let heavy = table.heaviest();
         heavy.into_iter().for_each(|key| self.drop_suspended(key));
-        while let Some(oldest) = self.recovery.as_ref().and_then(|table| table.surplus()) {
+        while let Some(oldest) = self.recovery.as_mut().and_then(|table| table.surplus()) {
             self.drop_suspended(oldest);
         }
         self.rearm_recovery();
@@ -229,9 +229,7 @@ impl Hub {
             // A session that comes for it is suspended here.
             Phase::Restoring => return,
             Phase::Claimed { session, .. } => {
-                if let Some(suspended) = table.suspended.get_mut(session) {
-                    suspended.claimed = None;
-                }
+                table.release(session);
             }
             Phase::Suspending => {
                 let rooms = rooms.unwrap_or_default();

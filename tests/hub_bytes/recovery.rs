@@ -625,6 +625,24 @@ fn l10_another_shard_is_silent() {
     wires.iter_mut().for_each(nothing_is_left);
 }
 
+/// A client that asks for sessions of another shard without end makes this one wait for so many,
+/// and whoever asks beyond that is served without.
+#[test]
+fn l10_questions_to_other_shards_are_bounded() {
+    let mut wires = two();
+    let (_, _, sid, pid) = join(&mut wires[0]);
+    let (flood, _) = wires[1].websocket(None);
+    for _ in 0..5_000 {
+        wires[1].put(flood, text(&claim(&pid, Some("AAAAAAAAAAE"))));
+        wires[1].put(flood, text("41"));
+    }
+    assert_eq!(wires[1].mail.len(), 4_096);
+    let (_, said) = come_back(&mut wires[1], &pid, None);
+    assert_ne!(ids(&said[0]).0, sid);
+    carry(&mut wires);
+    assert_eq!(wires[1].hub.held().recovery, 0);
+}
+
 /// The client goes again while its session is on its way: it is kept where it arrives.
 #[test]
 fn l9_gone_again_before_it_came() {

@@ -1,9 +1,9 @@
 //! corecast: a Socket.IO server for Linux.
 //!
 //! Clients are those of Socket.IO: protocol 5, over long-polling and websocket, as the JavaScript
-//! client speaks it from version 3.0 on. The server is this library: one *shard* per CPU core owns
-//! its sockets and their rooms on an io_uring of its own; a broadcast is encoded once and leaves on
-//! every websocket as the same bytes.
+//! client speaks it from version 3.0 on; and those of 2.x, if [`Options::allow_eio3`] is on. The
+//! server is this library: one *shard* per CPU core owns its sockets and their rooms on an io_uring
+//! of its own; a broadcast is encoded once and leaves on every websocket as the same bytes.
 //!
 //! ```text
 //!        clients          shard, one thread per core
@@ -92,6 +92,12 @@
 //! | `io.engine.generateId` | [`Server::generate_id`] |
 //! | `io.engine` `"headers"`, `"initial_headers"` | [`Server::on_headers`], `on_initial_headers` |
 //! | `io.engine` `"connection_error"` | [`Server::on_connection_error`] |
+//! | `socket.once`, `off`, `onAny`, `onAnyOutgoing` | [`Socket::once`], [`Socket::on_any`] and kin |
+//! | `adapter.on("create-room", fn)` and the like | [`Namespace::on_create_room`] and kin |
+//! | `socket.conn.on("upgrade", fn)` | [`Namespace::on_upgrade`] |
+//! | `io.on("new_namespace", fn)` | [`Server::on_new_namespace`] |
+//! | `socket.recovered` | [`Socket::recovered`], [`Options::connection_state_recovery`] |
+//! | `instrument(io, options)` | [`Server::instrument`] |
 //! | `cors`, `cookie`, `parser`, `allowEIO3`, … | fields of [`Options`] |
 //!
 //! Letters and numbers such as "J-7" in these pages name rows of the behaviour inventory that the

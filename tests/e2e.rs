@@ -3,6 +3,8 @@
 //! No test pins a time: each waits for what has to come, with a bound that is reached only when
 //! something is broken.
 
+#[path = "e2e/admin.rs"]
+mod admin;
 #[path = "e2e/asks.rs"]
 mod asks;
 #[path = "e2e/client.rs"]

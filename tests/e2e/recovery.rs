@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use corecast::{Recovery, Socket};
+use corecast::{Event, Recovery, Socket};
 use serde_json::{Value, json};
 
 use super::client::WebSocket;
@@ -107,5 +107,30 @@ fn l12_l13_many_that_do_not_come_back() {
     let mut last = WebSocket::connect(site.address);
     assert!(last.text().contains("visit"));
     assert_eq!(last.ask("echo", "1"), "[1]");
+    site.stop();
+}
+
+/// L-7, L-14: the last argument of an event is its offset, unless it asks for an answer.
+#[test]
+fn l7_l14_offsets() {
+    let mut options = on_cpus(1);
+    options.connection_state_recovery = Some(Recovery::default());
+    let site = serve(options, |io| {
+        io.on("go", |socket: Socket, _: Event| async move {
+            let _ = socket.emit("kept", 1);
+            let _ = socket.server().emit("kept", 2);
+            drop(socket.timeout(Duration::from_secs(60)).emit_with_ack("asked", 3));
+            let _ = socket.volatile().emit("volatile", 4);
+        });
+    });
+    let mut client = WebSocket::connect(site.address);
+    client.emit("go", "");
+    for n in [1, 2] {
+        let (name, args) = client.event();
+        assert_eq!((name.as_str(), args.len(), &args[0]), ("kept", 2, &json!(n)));
+        assert!(args[1].is_string());
+    }
+    assert_eq!(client.text(), r#"420["asked",3]"#);
+    drop(client);
     site.stop();
 }

@@ -1,7 +1,8 @@
 //! Section H, W-18 and W-19: clients of Engine.IO 3 and Socket.IO 2.
 
 use bytes::Bytes;
-use corecast::hub::{Flags, Publish, Target};
+use corecast::Recovery;
+use corecast::hub::{Flags, PeerEnd, Publish, Target};
 
 use crate::wire::{Wire, config, frame, reply, text, unframe, upgrade};
 
@@ -526,4 +527,36 @@ fn h15_text_is_utf8() {
     wire.put(conn, frame(0x81, b"42[\"\xed\xa0\x80\"]"));
     assert_eq!(wire.said(conn), ["<close 1007>"]);
     assert_eq!(wire.heard(), ["transport error"]);
+}
+
+/// H-16: beside clients that may come back, an old one gets a bare `40` and nothing is kept for
+/// it. An event is the same bytes for all, so it gets the offset too, as one more argument.
+#[test]
+fn h16_no_recovery() {
+    let mut config = config();
+    config.allow_eio3 = true;
+    config.recovery = Some(Recovery::default());
+    let mut wire = Wire::with(config);
+    let (old, _) = websocket(&mut wire, "");
+    let (new, _) = wire.websocket(None);
+    wire.put(new, text("40"));
+    assert!(wire.said(new)[0].contains("\"pid\":\""));
+    let offset = wire.hub.next_offset().unwrap();
+    let mut event = b"42[\"a\"".to_vec();
+    offset.append_to(&mut event);
+    event.push(b']');
+    let event = String::from_utf8(event).unwrap();
+    let flags = Flags { offset: Some(offset), ..Flags::default() };
+    let encoded = corecast::hub::fanout::Encoded {
+        text: event.clone().into_bytes().into(),
+        attachments: Vec::new(),
+    };
+    wire.hub.publish(&Publish { namespace: 0, target: Target::default(), flags, encoded });
+    wire.run();
+    assert_eq!(unframe(&wire.got(old)), [event.as_str()]);
+    assert_eq!(wire.said(new), [event.as_str()]);
+    for (conn, suspended) in [(old, 0), (new, 1)] {
+        wire.end(conn, PeerEnd::Reset);
+        assert_eq!(wire.hub.gauges().suspended, suspended);
+    }
 }

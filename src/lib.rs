@@ -92,7 +92,7 @@
 //! | `io.engine.generateId` | [`Server::generate_id`] |
 //! | `io.engine` `"headers"`, `"initial_headers"` | [`Server::on_headers`], `on_initial_headers` |
 //! | `io.engine` `"connection_error"` | [`Server::on_connection_error`] |
-//! | `socket.once`, `off`, `onAny`, `onAnyOutgoing` | [`Socket::once`], [`Socket::on_any`] and kin |
+//! | `socket.once`, `off`, `onAny` and kin | [`Socket::once`], `off`, [`Socket::on_any`] |
 //! | `adapter.on("create-room", fn)` and the like | [`Namespace::on_create_room`] and kin |
 //! | `socket.conn.on("upgrade", fn)` | [`Namespace::on_upgrade`] |
 //! | `io.on("new_namespace", fn)` | [`Server::on_new_namespace`] |

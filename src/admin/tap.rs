@@ -132,7 +132,7 @@ impl Admin {
     }
 }
 
-/// An event as the UI wants it: one array of its name and arguments; attachments as their sizes.
+/// An event as the UI wants it: one array of its name and arguments; attachments as placeholders.
 fn named(event: &str, raw: &Raw) -> Value {
     let mut list = vec![Value::from(event)];
     list.extend(

@@ -51,8 +51,8 @@ pub struct BasicAuth {
 
 /// Settings of [`Server::instrument`] (S-2).
 ///
-/// In [`AdminMode::Development`] a page hears of at most 1,000 events and 1 MB of their arguments a
-/// second from each shard, and its first list has at most 2,000 sockets of each shard.
+/// In [`AdminMode::Development`] pages hear of at most 1,000 events and 1 MB of their arguments a
+/// second, and the first list of a page has at most 2,000 sockets of each shard.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct AdminOptions {

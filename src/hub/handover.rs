@@ -340,7 +340,10 @@ impl Hub {
                 self.begin_anew(member);
             }
             // Too late: its client has a new session.
-            (None, Some(given)) => self.forget_session(given.pid, given.moves),
+            (None, Some(given)) => {
+                self.forget_session(given.pid, given.moves);
+                self.discard(data);
+            }
             (None, None) => {}
         }
     }
@@ -387,6 +390,7 @@ impl Hub {
             };
             if bytes > bytes_max || !table.has_reached(&given.clock) {
                 self.forget_session(given.pid, given.moves);
+                self.discard(data);
                 self.begin_anew(member);
                 continue;
             }

@@ -134,6 +134,9 @@ pub enum Event {
     /// The client left while the answer to `Connect` or `Unknown` was still open. No answer is due
     /// any more.
     ConnectAborted(Key),
+    /// What was kept with a socket that does not come back, to be dropped when nothing of the hub
+    /// is in use: values may have destructors.
+    Unkept(recovery::Data),
     /// A client has sent an event.
     Packet {
         /// Who.

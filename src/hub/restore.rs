@@ -131,7 +131,13 @@ impl Hub {
         let gone = self.recovery.as_mut().and_then(|table| table.take(key));
         if let Some(gone) = gone {
             self.forget_session(gone.pid, gone.moves);
+            self.discard(gone.data);
         }
+    }
+
+    /// The application drops its values itself.
+    pub(super) fn discard(&mut self, data: Option<Data>) {
+        self.events.extend(data.map(Event::Unkept));
     }
 
     /// A member is to take over a suspended socket: from now on it has its id, rooms and data.
@@ -179,7 +185,7 @@ impl Hub {
             return false;
         };
         track.phase = Phase::Recovered;
-        track.data = None;
+        self.events.extend(track.data.take().map(Event::Unkept));
         table.places.insert(pid, Place::Member(key.index));
         leaving.log.cut(at);
         for entry in leaving.log.entries() {

@@ -37,6 +37,7 @@ impl Shard {
                 hub::Event::Sent { member, arguments } => self.on_sent(member, arguments),
                 hub::Event::Upgraded(member) => self.on_upgraded(member),
                 hub::Event::ConnectAborted(member) => self.forget(member),
+                hub::Event::Unkept(data) => super::drop_kept(data),
                 hub::Event::Packet { member, namespace, arguments } => {
                     self.on_packet(member, namespace, arguments);
                 }

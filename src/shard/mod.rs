@@ -115,6 +115,13 @@ pub(crate) struct Start {
     pub(crate) start: Instant,
 }
 
+/// Drops what the application has kept with a socket.
+fn drop_kept(kept: impl Sized) {
+    if catch_unwind(AssertUnwindSafe(|| drop(kept))).is_err() {
+        log::error!("a value kept with a socket panicked when it was dropped");
+    }
+}
+
 impl Shard {
     /// Runs a shard on this executor until it is shut down. `ready` is told how its ring fared.
     ///
@@ -550,9 +557,7 @@ impl Shard {
     fn forget(&self, key: Key) {
         // Dropped after the borrow ends: values may have destructors that use the socket, or panic.
         let own = self.owns.borrow_mut().remove(&key);
-        if catch_unwind(AssertUnwindSafe(|| drop(own))).is_err() {
-            log::error!("a value kept with a socket panicked when it was dropped");
-        }
+        drop_kept(own);
     }
 
     /// Counts a socket's unfinished handlers up or down; returns how many there are.

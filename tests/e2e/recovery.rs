@@ -1,6 +1,8 @@
 //! Connection-state recovery on whole servers.
 
 use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use corecast::{Event, Recovery, Socket};
@@ -132,5 +134,44 @@ fn l7_l14_offsets() {
     }
     assert_eq!(client.text(), r#"420["asked",3]"#);
     drop(client);
+    site.stop();
+}
+
+/// A value whose destructor uses its socket, and panics.
+struct Fragile(Socket, Arc<AtomicUsize>);
+
+impl Drop for Fragile {
+    fn drop(&mut self) {
+        let is_connected = self.0.is_connected();
+        self.1.fetch_add(1, Ordering::SeqCst);
+        assert!(is_connected, "a test's panic");
+    }
+}
+
+/// L-12: destructors of what was kept with a socket that does not come back may use the server, and
+/// panic.
+#[test]
+fn l12_destructors_of_what_was_kept() {
+    let mut options = on_cpus(1);
+    let mut recovery = Recovery::default();
+    recovery.max_disconnection_duration = Duration::from_millis(200);
+    options.connection_state_recovery = Some(recovery);
+    let dropped = Arc::new(AtomicUsize::new(0));
+    let count = dropped.clone();
+    let site = serve(options, move |io| {
+        io.on_connect(move |socket: Socket| {
+            let fragile = Fragile(socket.clone(), count.clone());
+            async move {
+                socket.set_local(fragile);
+            }
+        });
+    });
+    drop(open(site.address, &json!({})));
+    site.until("the session has gone", |stats| {
+        stats.totals.sessions == 1 && stats.gauges.sessions + stats.gauges.suspended == 0
+    });
+    let mut last = WebSocket::connect(site.address);
+    assert_eq!(last.ask("echo", "1"), "[1]");
+    assert_eq!(dropped.load(Ordering::SeqCst), 1);
     site.stop();
 }

@@ -463,6 +463,8 @@ fn l9_data() {
     assert_eq!(data.as_deref(), Some(&5));
     assert!(wire.hub.accept_member(again));
     assert!(wire.hub.kept_data(again).is_none());
+    wire.run();
+    assert_eq!(wire.heard().last().map(String::as_str), Some("unkept"));
 }
 
 /// Long-polling: what is missed waits with the CONNECT, in one payload.

@@ -298,6 +298,7 @@ impl Wire {
             // Known from the packets.
             Event::Upgraded(_) => return,
             Event::ConnectAborted(_) => "aborted".into(),
+            Event::Unkept(_) => "unkept".into(),
             Event::Packet { arguments, .. } => {
                 let json = String::from_utf8_lossy(&arguments.json).into_owned();
                 let ack = arguments.ack.map_or(String::new(), |ack| format!(" #{ack}"));

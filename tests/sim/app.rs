@@ -70,7 +70,7 @@ impl World {
             Event::Empty(_) | Event::Room { .. } | Event::Sent { .. } => {
                 panic!("nobody has asked for it")
             }
-            Event::Upgraded(_) => {}
+            Event::Upgraded(_) | Event::Unkept(_) => {}
             Event::ConnectAborted(member) => {
                 assert!(self.app.pending.remove(&(s, member)), "no decision was open");
             }

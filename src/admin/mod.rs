@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use self::tap::watching;
 use crate::error::{Error, Reason};
 use crate::event::Event;
 use crate::hub::rooms::NamespaceId;
@@ -188,8 +189,12 @@ impl Admin {
         let change = if has_come { 1 } else { usize::MAX };
         let before = self.watchers.fetch_add(change, Ordering::Relaxed);
         if before.wrapping_add(change).min(before) == 0 {
-            // Shards that cannot be reached tell less for a while.
-            let _ = server.on_shards(None, move |shard| shard.hub().watch_all(has_come));
+            // Shards that cannot be reached tell less for a while. Each looks for itself, since pages
+            // of two shards may come and go at once and their mail in any order.
+            let _ = server.on_shards(None, |shard| {
+                let is_watched = watching(&shard.server()).is_some();
+                shard.hub().watch_all(is_watched);
+            });
         }
     }
 

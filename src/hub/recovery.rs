@@ -307,7 +307,8 @@ impl Table {
     /// What is held beside the logs, about: nothing, when there is nothing.
     pub(super) fn records_bytes(&self) -> usize {
         let records = self.places.len() + self.aliases.len() + self.asks.len();
-        64 * (records + self.arrivals.len()) + size_of::<Suspended>() * self.suspended.len()
+        64 * (records + self.arrivals.len() + self.rooms.namespaces())
+            + size_of::<Suspended>() * self.suspended.len()
     }
 
     /// Bytes that all logs hold together.
@@ -373,8 +374,10 @@ impl Table {
             });
         }
         if self.suspended.is_empty() {
-            // Names of namespaces that have gone are not kept.
             self.rooms = Rooms::default();
+        } else if self.rooms.count(namespace) == 0 {
+            // It may be one that has gone and does not come back.
+            self.rooms.forget_namespace(namespace);
         }
         self.places.remove(&pid);
         Some(Leaving { id, pid, moves, namespace, rooms, log, data })
@@ -577,10 +580,27 @@ mod tests {
         assert_eq!(table.order.iter().copied().collect::<Vec<_>>(), keys[40..]);
     }
 
+    /// Namespaces come and go; somebody is always away.
+    #[test]
+    fn l13_nothing_is_kept_of_a_namespace_that_nobody_is_away_from() {
+        let mut table = table(1_000, 1_000);
+        suspended(&mut table, 0);
+        let before = table.records_bytes();
+        for namespace in 1..100 {
+            let key = suspended_in(&mut table, namespace, 1);
+            assert!(table.take(key).is_some());
+        }
+        assert_eq!(table.records_bytes(), before);
+    }
+
     fn suspended(table: &mut Table, slot: u32) -> Key {
+        suspended_in(table, 0, slot)
+    }
+
+    fn suspended_in(table: &mut Table, namespace: NamespaceId, slot: u32) -> Key {
         let id = Id { shard: 0, slot, secret: Default::default() };
-        let (rooms, log) = (Vec::new(), Log::default());
-        let leaving = Leaving { id, pid: id, moves: 0, namespace: 0, rooms, log, data: None };
+        let (rooms, log) = (vec!["a".into()], Log::default());
+        let leaving = Leaving { id, pid: id, moves: 0, namespace, rooms, log, data: None };
         table.suspend(leaving, Tick::after(0, 5_000))
     }
 }

@@ -120,6 +120,11 @@ impl Rooms {
         room.and_then(|room| self.rooms.at(*room)).map_or(&[], |room| &room.members)
     }
 
+    /// Namespaces that have had rooms and are not forgotten. O(1).
+    pub fn namespaces(&self) -> usize {
+        self.by_name.len()
+    }
+
     /// Rooms of a namespace that have members. O(1).
     pub fn count(&self, namespace: NamespaceId) -> usize {
         self.by_name.get(&namespace).map_or(0, HashMap::len)

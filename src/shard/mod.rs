@@ -122,6 +122,22 @@ fn drop_kept(kept: impl Sized) {
     }
 }
 
+/// Awaits something of glommio's at the end of a shard, looking again every few milliseconds: glommio
+/// 0.9 may sleep over a wake-up (docs/decisions.md), and nothing else would wake it here. After a
+/// second it lets go; what is left then is one descriptor, not a shard that never ends.
+async fn awake<T>(mut future: Pin<Box<dyn Future<Output = T> + '_>>) {
+    for _ in 0..200 {
+        let mut timer = Timer::new(Duration::from_millis(5));
+        let is_done = poll_fn(|cx| match future.as_mut().poll(cx) {
+            Poll::Ready(_) => Poll::Ready(true),
+            Poll::Pending => Pin::new(&mut timer).poll(cx).map(|_| false),
+        });
+        if is_done.await {
+            return;
+        }
+    }
+}
+
 impl Shard {
     /// Runs a shard on this executor until it is shut down. `ready` is told how its ring fared.
     ///
@@ -272,7 +288,7 @@ impl Shard {
         let sleeper = ring.sleeper()?;
         let ended = self.turns(ring, mailbox, &sleeper).await;
         // An executor that ends closes no file of its own accord.
-        let _ = sleeper.close().await;
+        awake(Box::pin(sleeper.close())).await;
         ended
     }
 
@@ -306,7 +322,7 @@ impl Shard {
         // A read that goes on would keep the file open.
         if let Some(bell) = bell {
             ring.wake_sleeper();
-            bell.await;
+            awake(bell).await;
         }
         ended
     }

@@ -338,13 +338,16 @@ fn thousands_of_namespaces_on_one_connection() {
 fn namespaces_by_a_peer_that_does_not_read() {
     attack(usual, |site| {
         let mut peer = site.joined();
-        let long = crate::peer::text(&format!("40/{}", "x".repeat(1_000))).repeat(100);
+        // Of different names: to ask for one twice before the answer ends the connection (I-14).
+        let long = |n| crate::peer::text(&format!("40/{n}{}", "x".repeat(1_000)));
+        let long: Vec<u8> = (0..100).flat_map(long).collect();
         let sent = (0..10_000).take_while(|_| peer.push(&long).is_ok()).count();
         assert!(sent < 10_000, "the server reads on");
         site.moved("slow readers", 1, |stats| stats.totals.slow_closed);
         // In one body: the answers are bounded as well.
         let query = site.joined_polling();
-        let body = vec!["40/x"; 150_000].join("\u{1e}");
+        let body: Vec<String> = (0..100_000).map(|n| format!("40/{n}")).collect();
+        let body = body.join("\u{1e}");
         let _ = site.peer().ask(post(&query, &body));
         site.moved("slow readers", 2, |stats| stats.totals.slow_closed);
     });

@@ -189,8 +189,8 @@ impl Admin {
         let change = if has_come { 1 } else { usize::MAX };
         let before = self.watchers.fetch_add(change, Ordering::Relaxed);
         if before.wrapping_add(change).min(before) == 0 {
-            // Shards that cannot be reached tell less for a while. Each looks for itself, since pages
-            // of two shards may come and go at once and their mail in any order.
+            // Shards that cannot be reached tell less for a while. Each looks for itself, since
+            // pages of two shards may come and go at once and their mail in any order.
             let _ = server.on_shards(None, |shard| {
                 let is_watched = watching(&shard.server()).is_some();
                 shard.hub().watch_all(is_watched);

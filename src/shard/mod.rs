@@ -122,9 +122,9 @@ fn drop_kept(kept: impl Sized) {
     }
 }
 
-/// Awaits something of glommio's at the end of a shard, looking again every few milliseconds: glommio
-/// 0.9 may sleep over a wake-up (docs/decisions.md), and nothing else would wake it here. After a
-/// second it lets go; what is left then is one descriptor, not a shard that never ends.
+/// Awaits something of glommio's at the end of a shard, looking again every few milliseconds:
+/// glommio 0.9 may sleep over a wake-up (docs/decisions.md), and nothing else would wake it here.
+/// After a second it lets go; what is left then is one descriptor, not a shard that never ends.
 async fn awake<T>(mut future: Pin<Box<dyn Future<Output = T> + '_>>) {
     for _ in 0..200 {
         let mut timer = Timer::new(Duration::from_millis(5));

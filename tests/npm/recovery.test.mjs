@@ -60,7 +60,11 @@ async function cast(context, nsp = "/", options) {
 // The client's connection ends; returns when the server knows.
 async function vanish(leaver, watcher) {
   const { id } = leaver;
+  const left = event(leaver.socket, "disconnect");
   leaver.vanish();
+  // At once, or when a request that is under way has been answered: to connect before that would be
+  // in vain.
+  await left;
   if (!watcher) return;
   const gone = ([name, peer]) => name === "peer:disconnect" && peer.id === id;
   await watcher.until(() => watcher.log.some(gone), "the disconnection");

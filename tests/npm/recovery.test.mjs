@@ -8,9 +8,11 @@ import { after, afterEach, before, beforeEach, describe, test } from "node:test"
 import { setTimeout as sleep } from "node:timers/promises";
 
 import { Clients, event, fence, upgraded } from "./client.mjs";
+import { parserName } from "./parsers.mjs";
 import { reference, start } from "./server.mjs";
 
-const command = process.env.CORECAST_E2E_CMD || reference("fixture.mjs");
+const server = process.env.CORECAST_E2E_CMD || reference("fixture.mjs");
+const command = `${server} --parser ${parserName}`;
 const isReference = !process.env.CORECAST_E2E_CMD;
 const range = (n) => Array.from({ length: n }, (_, i) => i);
 

@@ -131,7 +131,7 @@ CORECAST_E2E_CMD="'$target/debug/examples/e2e_server' --cpus ${cpus[0]}" npm_sui
     deflate
 
 section "Autobahn"
-CORECAST_AUTOBAHN_CPUS=${cpus[0]} scripts/autobahn.sh --quick 2>&1 | tee "$logs/autobahn.txt"
+CORECAST_AUTOBAHN_CPUS=${cpus[0]} scripts/autobahn.sh 2>&1 | tee "$logs/autobahn.txt"
 
 section "browser"
 CORECAST_DEMO_CMD="'$target/debug/corecast' serve" npm_suite test:browser browser

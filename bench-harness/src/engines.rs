@@ -14,8 +14,8 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::ledger::Kind;
 use crate::load::{self, Plan};
 use crate::probe::{self, Probe};
-use crate::report::{Column, Row};
 use crate::sys;
+use crate::table::{Column, Row};
 
 /// The rows of the table, in the order in which a round yields their figures.
 pub(crate) const ROWS: [Row; 5] = [

@@ -14,8 +14,8 @@ use crate::client::{Client, PATIENCE, Wait};
 use crate::codec::Event;
 use crate::ledger::{Kind, Ledger};
 use crate::probe::Probe;
-use crate::report::{Connected, Latency, Loaded};
 use crate::sys;
+use crate::table::{Connected, Latency, Loaded};
 
 /// How a load is generated and for how long.
 #[derive(Debug, Clone, Copy)]

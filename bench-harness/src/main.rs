@@ -9,8 +9,8 @@ mod floor;
 mod ledger;
 mod load;
 mod probe;
-mod report;
 mod sys;
+mod table;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -153,8 +153,7 @@ fn run(arguments: &RunArguments) -> Result<()> {
     let probe = Probe::new(arguments.pid)?;
     let plan = arguments.load.plan(arguments.rate)?;
     load::check_limits(plan.connections, &probe)?;
-    let mut found =
-        report::Run { host: probe::host(), payload: plan.payload, ..Default::default() };
+    let mut found = table::Run { host: probe::host(), payload: plan.payload, ..Default::default() };
     let (mut client, connected) = load::connect(target, &plan, &probe)?;
     found.connect = Some(connected);
     if matches!(mode, Mode::Idle | Mode::All) {
@@ -192,7 +191,7 @@ fn table(arguments: &TableArguments) -> Result<()> {
     };
     let columns = bench.run(&engines)?;
     println!("{}", bench.heading(&columns));
-    print!("{}", report::table(&engines::ROWS, &columns));
+    print!("{}", table::table(&engines::ROWS, &columns));
     write_json(arguments.load.json.as_deref(), &(probe::host(), engines::ROWS, columns))
 }
 

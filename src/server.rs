@@ -444,6 +444,12 @@ impl Server {
         sum
     }
 
+    /// What [`Server::stats`] adds up: one entry for each shard, in the order of the CPUs. Empty
+    /// before the server listens. Shows how evenly the kernel spreads connections over the shards.
+    pub fn shard_stats(&self) -> Vec<Stats> {
+        self.lock_stats().clone()
+    }
+
     pub(crate) fn leave_stats(&self, shard: u16, hub: &Hub) {
         if let Some(place) = self.lock_stats().get_mut(usize::from(shard)) {
             *place = Stats { totals: hub.stats(), gauges: hub.gauges() };

@@ -325,6 +325,8 @@ pub struct Stats {
     pub slow_dropped: u64,
     /// Connections closed by [`SlowReader::Disconnect`].
     pub slow_closed: u64,
+    /// Pings that clients have answered.
+    pub pongs: u64,
     /// Sessions closed because a ping was not answered.
     pub ping_timeouts: u64,
 }
@@ -367,6 +369,7 @@ impl Stats {
         self.volatile_dropped += other.volatile_dropped;
         self.slow_dropped += other.slow_dropped;
         self.slow_closed += other.slow_closed;
+        self.pongs += other.pongs;
         self.ping_timeouts += other.ping_timeouts;
     }
 }

@@ -314,6 +314,7 @@ impl Hub {
         session.heartbeat = Tick::within(self.now_ms, self.config.ping_interval_ms);
         self.rearm_session(index);
         if is_answer {
+            self.links.stats.pongs += 1;
             self.mark_logs(index, true);
         }
     }

@@ -83,6 +83,9 @@ fn an_upgrade_may_arrive_at_any_shard() {
     site.until("migrations", |stats| stats.totals.migrated > 0);
     let sessions = |stats: &corecast::Stats| stats.gauges.sessions;
     assert_eq!(sessions(&site.io.stats()), 40);
+    let shards = site.io.shard_stats();
+    assert_eq!(shards.iter().map(sessions).sum::<usize>(), 40);
+    assert!(shards.len() == 2 && shards.iter().all(|shard| sessions(shard) > 0), "{shards:?}");
     site.io.emit("to everyone", 1).expect("runs");
     for (_, socket) in &mut sockets {
         assert_eq!(socket.event(), ("to everyone".into(), vec![1.into()]));

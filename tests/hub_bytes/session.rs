@@ -312,6 +312,8 @@ fn e1_e2_heartbeat() {
     assert_eq!(wire.heard(), [""; 0]);
     wire.at(115_100);
     assert_eq!(wire.heard(), ["ping timeout"]);
+    let stats = wire.hub.stats();
+    assert_eq!((stats.pongs, stats.ping_timeouts), (2, 1), "the unasked pong answered nothing");
     assert_eq!(wire.said(conn), ["<close>"]);
 }
 

@@ -20,16 +20,16 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
-use hdrhistogram::Histogram;
+use anyhow::{Result, anyhow, bail};
 
 use crate::codec::{self, CLOSE, PING, PONG, TEXT};
+use crate::record::Distribution;
 use crate::sys::{self, EDGE, Epoll, IN, OUT};
 
 /// Connections of one source address; the usual ephemeral range has 28,232 ports.
 const PER_SOURCE: usize = 20_000;
 /// Handshakes in progress; below any server's backlog (Node listens with 511).
-const HANDSHAKES: usize = 64;
+pub(crate) const HANDSHAKES: usize = 64;
 /// Largest server frame, and what one recv(2) may take.
 const BUFFER: usize = 256 * 1024;
 /// Nothing at all for so long means that something is lost.
@@ -76,8 +76,8 @@ pub(crate) struct Client {
     join: Vec<u8>,
     pong: Vec<u8>,
     buffer: Vec<u8>,
-    /// From connect(2) to the answer to `40`, in µs.
-    pub(crate) handshakes: Histogram<u64>,
+    /// From connect(2) to the answer to `40`.
+    pub(crate) handshakes: Distribution,
 }
 
 impl Client {
@@ -92,7 +92,7 @@ impl Client {
             join: codec::client_frame(TEXT, b"40"),
             pong: codec::client_frame(TEXT, b"3"),
             buffer: vec![0; BUFFER],
-            handshakes: histogram()?,
+            handshakes: Distribution::default(),
         })
     }
 
@@ -285,7 +285,7 @@ impl Client {
                 connection.state = State::Ready;
                 self.ready += 1;
                 let spent = now - connection.started;
-                self.handshakes.saturating_record(spent.as_micros() as u64);
+                self.handshakes.record(spent.as_nanos() as u64);
                 Ok(())
             }
             (PING, body, _) => self.send(index, &codec::client_frame(PONG, body)),
@@ -309,9 +309,4 @@ impl Client {
     fn refused(&self) -> anyhow::Error {
         anyhow!("nothing listens on {}: start the server, check --url", self.target)
     }
-}
-
-/// A histogram of microseconds up to a minute, exact to three digits.
-pub(crate) fn histogram() -> Result<Histogram<u64>> {
-    Histogram::new_with_bounds(1, 60_000_000, 3).context("histogram bounds")
 }

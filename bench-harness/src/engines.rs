@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::ledger::Kind;
 use crate::load::{self, Plan};
 use crate::probe::{self, Probe};
+use crate::record::Phase;
 use crate::sys;
 use crate::table::{Column, Row};
 
@@ -139,13 +139,11 @@ impl Bench {
         load::check_limits(self.plan.connections, &probe)?;
         load::warm_up(server.address, &self.plan)?;
         let (mut client, connected) = load::connect(server.address, &self.plan, &probe)?;
-        figures[0] = connected.cpu_us;
-        let loads = [(Kind::Fanout, 1), (Kind::Fanout, 8), (Kind::Echo, 256)];
-        for (figure, (kind, in_flight)) in figures[1..].iter_mut().zip(loads) {
+        figures[0] = cpu_us(&connected);
+        for (figure, (name, kind, in_flight)) in figures[1..].iter_mut().zip(load::ALL) {
             let in_flight = in_flight.min(self.plan.connections);
-            *figure = load::run(&mut client, kind, in_flight, &self.plan, &probe)
-                .with_context(|| format!("{kind:?}, {in_flight} in flight"))?
-                .cpu_us;
+            let found = load::run(&mut client, (name, kind, in_flight), &self.plan, &probe);
+            *figure = cpu_us(&found.context(name)?);
         }
         drop((client, server));
 
@@ -154,7 +152,7 @@ impl Bench {
         load::check_limits(self.idle_connections, &probe)?;
         let plan = Plan { connections: self.idle_connections, ..self.plan };
         let (_client, connected) = load::connect(server.address, &plan, &probe)?;
-        figures[ROWS.len() - 1] = connected.rss_bytes;
+        figures[ROWS.len() - 1] = connected.memory_per_connection().unwrap_or(f64::NAN);
         Ok(figures)
     }
 
@@ -178,6 +176,10 @@ impl Bench {
             columns.iter().map(|column| column.name.as_str()).collect::<Vec<_>>().join(", ")
         )
     }
+}
+
+fn cpu_us(phase: &Phase) -> f64 {
+    phase.cpu_per_delivery().map_or(f64::NAN, |seconds| seconds * 1e6)
 }
 
 /// A running engine; ends with this value.

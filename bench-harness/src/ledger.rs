@@ -7,16 +7,8 @@
 use std::time::Instant;
 
 use anyhow::{Result, bail};
-use hdrhistogram::Histogram;
 
-use crate::client;
-
-/// What a load consists of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Fanout,
-    Echo,
-}
+use crate::record::{Distribution, Kind};
 
 #[derive(Clone, Copy)]
 struct Flight {
@@ -52,15 +44,15 @@ pub(crate) struct Ledger {
     /// Deliveries and messages finished, since the start.
     pub(crate) deliveries: u64,
     pub(crate) finished: u64,
-    /// Intended send to receipt, in µs, while `recording`.
-    pub(crate) latency: Histogram<u64>,
+    /// Intended send to receipt, while `recording`.
+    pub(crate) latency: Distribution,
     pub(crate) recording: bool,
 }
 
 impl Ledger {
-    pub(crate) fn new(kind: Kind, connections: usize, now: Instant) -> Result<Self> {
-        let span = if kind == Kind::Fanout { 64 } else { 1 << 16 };
-        Ok(Self {
+    pub(crate) fn new(kind: Kind, connections: usize, now: Instant) -> Self {
+        let span = if kind == Kind::Echo { 1 << 16 } else { 64 };
+        Self {
             kind,
             connections,
             flights: vec![Flight { intended: now, sender: 0, missing: 0 }; span],
@@ -72,9 +64,9 @@ impl Ledger {
             turn: 0,
             deliveries: 0,
             finished: 0,
-            latency: client::histogram()?,
+            latency: Distribution::default(),
             recording: false,
-        })
+        }
     }
 
     pub(crate) fn unfinished(&self) -> usize {
@@ -95,11 +87,11 @@ impl Ledger {
         }
         self.turn = (sender + 1) % self.connections;
         let missing = match self.kind {
-            Kind::Fanout => self.connections as u32,
             Kind::Echo => {
                 self.busy[sender] = true;
                 1
             }
+            _ => self.connections as u32,
         };
         let number = self.next;
         let slot = self.slot(number);
@@ -119,18 +111,18 @@ impl Ledger {
             bail!("connection {receiver} received message {number} again");
         }
         match self.kind {
-            Kind::Fanout => self.mark(receiver, number)?,
             Kind::Echo if self.flights[slot].sender as usize != receiver => {
                 bail!("connection {receiver} received the echo of another one");
             }
             Kind::Echo => self.busy[receiver] = false,
+            _ => self.mark(receiver, number)?,
         }
         let flight = &mut self.flights[slot];
         flight.missing -= 1;
         self.deliveries += 1;
         if self.recording {
             let spent = now.saturating_duration_since(flight.intended);
-            self.latency.saturating_record(spent.as_micros() as u64);
+            self.latency.record(spent.as_nanos() as u64);
         }
         if flight.missing == 0 {
             self.finished += 1;
@@ -179,7 +171,7 @@ mod tests {
 
     fn ledger(kind: Kind, connections: usize) -> (Ledger, Instant) {
         let now = Instant::now();
-        (Ledger::new(kind, connections, now).expect("bounds"), now)
+        (Ledger::new(kind, connections, now), now)
     }
 
     #[test]
@@ -200,7 +192,7 @@ mod tests {
         assert!(ledger.missing().starts_with("1 deliveries of 1 messages"));
         ledger.deliver(0, 0, later)?;
         assert_eq!((ledger.finished, ledger.unfinished(), ledger.deliveries), (2, 0, 6));
-        assert!((4_990..5_010).contains(&ledger.latency.max()));
+        assert!((4_990_000..5_010_000).contains(&ledger.latency.at(1.0)));
         Ok(())
     }
 

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, bail, ensure};
 
-use crate::client::{Client, PATIENCE, Wait};
+use crate::client::{Client, HANDSHAKES, PATIENCE, Wait};
 use crate::codec::Event;
-use crate::ledger::{Kind, Ledger};
+use crate::ledger::Ledger;
 use crate::probe::Probe;
+use crate::record::{Distribution, Interval, Kind, Load, Phase, Usage};
 use crate::sys;
-use crate::table::{Connected, Latency, Loaded};
 
 /// How a load is generated and for how long.
 #[derive(Debug, Clone, Copy)]
@@ -28,8 +28,13 @@ pub(crate) struct Plan {
     /// Messages per second; without it a message is sent whenever one finishes.
     pub(crate) rate: Option<f64>,
     pub(crate) wait: Wait,
+    /// The beginning of the run.
+    pub(crate) began: Instant,
 }
 
+/// What is measured if nothing is chosen: name, kind, messages in flight.
+pub(crate) const ALL: [(&str, Kind, usize); 3] =
+    [("fanout-1", Kind::Fanout, 1), ("fanout-8", Kind::Fanout, 8), ("echo", Kind::Echo, 256)];
 /// Descriptors that a process needs besides its connections.
 const SPARE_FILES: u64 = 64;
 /// A server that was loaded or connected to settles for so long before it is looked at.
@@ -57,36 +62,96 @@ pub(crate) fn warm_up(target: SocketAddr, plan: &Plan) -> Result<()> {
 }
 
 /// Connects `plan.connections` clients; measures CPU time and the growth of memory.
-pub(crate) fn connect(
-    target: SocketAddr,
-    plan: &Plan,
-    probe: &Probe,
-) -> Result<(Client, Connected)> {
+pub(crate) fn connect(target: SocketAddr, plan: &Plan, probe: &Probe) -> Result<(Client, Phase)> {
     let mut client = Client::new(target, plan.wait)?;
-    let (rss, cpu, started) = (probe.resident()?, probe.cpu()?, Instant::now());
+    let meter = Meter::start(probe)?;
     client.connect(plan.connections)?;
-    let (spent, seconds) = (probe.cpu()? - cpu, started.elapsed().as_secs_f64());
-    let handshakes = Latency::of(&client.handshakes);
+    let (seconds, cpu) = meter.read(probe)?;
+    let latency = std::mem::take(&mut client.handshakes);
     rest(&mut client, SETTLE)?;
-    let connections = plan.connections as f64;
-    let growth = probe.resident()? as f64 - rss as f64;
-    let connected = Connected {
-        connections: plan.connections,
-        seconds,
-        per_second: connections / seconds,
-        server_busy: spent.as_secs_f64() / seconds,
-        cpu_us: spent.as_secs_f64() * 1e6 / connections,
-        rss_bytes: growth / connections,
-        handshakes,
+    let joined = client.len() as u64;
+    let mut load = Load {
+        in_flight: Some(HANDSHAKES as u64),
+        ..counted("connect", Kind::Connect, seconds, joined, latency)
     };
-    Ok((client, connected))
+    (load.all_sent, load.all_due, load.all_received) = (joined, joined, joined);
+    let phase = meter.phase("connect", plan, probe, client.len(), (seconds, cpu), Some(load))?;
+    Ok((client, phase))
 }
 
-/// CPU time of the server per second while nobody sends; heartbeats are answered.
-pub(crate) fn idle(client: &mut Client, plan: &Plan, probe: &Probe) -> Result<f64> {
-    let (cpu, started) = (probe.cpu()?, Instant::now());
+/// CPU time of the server while nobody sends; heartbeats are answered.
+pub(crate) fn idle(client: &mut Client, plan: &Plan, probe: &Probe) -> Result<Phase> {
+    let meter = Meter::start(probe)?;
     rest(client, Duration::from_secs_f64(plan.seconds))?;
-    Ok((probe.cpu()? - cpu).as_secs_f64() / started.elapsed().as_secs_f64())
+    let read = meter.read(probe)?;
+    meter.phase("idle", plan, probe, client.len(), read, None)
+}
+
+/// The load of a phase with its one interval; totals of the warm-up are still missing.
+fn counted(name: &str, kind: Kind, seconds: f64, count: u64, latency: Distribution) -> Load {
+    Load {
+        name: name.into(),
+        kind,
+        payload: 0,
+        rate: None,
+        in_flight: None,
+        finished: count,
+        deliveries: latency.0.len(),
+        all_sent: 0,
+        all_due: 0,
+        all_received: 0,
+        intervals: vec![Interval { start: 0.0, seconds, latency }],
+    }
+}
+
+/// Readings at the beginning of a measured part.
+struct Meter {
+    started: Instant,
+    server: (Duration, u64),
+    client: (Duration, u64),
+}
+
+impl Meter {
+    fn start(probe: &Probe) -> Result<Self> {
+        let us = Probe::new(std::process::id())?;
+        let (server, client) = (probe.resident()?, us.resident()?);
+        let (server, client) = ((probe.cpu()?, server), (us.cpu()?, client));
+        Ok(Self { started: Instant::now(), server, client })
+    }
+
+    /// Seconds since the start, and CPU time since then: the server's, ours.
+    fn read(&self, probe: &Probe) -> Result<(f64, [f64; 2])> {
+        let us = Probe::new(std::process::id())?;
+        let spent = [probe.cpu()? - self.server.0, us.cpu()? - self.client.0];
+        Ok((self.started.elapsed().as_secs_f64(), spent.map(|cpu| cpu.as_secs_f64())))
+    }
+
+    fn phase(
+        &self,
+        name: &str,
+        plan: &Plan,
+        probe: &Probe,
+        connections: usize,
+        (seconds, [server, client]): (f64, [f64; 2]),
+        load: Option<Load>,
+    ) -> Result<Phase> {
+        let us = Probe::new(std::process::id())?;
+        let usage = |cpu_seconds, resident_before, resident_after| Usage {
+            cpu_seconds,
+            resident_before,
+            resident_after,
+        };
+        Ok(Phase {
+            name: name.into(),
+            start: (self.started - plan.began).as_secs_f64(),
+            seconds,
+            connections: connections as u64,
+            server: Some(usage(server, self.server.1, probe.resident()?)),
+            client: usage(client, self.client.1, us.resident()?),
+            samples: Vec::new(),
+            loads: load.into_iter().collect(),
+        })
+    }
 }
 
 fn rest(client: &mut Client, time: Duration) -> Result<()> {
@@ -102,60 +167,34 @@ fn rest(client: &mut Client, time: Duration) -> Result<()> {
 
 /// The measured part of a load, as it is under way.
 struct Window {
-    cpu: Duration,
-    started: Instant,
+    meter: Meter,
     finished: u64,
-    deliveries: u64,
 }
 
-impl Window {
-    fn open(ledger: &mut Ledger, probe: &Probe, now: Instant) -> Result<Self> {
-        ledger.recording = true;
-        let (finished, deliveries) = (ledger.finished, ledger.deliveries);
-        Ok(Self { cpu: probe.cpu()?, started: now, finished, deliveries })
+/// The event of a load that is possible.
+fn event(kind: Kind, in_flight: usize, connections: usize, plan: &Plan) -> Result<Event> {
+    ensure!(in_flight > 0 && connections > 0, "nothing to do: --in-flight and --connections");
+    if kind == Kind::Echo {
+        ensure!(in_flight <= connections, "one echo per connection in flight");
+        return Ok(Event::new("echo", "echo", plan.payload));
     }
-
-    fn close(self, ledger: &mut Ledger, probe: &Probe, now: Instant) -> Result<Loaded> {
-        ledger.recording = false;
-        let seconds = (now - self.started).as_secs_f64();
-        let spent = (probe.cpu()? - self.cpu).as_secs_f64();
-        let deliveries = ledger.deliveries - self.deliveries;
-        Ok(Loaded {
-            seconds,
-            messages: ledger.finished - self.finished,
-            deliveries,
-            per_second: deliveries as f64 / seconds,
-            server_busy: spent / seconds,
-            cpu_us: spent * 1e6 / deliveries as f64,
-            latency: Latency::of(&ledger.latency),
-            all_messages: 0,
-            all_deliveries: 0,
-        })
-    }
+    ensure!(in_flight <= 64, "at most 64 broadcasts in flight are tracked");
+    Ok(Event::new("pub", "msg", plan.payload))
 }
 
 /// Keeps `in_flight` messages under way (at most, with a rate) and measures.
 pub(crate) fn run(
     client: &mut Client,
-    kind: Kind,
-    in_flight: usize,
+    (name, kind, in_flight): (&str, Kind, usize),
     plan: &Plan,
     probe: &Probe,
-) -> Result<Loaded> {
+) -> Result<Phase> {
     let connections = client.len();
-    ensure!(in_flight > 0 && connections > 0, "nothing to do: --in-flight and --connections");
-    match kind {
-        Kind::Fanout => ensure!(in_flight <= 64, "at most 64 broadcasts in flight are tracked"),
-        Kind::Echo => ensure!(in_flight <= connections, "one echo per connection in flight"),
-    }
-    let mut event = match kind {
-        Kind::Fanout => Event::new("pub", "msg", plan.payload),
-        Kind::Echo => Event::new("echo", "echo", plan.payload),
-    };
+    let mut event = event(kind, in_flight, connections, plan)?;
     let begin = Instant::now();
     let warm = begin + Duration::from_secs_f64((plan.seconds / 5.0).clamp(0.05, 1.0));
-    let mut ledger = Ledger::new(kind, connections, begin)?;
-    let (mut window, mut result): (Option<Window>, Option<Loaded>) = (None, None);
+    let mut ledger = Ledger::new(kind, connections, begin);
+    let (mut window, mut result): (Option<Window>, Option<Phase>) = (None, None);
     let (mut now, mut heard) = (begin, begin);
     let (mut sent, mut arrived, mut finished) = (0u64, 0, 0);
     while result.is_none() || ledger.unfinished() > 0 {
@@ -185,17 +224,32 @@ pub(crate) fn run(
         }
         finished = ledger.finished;
         match window.take() {
-            None if result.is_none() => window = Some(Window::open(&mut ledger, probe, now)?),
-            Some(open) if (now - open.started).as_secs_f64() >= plan.seconds => {
-                result = Some(open.close(&mut ledger, probe, now)?);
+            None if result.is_none() => {
+                ledger.recording = true;
+                window = Some(Window { meter: Meter::start(probe)?, finished });
+            }
+            Some(open) if (now - open.meter.started).as_secs_f64() >= plan.seconds => {
+                ledger.recording = false;
+                let (read, meter) = (open.meter.read(probe)?, open.meter);
+                let latency = std::mem::take(&mut ledger.latency);
+                let load = Load {
+                    payload: plan.payload as u64,
+                    rate: plan.rate,
+                    in_flight: Some(in_flight as u64),
+                    ..counted(name, kind, read.0, finished - open.finished, latency)
+                };
+                result = Some(meter.phase(name, plan, probe, connections, read, Some(load))?);
             }
             other => window = other,
         }
     }
     let mut result = result.ok_or_else(|| anyhow!("nothing was measured"))?;
-    (result.all_messages, result.all_deliveries) = (sent, ledger.deliveries);
-    let receivers = if kind == Kind::Fanout { connections as u64 } else { 1 };
-    ensure!(sent * receivers == ledger.deliveries, "{}", ledger.missing());
+    let receivers = if kind == Kind::Echo { 1 } else { connections as u64 };
+    for load in &mut result.loads {
+        (load.all_sent, load.all_due) = (sent, sent * receivers);
+        load.all_received = ledger.deliveries;
+        ensure!(load.all_due == load.all_received, "{}", ledger.missing());
+    }
     Ok(result)
 }
 

@@ -9,21 +9,24 @@ mod floor;
 mod ledger;
 mod load;
 mod probe;
+mod record;
+mod report;
 mod sys;
 mod table;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use client::Wait;
-use ledger::Kind;
 use load::Plan;
 use probe::Probe;
+use record::{Kind, Record};
 
 #[derive(Parser)]
 #[command(version, about = "Loads a Socket.IO server and says what its work costs")]
@@ -36,6 +39,11 @@ struct Arguments {
 enum Command {
     /// Measure a server that runs already
     Run(RunArguments),
+    /// Print what a run has found
+    Report {
+        /// A file that `run --json` wrote
+        record: PathBuf,
+    },
     /// Start each engine in turn, measure all of them, print a Markdown table
     Table(TableArguments),
     /// Be the floor: the server that does the least work the load allows
@@ -108,7 +116,7 @@ struct TableArguments {
     load: LoadArguments,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Mode {
     Connect,
     Idle,
@@ -120,6 +128,9 @@ enum Mode {
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Run(arguments) => run(&arguments),
+        Command::Report { record } => {
+            Record::read(&record).map(|record| print!("{}", report::text(&record)))
+        }
         Command::Table(arguments) => table(&arguments),
         Command::Floor { listen } => floor::run(listen),
     };
@@ -144,6 +155,7 @@ impl LoadArguments {
             seconds: self.seconds,
             rate,
             wait: self.wait,
+            began: Instant::now(),
         })
     }
 }
@@ -153,30 +165,36 @@ fn run(arguments: &RunArguments) -> Result<()> {
     let probe = Probe::new(arguments.pid)?;
     let plan = arguments.load.plan(arguments.rate)?;
     load::check_limits(plan.connections, &probe)?;
-    let mut found = table::Run { host: probe::host(), payload: plan.payload, ..Default::default() };
     let (mut client, connected) = load::connect(target, &plan, &probe)?;
-    found.connect = Some(connected);
+    let mut phases = vec![connected];
     if matches!(mode, Mode::Idle | Mode::All) {
-        found.idle_busy = Some(load::idle(&mut client, &plan, &probe)?);
+        phases.push(load::idle(&mut client, &plan, &probe)?);
     }
-    let loads: &[(&str, Kind, usize)] = match mode {
-        Mode::Connect | Mode::Idle => &[],
-        Mode::Fanout => &[("fanout", Kind::Fanout, arguments.in_flight.unwrap_or(1))],
-        Mode::Echo => &[("echo", Kind::Echo, arguments.in_flight.unwrap_or(256))],
-        Mode::All => &[
-            ("fanout-1", Kind::Fanout, 1),
-            ("fanout-8", Kind::Fanout, 8),
-            ("echo", Kind::Echo, 256),
-        ],
+    let one = match mode {
+        Mode::Fanout => Some(("fanout", Kind::Fanout, arguments.in_flight.unwrap_or(1))),
+        Mode::Echo => Some(("echo", Kind::Echo, arguments.in_flight.unwrap_or(256))),
+        _ => None,
     };
-    for (name, kind, in_flight) in loads.iter().copied() {
-        let in_flight = if mode == Mode::All { in_flight.min(plan.connections) } else { in_flight };
-        let loaded = load::run(&mut client, kind, in_flight, &plan, &probe)
-            .with_context(|| format!("{name}, {in_flight} in flight"))?;
-        found.loads.push((name.into(), loaded));
+    let all = load::ALL.into_iter().filter(|_| mode == Mode::All);
+    let all = all.map(|(name, kind, in_flight)| (name, kind, in_flight.min(plan.connections)));
+    for load in one.into_iter().chain(all) {
+        let found = load::run(&mut client, load, &plan, &probe);
+        phases.push(found.with_context(|| format!("{}, {} in flight", load.0, load.2))?);
     }
-    print!("{}", found.text());
-    write_json(arguments.load.json.as_deref(), &found)
+    let record = Record {
+        format: record::FORMAT,
+        scenario: format!("{mode:?}").to_lowercase(),
+        server: target.to_string(),
+        began: (SystemTime::now().duration_since(UNIX_EPOCH)? - plan.began.elapsed()).as_secs_f64(),
+        complete: true,
+        harness: env!("CARGO_PKG_VERSION").into(),
+        host: probe::host(),
+        connections: client.len() as u64,
+        processes: 1,
+        phases,
+    };
+    print!("{}", report::text(&record));
+    arguments.load.json.as_deref().map_or(Ok(()), |path| record.write(path))
 }
 
 fn table(arguments: &TableArguments) -> Result<()> {

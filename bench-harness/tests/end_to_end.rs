@@ -55,15 +55,19 @@ fn every_mode_accounts_for_every_message() -> Result<(), Box<dyn Error>> {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 
     let found: Value = serde_json::from_slice(&std::fs::read(&path)?)?;
-    assert_eq!(found["connect"]["connections"], 50);
-    let loads = found["loads"].as_array().ok_or("loads")?;
-    assert_eq!(loads.len(), 3);
-    for (load, receivers) in loads.iter().zip([50, 50, 1]) {
-        let count = |name: &str| load[1][name].as_u64().unwrap_or(0);
-        assert!(count("messages") > 0, "{load}");
-        assert_eq!(count("all_deliveries"), count("all_messages") * receivers, "{load}");
-        assert!(count("all_messages") >= count("messages"), "{load}");
+    let phases = found["phases"].as_array().ok_or("phases")?;
+    assert_eq!(phases[0]["connections"], 50);
+    assert_eq!(phases.len(), 5, "connect, idle and three loads");
+    for (phase, receivers) in [&phases[..1], &phases[2..]].concat().iter().zip([1, 50, 50, 1]) {
+        let load = &phase["loads"][0];
+        let count = |name: &str| load[name].as_u64().unwrap_or(0);
+        assert!(count("finished") > 0, "{load}");
+        assert_eq!(count("all_received"), count("all_sent") * receivers, "{load}");
+        assert!(count("all_sent") >= count("finished"), "{load}");
     }
+    let report = Command::new(HARNESS).args(["report", json]).output()?;
+    assert!(report.status.success(), "{}", String::from_utf8_lossy(&report.stderr));
+    assert_eq!(report.stdout, output.stdout, "what was read is what was found");
     Ok(())
 }
 
@@ -77,7 +81,7 @@ fn a_rate_sets_the_number_of_messages() -> Result<(), Box<dyn Error>> {
     let output = floor.run(&[&plan[..], &small].concat())?;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let found: Value = serde_json::from_slice(&std::fs::read(&path)?)?;
-    let sent = found["loads"][0][1]["all_messages"].as_f64().ok_or("messages")?;
+    let sent = found["phases"][1]["loads"][0]["all_sent"].as_f64().ok_or("messages")?;
     // The schedule has 1,000 a second; the run lasts 0.36 s or, on a busy machine, longer.
     assert!(sent >= 300.0, "{sent}");
     Ok(())

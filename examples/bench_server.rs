@@ -1,7 +1,10 @@
 //! The server that the load generator of `bench-harness` is pointed at: on `/`, event `pub` goes to
-//! everyone as `msg`, event `echo` comes back.
+//! everyone as `msg`, `to` (room, data) to that room; `echo` comes back; `join` and `leave` (room)
+//! are acknowledged.
 //!
 //! `cargo run --release --example bench_server -- --listen 127.0.0.1:4000 --cpus 0`
+
+use std::time::Duration;
 
 use clap::Parser;
 use corecast::{Event, Options, Server, Socket};
@@ -15,18 +18,37 @@ struct Arguments {
     /// CPUs that get a shard each, e.g. 0,1; default: all.
     #[arg(long, value_delimiter = ',')]
     cpus: Vec<usize>,
+    /// Milliseconds between two heartbeats.
+    #[arg(long, default_value_t = 25_000)]
+    ping_interval: u64,
 }
 
 fn main() -> Result<(), corecast::Error> {
     let arguments = Arguments::parse();
     let mut options = Options::default();
     options.cpus = arguments.cpus;
+    options.ping_interval = Duration::from_millis(arguments.ping_interval);
     let io = Server::new(options)?;
     io.on("pub", |socket: Socket, event: Event| async move {
         let _ = socket.server().emit("msg", event.raw());
     });
     io.on("echo", |socket: Socket, event: Event| async move {
         let _ = socket.emit("echo", event.raw());
+    });
+    io.on("to", |socket: Socket, event: Event| async move {
+        let Ok(room) = event.data::<String>() else { return };
+        let _ = socket.server().to(room).emit("msg", event.raw().skip(1));
+    });
+    io.on("join", |socket: Socket, event: Event| async move {
+        let Ok(room) = event.data::<String>() else { return };
+        if socket.join(room) {
+            let _ = event.ack(());
+        }
+    });
+    io.on("leave", |socket: Socket, event: Event| async move {
+        let Ok(room) = event.data::<String>() else { return };
+        socket.leave(room);
+        let _ = event.ack(());
     });
     let running = io.listen(arguments.listen)?;
     eprintln!("listening on {}", running.addresses()[0]);

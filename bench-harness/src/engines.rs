@@ -59,6 +59,7 @@ pub(crate) fn installed(corecast: Option<&Path>, wanted: Option<&[String]>) -> R
     let ours = here.join("../target/release/examples/bench_server");
     let node = here.join("engines/node");
     let rust = here.join("engines/socketioxide");
+    let python = here.join("engines/python");
     let candidates = [
         Engine {
             name: "corecast",
@@ -77,6 +78,12 @@ pub(crate) fn installed(corecast: Option<&Path>, wanted: Option<&[String]>) -> R
             version: lock_version(&rust.join("Cargo.lock"), "socketioxide"),
             program: rust.join("target/release/socketioxide-bench"),
             arguments: vec!["--listen".into()],
+        },
+        Engine {
+            name: "python-socketio",
+            version: pip_version(&python, "python-socketio"),
+            program: python.join("venv/bin/python"),
+            arguments: vec![python.join("server.py").display().to_string(), "--listen".into()],
         },
     ];
     let mut engines = vec![floor];
@@ -98,7 +105,7 @@ pub(crate) fn installed(corecast: Option<&Path>, wanted: Option<&[String]>) -> R
         }
     }
     for name in wanted.into_iter().flatten() {
-        let known = ["floor", "corecast", "socket.io", "socketioxide"];
+        let known = ["floor", "corecast", "socket.io", "socketioxide", "python-socketio"];
         ensure!(known.contains(&name.as_str()), "no engine {name}; there are {known:?}");
     }
     Ok(engines)
@@ -247,4 +254,11 @@ fn lock_version(path: &Path, package: &str) -> String {
     text.split_once(&name)
         .and_then(|(_, rest)| rest.split_once('"'))
         .map_or(String::new(), |(version, _)| version.into())
+}
+
+/// The version of `package` that a folder's requirements pin.
+fn pip_version(folder: &Path, package: &str) -> String {
+    let text = std::fs::read_to_string(folder.join("requirements.txt")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(package)?.strip_prefix("=="));
+    line.unwrap_or_default().into()
 }

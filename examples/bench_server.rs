@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use clap::Parser;
-use corecast::{Event, Options, Server, Socket};
+use corecast::{Event, Options, PerMessageDeflate, Server, SlowReader, Socket};
 
 /// Broadcasts and echoes as fast as it can.
 #[derive(Parser)]
@@ -21,6 +21,15 @@ struct Arguments {
     /// Milliseconds between two heartbeats.
     #[arg(long, default_value_t = 25_000)]
     ping_interval: u64,
+    /// Compress websocket messages of so many bytes or more.
+    #[arg(long, value_name = "THRESHOLD")]
+    deflate: Option<usize>,
+    /// Bytes queued for one connection.
+    #[arg(long)]
+    max_queue_bytes: Option<usize>,
+    /// Drop events for connections whose queue is full instead of closing them.
+    #[arg(long)]
+    drop_slow: bool,
 }
 
 fn main() -> Result<(), corecast::Error> {
@@ -28,6 +37,17 @@ fn main() -> Result<(), corecast::Error> {
     let mut options = Options::default();
     options.cpus = arguments.cpus;
     options.ping_interval = Duration::from_millis(arguments.ping_interval);
+    options.per_message_deflate = arguments.deflate.map(|threshold| {
+        let mut deflate = PerMessageDeflate::default();
+        deflate.threshold = threshold;
+        deflate
+    });
+    if let Some(bytes) = arguments.max_queue_bytes {
+        options.max_queue_bytes = bytes;
+    }
+    if arguments.drop_slow {
+        options.slow_reader = SlowReader::Drop;
+    }
     let io = Server::new(options)?;
     io.on("pub", |socket: Socket, event: Event| async move {
         let _ = socket.server().emit("msg", event.raw());

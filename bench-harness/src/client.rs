@@ -22,7 +22,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, bail};
 
-use crate::codec::{self, CLOSE, PING, PONG, TEXT};
+use crate::codec::{self, Event, PONG, TEXT};
+use crate::deflate;
+use crate::message::{Decoder, Message};
+use crate::poller::Polling;
+use crate::polling;
 use crate::record::Distribution;
 use crate::sys::{self, EDGE, Epoll, IN, OUT};
 
@@ -48,12 +52,30 @@ enum State {
     Ready,
 }
 
-struct Connection {
+/// What all of a server's clients speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Dialect {
+    pub(crate) transport: Transport,
+    /// permessage-deflate is offered, and has to be accepted. Websocket only.
+    pub(crate) deflate: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Transport {
+    Websocket,
+    /// HTTP long-polling: a connection for GETs, and one for POSTs while there are any.
+    Polling,
+}
+
+/// One client: 56 bytes, and nothing else on the heap while it is idle on websocket.
+pub(crate) struct Connection {
     stream: TcpStream,
     state: State,
     started: Instant,
-    /// The beginning of a frame whose rest has not come.
+    /// The beginning of a frame or response whose rest has not come.
     partial: Vec<u8>,
+    /// `None` on websocket.
+    pub(crate) polling: Option<Box<Polling>>,
 }
 
 /// How the client waits for the next event.
@@ -66,32 +88,47 @@ pub(crate) enum Wait {
 }
 
 pub(crate) struct Client {
-    epoll: Epoll,
-    connections: Vec<Connection>,
+    pub(crate) epoll: Epoll,
+    pub(crate) connections: Vec<Connection>,
     /// Those in state `Ready`.
     ready: usize,
     target: SocketAddr,
     wait: Wait,
+    dialect: Dialect,
+    /// The target as requests name it.
+    pub(crate) host: String,
+    /// The first request.
     request: Vec<u8>,
-    join: Vec<u8>,
-    pong: Vec<u8>,
-    buffer: Vec<u8>,
+    pub(crate) buffer: Vec<u8>,
+    /// Where later requests are written.
+    pub(crate) scratch: Vec<u8>,
+    decoder: Decoder,
     /// From connect(2) to the answer to `40`.
     pub(crate) handshakes: Distribution,
 }
 
 impl Client {
-    pub(crate) fn new(target: SocketAddr, wait: Wait) -> Result<Self> {
+    pub(crate) fn new(target: SocketAddr, wait: Wait, dialect: Dialect) -> Result<Self> {
+        let host = target.to_string();
+        let request = match dialect.transport {
+            Transport::Polling => polling::open_request(&host),
+            Transport::Websocket if dialect.deflate => {
+                codec::upgrade_request(&host, deflate::OFFER)
+            }
+            Transport::Websocket => codec::upgrade_request(&host, ""),
+        };
         Ok(Self {
             epoll: Epoll::new(256)?,
             connections: Vec::new(),
             ready: 0,
             target,
             wait,
-            request: codec::upgrade_request(&target.to_string()),
-            join: codec::client_frame(TEXT, b"40"),
-            pong: codec::client_frame(TEXT, b"3"),
+            dialect,
+            host,
+            request,
             buffer: vec![0; BUFFER],
+            scratch: Vec::new(),
+            decoder: Decoder::new(dialect.deflate.then_some(BUFFER)),
             handshakes: Distribution::default(),
         })
     }
@@ -107,7 +144,7 @@ impl Client {
         while self.ready < count {
             while self.connections.len() < count && self.connections.len() - self.ready < HANDSHAKES
             {
-                self.start(count)?;
+                self.start()?;
             }
             self.turn(Duration::from_millis(100), |_, _, _| Ok(()))?;
             if progress.0 != self.ready {
@@ -131,12 +168,27 @@ impl Client {
         all.filter(|(_, state)| *state != State::Ready).collect()
     }
 
-    fn start(&mut self, count: usize) -> Result<()> {
+    fn start(&mut self) -> Result<()> {
         let index = self.connections.len();
-        let source =
-            (count > PER_SOURCE && self.target.is_ipv4() && self.target.ip().is_loopback())
-                .then(|| IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2 + (index / PER_SOURCE) as u8)));
         let started = Instant::now();
+        let stream = self.open(index, 0)?;
+        let polling = (self.dialect.transport == Transport::Polling).then(Box::default);
+        let (state, partial) = (State::Connecting, Vec::new());
+        self.connections.push(Connection { stream, state, started, partial, polling });
+        Ok(())
+    }
+
+    /// Opens a socket of client `index`: 0 is its own, 1 that of its POSTs.
+    pub(crate) fn open(&self, index: usize, socket: u64) -> Result<TcpStream> {
+        let per_source = match self.dialect.transport {
+            Transport::Websocket => PER_SOURCE,
+            Transport::Polling => PER_SOURCE / 2,
+        };
+        let (number, ours) = (index / per_source, self.target.ip().is_loopback());
+        let source = (number > 0 && ours && self.target.is_ipv4()).then(|| {
+            let [high, low] = (number as u16 + 1).to_be_bytes();
+            IpAddr::V4(Ipv4Addr::new(127, 0, high, low))
+        });
         let stream = sys::connect(self.target, source).map_err(|error| match error.kind() {
             AddrNotAvailable => anyhow!(
                 "no source port left after {index} connections: widen \
@@ -147,10 +199,30 @@ impl Client {
         })?;
         sys::reset_on_close(stream.as_raw_fd())?;
         // Edge-triggered, so that an idle socket's writability costs one event, once.
-        self.epoll.add(stream.as_raw_fd(), IN | OUT | EDGE, index as u64)?;
-        let partial = Vec::new();
-        self.connections.push(Connection { stream, state: State::Connecting, started, partial });
-        Ok(())
+        self.epoll.add(stream.as_raw_fd(), IN | OUT | EDGE, (index as u64) << 1 | socket)?;
+        Ok(stream)
+    }
+
+    /// Sends message number `number` of `event` as connection `index`.
+    pub(crate) fn emit(&mut self, index: usize, event: &mut Event, number: u64) -> Result<()> {
+        match &mut self.connections[index].polling {
+            None => self.send(index, event.frame(number)),
+            Some(polling) => {
+                polling.session.queue(&event.payload(number));
+                self.post(index)
+            }
+        }
+    }
+
+    /// Sends an Engine.IO packet of text as connection `index`.
+    pub(crate) fn say(&mut self, index: usize, packet: &[u8]) -> Result<()> {
+        match &mut self.connections[index].polling {
+            None => self.send(index, &codec::client_frame(TEXT, packet)),
+            Some(polling) => {
+                polling.session.queue(packet);
+                self.post(index)
+            }
+        }
     }
 
     /// Sends `bytes`, a whole number of frames, on connection `index`.
@@ -173,8 +245,11 @@ impl Client {
         mut deliver: impl FnMut(usize, &[u8], Instant) -> Result<()>,
     ) -> Result<()> {
         for event in 0..self.events(timeout)? {
-            let index = self.epoll.token(event) as usize;
-            if self.connections[index].state == State::Connecting {
+            let token = self.epoll.token(event);
+            let index = (token >> 1) as usize;
+            if token & 1 == 1 {
+                self.turn_post(index)?;
+            } else if self.connections[index].state == State::Connecting {
                 self.request(index)?;
             } else {
                 self.read(index, &mut deliver)?;
@@ -199,6 +274,7 @@ impl Client {
     fn request(&mut self, index: usize) -> Result<()> {
         let connection = &mut self.connections[index];
         match sys::send(connection.stream.as_raw_fd(), &self.request) {
+            Ok(_) if connection.polling.is_some() => connection.state = State::Opening,
             Ok(_) => connection.state = State::Upgrading,
             Err(error) if error.kind() == WouldBlock => {}
             Err(error) if error.kind() == ConnectionRefused => return Err(self.refused()),
@@ -226,8 +302,7 @@ impl Client {
             let drained = length < room.len();
             let used = self.take(index, kept + length, deliver)?;
             let connection = &mut self.connections[index];
-            connection.partial.clear();
-            connection.partial.extend_from_slice(&self.buffer[used..kept + length]);
+            keep(&mut connection.partial, &self.buffer[used..kept + length]);
             if connection.partial.len() == BUFFER {
                 bail!("connection {index} received a frame of more than {BUFFER} bytes");
             }
@@ -247,40 +322,72 @@ impl Client {
     ) -> Result<usize> {
         let now = Instant::now();
         let mut used = 0;
+        if self.connections[index].polling.is_some() {
+            return self.take_response(index, length, now, deliver);
+        }
         if self.connections[index].state == State::Upgrading {
-            let head = codec::upgrade_response(&self.buffer[..length]).map_err(|error| {
-                let text = String::from_utf8_lossy(&self.buffer[..length.min(200)]);
-                anyhow!("websocket upgrade: {error:?}; the server said: {text}")
-            })?;
-            let Some(head) = head else { return Ok(0) };
+            let Some(head) = self.upgraded(length)? else { return Ok(0) };
             self.connections[index].state = State::Opening;
             used = head;
         }
         loop {
-            let frame = codec::server_frame(&self.buffer[used..length])
+            let next = self
+                .decoder
+                .next(&self.buffer[used..length])
                 .map_err(|error| anyhow!("connection {index}: {error:?}"))?;
-            let Some(frame) = frame else { return Ok(used) };
-            let payload = used + frame.payload.start..used + frame.payload.end;
-            used = payload.end;
-            if frame.opcode == TEXT && self.buffer[payload.clone()].starts_with(b"42") {
-                deliver(index, &self.buffer[payload], now)?;
-            } else {
-                let body = self.buffer[payload].to_vec();
-                self.control(index, frame.opcode, &body, now)?;
+            let Some((message, bytes)) = next else { return Ok(used) };
+            used += bytes;
+            match message {
+                Message::Packet(packet) if is_event(packet) => deliver(index, packet, now)?,
+                Message::Packet(packet) => {
+                    let packet = packet.to_vec();
+                    self.control(index, &packet, now)?;
+                }
+                Message::Ping(body) => {
+                    let pong = codec::client_frame(PONG, body);
+                    self.send(index, &pong)?;
+                }
+                Message::Pong => {}
+                Message::Close => return Err(self.lost(index, anyhow!("close frame"))),
             }
         }
     }
 
+    /// Length of the response head in `buffer[..length]`, once it is there and as it has to be.
+    fn upgraded(&self, length: usize) -> Result<Option<usize>> {
+        let head = codec::upgrade_response(&self.buffer[..length]).map_err(|error| {
+            let text = String::from_utf8_lossy(&self.buffer[..length.min(200)]);
+            anyhow!("websocket upgrade: {error:?}; the server said: {text}")
+        })?;
+        let Some(head) = head else { return Ok(None) };
+        let accepted = deflate::is_accepted(head)
+            .map_err(|error| anyhow!("websocket upgrade: {error:?}; the server said: {head}"))?;
+        if accepted != self.dialect.deflate {
+            bail!(
+                "the server does not compress: turn permessage-deflate on there (bench_server \
+                 --deflate), or off in the scenario"
+            );
+        }
+        Ok(Some(head.len() + 2))
+    }
+
     /// Everything but events: the handshake's packets, heartbeats, the end.
-    fn control(&mut self, index: usize, opcode: u8, payload: &[u8], now: Instant) -> Result<()> {
+    pub(crate) fn control(&mut self, index: usize, packet: &[u8], now: Instant) -> Result<()> {
         let state = self.connections[index].state;
-        match (opcode, payload, state) {
-            (TEXT, [b'2'], _) => self.send(index, &self.pong),
-            (TEXT, [b'0', b'{', ..], State::Opening) => {
-                self.connections[index].state = State::Joining;
-                self.send(index, &self.join)
+        match (packet, state) {
+            ([b'2'], _) => self.say(index, b"3"),
+            // Frees a parked GET.
+            ([b'6'], State::Joining | State::Ready) => Ok(()),
+            ([b'0', b'{', ..], State::Opening) => {
+                let connection = &mut self.connections[index];
+                connection.state = State::Joining;
+                if let Some(polling) = &mut connection.polling {
+                    polling.session = polling::Session::new(packet)
+                        .map_err(|error| anyhow!("connection {index}: {error:?}"))?;
+                }
+                self.say(index, b"40")
             }
-            (TEXT, [b'4', b'0', ..], State::Joining) => {
+            ([b'4', b'0', ..], State::Joining) => {
                 let connection = &mut self.connections[index];
                 connection.state = State::Ready;
                 self.ready += 1;
@@ -288,17 +395,15 @@ impl Client {
                 self.handshakes.record(spent.as_nanos() as u64);
                 Ok(())
             }
-            (PING, body, _) => self.send(index, &codec::client_frame(PONG, body)),
-            (PONG, ..) => Ok(()),
-            (CLOSE, ..) => Err(self.lost(index, anyhow!("close frame"))),
+            ([b'1'], _) => Err(self.lost(index, anyhow!("close packet"))),
             _ => bail!(
                 "connection {index} ({state:?}) received an unexpected packet: {}",
-                String::from_utf8_lossy(&payload[..payload.len().min(200)])
+                String::from_utf8_lossy(&packet[..packet.len().min(200)])
             ),
         }
     }
 
-    fn lost(&self, index: usize, error: anyhow::Error) -> anyhow::Error {
+    pub(crate) fn lost(&self, index: usize, error: anyhow::Error) -> anyhow::Error {
         error.context(format!(
             "the server closed connection {index} of {}: it ended, refused it or hit a limit; \
              see the server's output and its limit of open files",
@@ -308,5 +413,20 @@ impl Client {
 
     fn refused(&self) -> anyhow::Error {
         anyhow!("nothing listens on {}: start the server, check --url", self.target)
+    }
+}
+
+/// Whether `packet` is an event; one with attachments is handed on with them.
+pub(crate) fn is_event(packet: &[u8]) -> bool {
+    packet.starts_with(b"42") || packet.starts_with(b"45")
+}
+
+/// Keeps `rest` for the next read; nothing on the heap if it is empty, as it nearly always is.
+pub(crate) fn keep(partial: &mut Vec<u8>, rest: &[u8]) {
+    if rest.is_empty() {
+        *partial = Vec::new();
+    } else {
+        partial.clear();
+        partial.extend_from_slice(rest);
     }
 }

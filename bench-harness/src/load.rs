@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, bail, ensure};
 
-use crate::client::{Client, HANDSHAKES, PATIENCE, Wait};
-use crate::codec::Event;
+use crate::client::{Client, Dialect, HANDSHAKES, PATIENCE, Wait};
+use crate::codec::{Data, Event};
 use crate::ledger::Ledger;
 use crate::probe::Probe;
 use crate::record::{Distribution, Interval, Kind, Load, Phase, Usage};
@@ -28,6 +28,8 @@ pub(crate) struct Plan {
     /// Messages per second; without it a message is sent whenever one finishes.
     pub(crate) rate: Option<f64>,
     pub(crate) wait: Wait,
+    pub(crate) dialect: Dialect,
+    pub(crate) data: Data,
     /// The beginning of the run.
     pub(crate) began: Instant,
 }
@@ -56,14 +58,14 @@ pub(crate) fn check_limits(connections: usize, probe: &Probe) -> Result<()> {
 
 /// Connects once and leaves, so that the server has run its handshake code before it is measured.
 pub(crate) fn warm_up(target: SocketAddr, plan: &Plan) -> Result<()> {
-    Client::new(target, plan.wait)?.connect(plan.connections.div_ceil(5))?;
+    Client::new(target, plan.wait, plan.dialect)?.connect(plan.connections.div_ceil(5))?;
     std::thread::sleep(SETTLE / 2);
     Ok(())
 }
 
 /// Connects `plan.connections` clients; measures CPU time and the growth of memory.
 pub(crate) fn connect(target: SocketAddr, plan: &Plan, probe: &Probe) -> Result<(Client, Phase)> {
-    let mut client = Client::new(target, plan.wait)?;
+    let mut client = Client::new(target, plan.wait, plan.dialect)?;
     let meter = Meter::start(probe)?;
     client.connect(plan.connections)?;
     let (seconds, cpu) = meter.read(probe)?;
@@ -176,10 +178,10 @@ fn event(kind: Kind, in_flight: usize, connections: usize, plan: &Plan) -> Resul
     ensure!(in_flight > 0 && connections > 0, "nothing to do: --in-flight and --connections");
     if kind == Kind::Echo {
         ensure!(in_flight <= connections, "one echo per connection in flight");
-        return Ok(Event::new("echo", "echo", plan.payload));
+        return Ok(Event::new("echo", "echo", plan.payload, plan.data));
     }
     ensure!(in_flight <= 64, "at most 64 broadcasts in flight are tracked");
-    Ok(Event::new("pub", "msg", plan.payload))
+    Ok(Event::new("pub", "msg", plan.payload, plan.data))
 }
 
 /// Keeps `in_flight` messages under way (at most, with a rate) and measures.
@@ -205,7 +207,7 @@ pub(crate) fn run(
                 break;
             }
             let (sender, number) = ledger.send(due);
-            client.send(sender, event.frame(number))?;
+            client.emit(sender, &mut event, number)?;
             sent += 1;
         }
         let patience = if plan.rate.is_some() { Duration::ZERO } else { duration(0.01) };

@@ -4,10 +4,14 @@
 
 mod client;
 mod codec;
+mod deflate;
 mod engines;
 mod floor;
 mod ledger;
 mod load;
+mod message;
+mod poller;
+mod polling;
 mod probe;
 mod record;
 mod report;
@@ -23,7 +27,8 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
-use client::Wait;
+use client::{Dialect, Transport, Wait};
+use codec::Data;
 use load::Plan;
 use probe::Probe;
 use record::{Kind, Record};
@@ -70,6 +75,15 @@ struct LoadArguments {
     /// How the client waits; spinning spares the server the wake-ups
     #[arg(long, value_enum, default_value = "spin")]
     wait: Wait,
+    /// What the clients speak
+    #[arg(long, value_enum, default_value = "websocket")]
+    transport: Transport,
+    /// Offer permessage-deflate; the server has to accept it
+    #[arg(long)]
+    deflate: bool,
+    /// What the data of events is
+    #[arg(long, value_enum, default_value = "text")]
+    data: Data,
     /// Also write the results here
     #[arg(long)]
     json: Option<PathBuf>,
@@ -155,6 +169,8 @@ impl LoadArguments {
             seconds: self.seconds,
             rate,
             wait: self.wait,
+            dialect: Dialect { transport: self.transport, deflate: self.deflate },
+            data: self.data,
             began: Instant::now(),
         })
     }

@@ -1,0 +1,173 @@
+//! The sockets of long-polling clients: responses in, the next GET and POST out.
+
+use std::io::ErrorKind::WouldBlock;
+use std::net::TcpStream;
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow, bail, ensure};
+
+use crate::client::{Client, is_event, keep};
+use crate::codec::Error;
+use crate::polling::{self, Response, Session};
+use crate::sys;
+
+/// A connection for POSTs that was idle for longer is replaced: servers close theirs after 5 s,
+/// and a request that crosses this close would be lost.
+const REUSE: Duration = Duration::from_secs(2);
+
+/// What a client has beyond its first socket, which carries the GETs.
+#[derive(Default)]
+pub(crate) struct Polling {
+    pub(crate) session: Session,
+    /// Opened when there is something to post.
+    post: Option<Box<Post>>,
+    /// An event whose attachment comes with the next packet.
+    announced: Vec<u8>,
+}
+
+struct Post {
+    stream: TcpStream,
+    /// What the socket would not take yet.
+    unsent: Vec<u8>,
+    /// The beginning of a response.
+    partial: Vec<u8>,
+    used: Instant,
+}
+
+impl Post {
+    fn flush(&mut self) -> std::io::Result<()> {
+        while !self.unsent.is_empty() {
+            match sys::send(self.stream.as_raw_fd(), &self.unsent) {
+                Ok(sent) => drop(self.unsent.drain(..sent)),
+                // Goes on when the socket is connected, or has room.
+                Err(error) if error.kind() == WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        self.unsent = Vec::new();
+        Ok(())
+    }
+}
+
+impl Client {
+    /// Handles the response in `buffer[..length]`, if it is complete, and sends the next GET;
+    /// returns how many bytes it was.
+    pub(crate) fn take_response(
+        &mut self,
+        index: usize,
+        length: usize,
+        now: Instant,
+        deliver: &mut impl FnMut(usize, &[u8], Instant) -> Result<()>,
+    ) -> Result<usize> {
+        let response = polling::response(&self.buffer[..length]).map_err(|e| wrong(index, e))?;
+        let Some(Response { status, body, length, is_last }) = response else { return Ok(0) };
+        let body = body.into_owned();
+        ensure!(
+            status == 200 && !is_last,
+            "connection {index}: a GET was answered with status {status} (close: {is_last}): {}",
+            String::from_utf8_lossy(&body[..body.len().min(200)])
+        );
+        for packet in polling::packets(&body) {
+            if let Some(encoded) = packet.strip_prefix(b"b") {
+                let mut event = std::mem::take(&mut self.polling(index)?.announced);
+                if event.is_empty() {
+                    return Err(wrong(index, Error::Attachment));
+                }
+                polling::attachment(encoded, &mut event).map_err(|e| wrong(index, e))?;
+                deliver(index, &event, now)?;
+            } else if packet.starts_with(b"45") {
+                self.polling(index)?.announced = packet.to_vec();
+            } else if is_event(packet) {
+                deliver(index, packet, now)?;
+            } else {
+                self.control(index, packet, now)?;
+            }
+        }
+        let mut request = std::mem::take(&mut self.scratch);
+        if let Some(polling) = &self.connections[index].polling {
+            polling.session.get(&self.host, &mut request);
+        }
+        self.send(index, &request)?;
+        self.scratch = request;
+        Ok(length)
+    }
+
+    /// Posts what is queued, unless a POST is under way.
+    pub(crate) fn post(&mut self, index: usize) -> Result<()> {
+        let mut request = std::mem::take(&mut self.scratch);
+        let due = match &mut self.connections[index].polling {
+            Some(polling) => polling.session.post(&self.host, &mut request),
+            None => false,
+        };
+        if due {
+            let now = Instant::now();
+            let post = self.polling(index)?.post.take();
+            let mut post = match post.filter(|post| now - post.used < REUSE) {
+                Some(post) => post,
+                None => {
+                    let stream = self.open(index, 1)?;
+                    let (unsent, partial) = (Vec::new(), Vec::new());
+                    Box::new(Post { stream, unsent, partial, used: now })
+                }
+            };
+            post.used = now;
+            post.unsent.extend_from_slice(&request);
+            let flushed = post.flush();
+            self.polling(index)?.post = Some(post);
+            flushed.map_err(|error| self.lost(index, error.into()))?;
+        }
+        self.scratch = request;
+        Ok(())
+    }
+
+    /// Something happened on the socket of a client's POSTs.
+    pub(crate) fn turn_post(&mut self, index: usize) -> Result<()> {
+        loop {
+            let Some(mut post) = self.polling(index)?.post.take() else { return Ok(()) };
+            let kept = post.partial.len();
+            self.buffer[..kept].copy_from_slice(&post.partial);
+            let received = post
+                .flush()
+                .and_then(|()| sys::recv(post.stream.as_raw_fd(), &mut self.buffer[kept..]));
+            let length = match received {
+                Ok(0) if self.polling(index)?.session.is_posting() => {
+                    return Err(self.lost(index, anyhow!("end of stream instead of an answer")));
+                }
+                // Idle for too long, as the server sees it.
+                Ok(0) => return Ok(()),
+                Ok(length) => kept + length,
+                Err(error) if error.kind() == WouldBlock => {
+                    self.polling(index)?.post = Some(post);
+                    return Ok(());
+                }
+                Err(error) => return Err(self.lost(index, error.into())),
+            };
+            let response =
+                polling::response(&self.buffer[..length]).map_err(|e| wrong(index, e))?;
+            let Some(response) = response else {
+                keep(&mut post.partial, &self.buffer[..length]);
+                self.polling(index)?.post = Some(post);
+                continue;
+            };
+            if response.length != length {
+                bail!("connection {index} received more than the answer to its POST");
+            }
+            let is_last = response.is_last;
+            let Some(polling) = &mut self.connections[index].polling else { return Ok(()) };
+            polling.session.posted(&response).map_err(|e| wrong(index, e))?;
+            post.partial = Vec::new();
+            polling.post = (!is_last).then_some(post);
+            self.post(index)?;
+        }
+    }
+
+    fn polling(&mut self, index: usize) -> Result<&mut Polling> {
+        let polling = self.connections[index].polling.as_deref_mut();
+        polling.ok_or_else(|| anyhow!("connection {index} does not poll"))
+    }
+}
+
+fn wrong(index: usize, error: Error) -> anyhow::Error {
+    anyhow!("connection {index}: {error:?}")
+}

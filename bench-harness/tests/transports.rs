@@ -1,0 +1,115 @@
+//! The client against corecast's bench server, in everything it speaks: counts, never times.
+
+use std::error::Error;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
+
+use serde_json::Value;
+
+const HARNESS: &str = env!("CARGO_BIN_EXE_bench-harness");
+
+/// The example, built as this test is; nothing to do where the whole workspace was built.
+static BENCH_SERVER: LazyLock<PathBuf> = LazyLock::new(|| {
+    let folder = Path::new(HARNESS).parent().expect("target folder");
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--quiet", "--package", "corecast", "--example", "bench_server"]);
+    if folder.ends_with("release") {
+        cargo.arg("--release");
+    }
+    assert!(cargo.status().expect("cargo").success(), "bench_server does not build");
+    folder.join("examples/bench_server")
+});
+
+struct Server {
+    child: Child,
+    address: String,
+}
+
+impl Server {
+    fn start(arguments: &[&str]) -> Result<Self, Box<dyn Error>> {
+        let mut child = Command::new(&*BENCH_SERVER)
+            .args(["--listen", "127.0.0.1:0", "--cpus", "0"])
+            .args(arguments)
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let mut line = String::new();
+        BufReader::new(child.stderr.take().ok_or("no output")?).read_line(&mut line)?;
+        let address = line.split_whitespace().last().ok_or("no address")?.to_owned();
+        Ok(Self { child, address })
+    }
+
+    /// The loads of mode `all` with 50 connections and these arguments; the record.
+    fn load(&self, name: &str, arguments: &[&str]) -> Result<Value, Box<dyn Error>> {
+        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.json"));
+        let output = Command::new(HARNESS)
+            .args(["run", "--url", &self.address, "--pid", &self.child.id().to_string()])
+            .args(["--connections", "50", "--seconds", "0.2", "--wait", "block", "--json"])
+            .arg(&path)
+            .args(arguments)
+            .output()?;
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(serde_json::from_slice(&std::fs::read(&path)?)?)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Each phase with a load has sent something, and received all that was due.
+fn accounted(record: &Value) {
+    let loads: Vec<&Value> = record["phases"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .flat_map(|phase| phase["loads"].as_array().into_iter().flatten())
+        .collect();
+    assert_eq!(loads.len(), 4, "connect, two of fan-out, echo");
+    for load in loads {
+        let count = |name: &str| load[name].as_u64().unwrap_or(0);
+        assert!(count("finished") > 0, "{load}");
+        assert_eq!(count("all_received"), count("all_due"), "{load}");
+    }
+}
+
+#[test]
+fn long_polling_carries_every_load() -> Result<(), Box<dyn Error>> {
+    let server = Server::start(&[])?;
+    accounted(&server.load("polling", &["--transport", "polling"])?);
+    let binary = ["--transport", "polling", "--data", "binary", "--payload", "1000"];
+    accounted(&server.load("polling-binary", &binary)?);
+    Ok(())
+}
+
+#[test]
+fn websocket_carries_attachments() -> Result<(), Box<dyn Error>> {
+    accounted(&Server::start(&[])?.load("binary", &["--data", "binary", "--payload", "1000"])?);
+    Ok(())
+}
+
+#[test]
+fn compressed_messages_are_read() -> Result<(), Box<dyn Error>> {
+    let server = Server::start(&["--deflate", "100"])?;
+    accounted(&server.load("deflate", &["--deflate", "--payload", "1000"])?);
+    let binary = ["--deflate", "--data", "binary", "--payload", "1000"];
+    accounted(&server.load("deflate-binary", &binary)?);
+    Ok(())
+}
+
+#[test]
+fn a_server_that_does_not_compress_is_named() -> Result<(), Box<dyn Error>> {
+    let server = Server::start(&[])?;
+    let output = Command::new(HARNESS)
+        .args(["run", "--url", &server.address, "--pid", &server.child.id().to_string()])
+        .args(["--connections", "1", "--deflate"])
+        .output()?;
+    assert_eq!(output.status.code(), Some(1));
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("does not compress"), "{error}");
+    Ok(())
+}

@@ -44,11 +44,8 @@ struct Arguments {
 enum Command {
     /// Measure a server that runs already
     Run(RunArguments),
-    /// Print what a run has found
-    Report {
-        /// A file that `run --json` wrote
-        record: PathBuf,
-    },
+    /// Show what runs have found: a table, a page with plots, interval logs
+    Report(report::Arguments),
     /// Start each engine in turn, measure all of them, print a Markdown table
     Table(TableArguments),
     /// Be the floor: the server that does the least work the load allows
@@ -107,6 +104,8 @@ struct RunArguments {
     rate: Option<f64>,
     #[command(flatten)]
     load: LoadArguments,
+    #[command(flatten)]
+    outputs: report::Outputs,
 }
 
 #[derive(clap::Args)]
@@ -142,9 +141,7 @@ enum Mode {
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Run(arguments) => run(&arguments),
-        Command::Report { record } => {
-            Record::read(&record).map(|record| print!("{}", report::text(&record)))
-        }
+        Command::Report(arguments) => report::run(&arguments),
         Command::Table(arguments) => table(&arguments),
         Command::Floor { listen } => floor::run(listen),
     };
@@ -209,8 +206,8 @@ fn run(arguments: &RunArguments) -> Result<()> {
         processes: 1,
         phases,
     };
-    print!("{}", report::text(&record));
-    arguments.load.json.as_deref().map_or(Ok(()), |path| record.write(path))
+    arguments.load.json.as_deref().map_or(Ok(()), |path| record.write(path))?;
+    arguments.outputs.make(&[report::Labelled { label: &record.server, record: &record }])
 }
 
 fn table(arguments: &TableArguments) -> Result<()> {

@@ -95,7 +95,8 @@ pub(crate) struct Load {
     pub(crate) kind: Kind,
     /// Bytes of data in each event.
     pub(crate) payload: u64,
-    /// Operations a second by schedule, `in_flight` of them at most; without it, as many at any time.
+    /// Operations a second by schedule, `in_flight` of them at most; without it, as many at any
+    /// time.
     pub(crate) rate: Option<f64>,
     pub(crate) in_flight: Option<u64>,
     /// Within the measured part.
@@ -160,10 +161,6 @@ impl Phase {
     /// Receipts of all loads within the measured part.
     pub(crate) fn deliveries(&self) -> u64 {
         self.loads.iter().map(|load| load.deliveries).sum()
-    }
-
-    pub(crate) fn deliveries_per_second(&self) -> f64 {
-        self.deliveries() as f64 / self.seconds
     }
 
     /// CPU seconds of the server for each receipt of whatever load, a connection or a ping being
@@ -357,7 +354,7 @@ mod tests {
     #[test]
     fn quotients_count_all_loads_and_need_a_server() {
         let two = phase(vec![load(Kind::Connect, 4, &[]), load(Kind::Echo, 2, &[])]);
-        assert_eq!((two.deliveries(), two.deliveries_per_second()), (6, 1.5));
+        assert_eq!(two.deliveries(), 6);
         assert_eq!((two.cpu_per_delivery(), two.server_busy()), (Some(0.5), Some(0.75)));
         assert_eq!(two.memory_per_connection(), Some(1500.0));
         let none = phase(vec![load(Kind::Echo, 0, &[])]);

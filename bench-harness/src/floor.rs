@@ -1,27 +1,33 @@
 //! The floor: the least work that satisfies the load client, as a number to divide by.
 //!
 //! One thread, one epoll, canned replies. It knows the client's frames: whole in one read,
-//! never fragmented, `pub` or `echo` told apart by one byte. There are no rooms, no ids, no
-//! heartbeat, no limits, no checks; a peer that is not our client is dropped or misunderstood.
-//! What remains per delivery is one send(2), per echo one recv(2) and one send(2), which a
-//! server on sockets cannot avoid.
+//! never fragmented, events told apart by one byte. There are no ids, no limits, no checks; a
+//! peer that is not our client is dropped or misunderstood. What remains per delivery is one
+//! send(2), per echo one recv(2) and one send(2), per heartbeat one send(2) and one recv(2),
+//! which a server on sockets cannot avoid.
 //!
 //! How broadcasts in flight coalesce: each is appended once to a ring of bytes, and every
 //! member has a cursor into it. A sweep visits the members in a circle and gives each, in one
 //! send, everything between its cursor and the head; after a few sends it looks whether more
 //! has arrived. A broadcast that arrives in the middle of a sweep therefore rides along with
 //! the rest of it, and N members cost N sends per revolution however many broadcasts are in
-//! flight, whenever they came in.
+//! flight, whenever they came in. A broadcast to a room is sent at once, one send each.
+//!
+//! Heartbeats go round the members at a steady pace, each having its turn once in an interval;
+//! what is due is sent every [`BEAT`]. That pongs come is not checked.
 //!
 //! ```text
 //!   ring   ..|msg 41|msg 42|msg 43|            members  0 1 2 3 4 5 6 7
 //!                   ^ cursor of 6  ^ head                     at ^  next: send 42, 43 to 6
 //! ```
 
+use std::collections::HashMap;
 use std::io::ErrorKind::WouldBlock;
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
+use std::ops::Range;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
@@ -32,6 +38,9 @@ use crate::sys::{self, EDGE, Epoll, IN};
 const SENDS_PER_LOOK: usize = 64;
 /// More than any burst of broadcasts; a member this far behind is dropped.
 const RING: usize = 1 << 20;
+/// Time between two looks at which pings are due: few enough wake-ups to cost nothing.
+const BEAT: Duration = Duration::from_millis(32);
+const PING: &[u8] = &[0x80 | TEXT, 1, b'2'];
 /// Token of the listener; a connection's token is its descriptor.
 const LISTENER: u64 = u64::MAX;
 
@@ -42,6 +51,8 @@ struct Connection {
     place: u32,
     /// Bytes of the ring that were sent, counted from the first broadcast ever; ≤ `head`.
     cursor: u64,
+    /// Names in `Floor::rooms`.
+    rooms: Vec<Vec<u8>>,
 }
 
 struct Floor {
@@ -50,6 +61,8 @@ struct Floor {
     /// By descriptor.
     connections: Vec<Option<Connection>>,
     members: Vec<RawFd>,
+    rooms: HashMap<Vec<u8>, Vec<RawFd>>,
+    pings: Pings,
     /// The member that the sweep visits next; < `members.len()` unless that is 0.
     at: usize,
     /// Visits until every member has had what is in the ring.
@@ -64,8 +77,19 @@ struct Floor {
     input: Vec<u8>,
 }
 
-/// Serves on `address` for ever. Prints the address that was bound, for port 0.
-pub(crate) fn run(address: SocketAddr) -> Result<()> {
+/// Whose turn it is to be pinged.
+struct Pings {
+    interval: Duration,
+    last: Instant,
+    /// Pings that are due at `last` and were not sent.
+    owed: f64,
+    /// Place of the member that was pinged last.
+    at: usize,
+}
+
+/// Serves on `address` for ever, pinging each client once every `interval`. Prints the address
+/// that was bound, for port 0.
+pub(crate) fn run(address: SocketAddr, interval: Duration) -> Result<()> {
     let listener = TcpListener::bind(address).with_context(|| format!("listen on {address}"))?;
     listener.set_nonblocking(true)?;
     let fd = listener.as_raw_fd();
@@ -84,17 +108,20 @@ pub(crate) fn run(address: SocketAddr) -> Result<()> {
         listener,
         connections: Vec::new(),
         members: Vec::new(),
+        rooms: HashMap::new(),
+        pings: Pings { interval, last: Instant::now(), owed: 0.0, at: 0 },
         at: 0,
         left: 0,
         ring: vec![0; RING],
         head: 0,
-        hello: hello().leak(),
+        hello: hello(interval).leak(),
         welcome: text_frame(br#"40{"sid":"AAAAAAAAAAAAAAAAAAAA"}"#).leak(),
         input: vec![0; 64 * 1024],
     };
     loop {
         let idle = floor.left == 0;
-        floor.look(if idle { -1 } else { 0 })?;
+        floor.look(if idle { BEAT.as_millis() as i32 } else { 0 })?;
+        floor.ping();
         for _ in 0..floor.left.min(SENDS_PER_LOOK) {
             floor.visit();
         }
@@ -123,7 +150,7 @@ impl Floor {
             if self.connections.len() <= raw as usize {
                 self.connections.resize_with(raw as usize + 1, || None);
             }
-            let connection = Connection { _fd: fd, place: u32::MAX, cursor: 0 };
+            let connection = Connection { _fd: fd, place: u32::MAX, cursor: 0, rooms: Vec::new() };
             self.connections[raw as usize] = Some(connection);
             // The request was there when the listener was woken; take it before the first
             // event, and let epoll report only what comes after.
@@ -165,9 +192,12 @@ impl Floor {
                 return self.drop_connection(fd);
             }
             unmask(&mut self.input[mask_at..end]);
-            match (size, self.input.get(body + 4)) {
-                (2, _) => self.join(fd),
-                (_, Some(b'p')) => {
+            match (size, self.input[body + 2], self.input.get(body + 4)) {
+                (1, ..) => {}
+                (2, ..) => self.join(fd),
+                (_, b'0'..=b'9', _) => self.change_room(fd, body + 2..end),
+                (_, _, Some(b't')) => self.send_to_room(body..end),
+                (_, _, Some(b'p')) => {
                     // `pub` becomes `msg`: as long, so that the frame is complete in place.
                     self.input[body + 4..body + 7].copy_from_slice(b"msg");
                     let frame = set_header(&mut self.input, body, size);
@@ -191,6 +221,55 @@ impl Floor {
             connection.cursor = self.head;
             self.members.push(fd);
             self.send_whole(fd, self.welcome);
+        }
+    }
+
+    /// `0["join","room"]` or `leave`, with the number of its acknowledgement.
+    fn change_room(&mut self, fd: RawFd, event: Range<usize>) {
+        let event = &self.input[event];
+        let parts: Vec<&[u8]> = event.split(|byte| *byte == b'"').collect();
+        let ([id, name, _, room, ..], Some(connection)) =
+            (parts.as_slice(), &mut self.connections[fd as usize])
+        else {
+            return;
+        };
+        let answer = text_frame(&[b"43", &id[..id.len() - 1], b"[]"].concat());
+        if *name == b"join" {
+            connection.rooms.push(room.to_vec());
+            self.rooms.entry(room.to_vec()).or_default().push(fd);
+        } else {
+            connection.rooms.retain(|own| own != room);
+            leave(&mut self.rooms, room, fd);
+        }
+        self.send_whole(fd, &answer);
+    }
+
+    /// `42["to","room","data"]`: `msg` with the data to the room.
+    fn send_to_room(&mut self, event: Range<usize>) {
+        let event = &self.input[event];
+        let mut quotes = event.iter().enumerate().filter(|(_, byte)| **byte == b'"');
+        let (Some((from, _)), Some((to, _))) = (quotes.nth(2), quotes.next()) else { return };
+        let frame = text_frame(&[b"42[\"msg\"", &event[to + 1..]].concat());
+        for fd in self.rooms.get(&event[from + 1..to]).cloned().unwrap_or_default() {
+            self.send_whole(fd, &frame);
+        }
+    }
+
+    /// Pings the members whose turn it is.
+    fn ping(&mut self) {
+        let pings = &mut self.pings;
+        let (now, members) = (Instant::now(), self.members.len());
+        let spent = now - pings.last;
+        if spent < BEAT {
+            return;
+        }
+        pings.last = now;
+        pings.owed += members as f64 * spent.as_secs_f64() / pings.interval.as_secs_f64();
+        for _ in 0..(pings.owed as usize).min(members) {
+            pings.owed -= 1.0;
+            pings.at = if pings.at + 1 < members { pings.at + 1 } else { 0 };
+            // One that takes nothing now will be noticed by the next broadcast.
+            let _ = sys::send(self.members[pings.at], PING);
         }
     }
 
@@ -236,6 +315,9 @@ impl Floor {
 
     fn drop_connection(&mut self, fd: RawFd) {
         let Some(connection) = self.connections[fd as usize].take() else { return };
+        for room in &connection.rooms {
+            leave(&mut self.rooms, room, fd);
+        }
         let place = connection.place as usize;
         if place < self.members.len() {
             self.members.swap_remove(place);
@@ -247,6 +329,15 @@ impl Floor {
             if self.at >= self.members.len() {
                 self.at = 0;
             }
+        }
+    }
+}
+
+fn leave(rooms: &mut HashMap<Vec<u8>, Vec<RawFd>>, room: &[u8], fd: RawFd) {
+    if let Some(members) = rooms.get_mut(room) {
+        members.retain(|member| *member != fd);
+        if members.is_empty() {
+            rooms.remove(room);
         }
     }
 }
@@ -279,24 +370,26 @@ fn set_header(input: &mut [u8], body: usize, size: usize) -> usize {
     start
 }
 
-fn hello() -> Vec<u8> {
+fn hello(interval: Duration) -> Vec<u8> {
     let mut bytes = format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Accept: {ACCEPT}\r\n\r\n"
     )
     .into_bytes();
-    bytes.extend(text_frame(
-        b"0{\"sid\":\"AAAAAAAAAAAAAAAAAAAA\",\"upgrades\":[],\"pingInterval\":25000,\
-          \"pingTimeout\":20000,\"maxPayload\":1000000}",
-    ));
+    let open = format!(
+        "0{{\"sid\":\"AAAAAAAAAAAAAAAAAAAA\",\"upgrades\":[],\"pingInterval\":{},\
+         \"pingTimeout\":20000,\"maxPayload\":1000000}}",
+        interval.as_millis()
+    );
+    bytes.extend(text_frame(open.as_bytes()));
     bytes
 }
 
 fn text_frame(payload: &[u8]) -> Vec<u8> {
-    assert!(payload.len() < 126, "a canned reply has the short header");
-    let mut frame = vec![0x80 | TEXT, payload.len() as u8];
-    frame.extend_from_slice(payload);
-    frame
+    // Room for the longest header in front of the payload.
+    let mut bytes = [&[0; 4], payload].concat();
+    let start = set_header(&mut bytes, 4, payload.len());
+    bytes.split_off(start)
 }
 
 #[cfg(test)]

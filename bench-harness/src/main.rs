@@ -21,6 +21,7 @@ mod table;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
@@ -52,6 +53,9 @@ enum Command {
     Floor {
         #[arg(long, default_value = "127.0.0.1:4000")]
         listen: SocketAddr,
+        /// Milliseconds from one ping of a client to the next
+        #[arg(long, default_value_t = 25_000, value_parser = clap::value_parser!(u64).range(1..))]
+        ping_interval: u64,
     },
 }
 
@@ -143,7 +147,9 @@ fn main() -> ExitCode {
         Command::Run(arguments) => run(&arguments),
         Command::Report(arguments) => report::run(&arguments),
         Command::Table(arguments) => table(&arguments),
-        Command::Floor { listen } => floor::run(listen),
+        Command::Floor { listen, ping_interval } => {
+            floor::run(listen, Duration::from_millis(ping_interval))
+        }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,7 +1,8 @@
 //! The client against the floor, through the command line: counts, never times.
 
 use std::error::Error;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -16,8 +17,13 @@ struct Floor {
 
 impl Floor {
     fn start() -> Result<Self, Box<dyn Error>> {
+        Self::with(&[])
+    }
+
+    fn with(arguments: &[&str]) -> Result<Self, Box<dyn Error>> {
         let mut child = Command::new(HARNESS)
             .args(["floor", "--listen", "127.0.0.1:0"])
+            .args(arguments)
             .stdout(Stdio::piped())
             .spawn()?;
         let mut line = String::new();
@@ -118,5 +124,72 @@ fn the_table_takes_the_floor_alone() -> Result<(), Box<dyn Error>> {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout)?;
     assert_eq!(text.lines().filter(|line| line.starts_with('|')).count(), 7, "{text}");
+    Ok(())
+}
+
+/// A client of the floor: text in, text out, heartbeats counted.
+struct Raw {
+    stream: TcpStream,
+    pings: usize,
+}
+
+impl Raw {
+    fn open(address: &str) -> Result<Self, Box<dyn Error>> {
+        let mut stream = TcpStream::connect(address)?;
+        stream.write_all(b"GET / HTTP/1.1\r\n\r\n")?;
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte)?;
+            head.push(byte[0]);
+        }
+        let mut raw = Self { stream, pings: 0 };
+        assert!(raw.read()?.starts_with('0'));
+        raw.send("40")?;
+        assert!(raw.read()?.starts_with("40"));
+        Ok(raw)
+    }
+
+    fn send(&mut self, text: &str) -> std::io::Result<()> {
+        let mask = [0; 4];
+        self.stream
+            .write_all(&[&[0x81, 0x80 | text.len() as u8], &mask[..], text.as_bytes()].concat())
+    }
+
+    /// The next packet that is no ping.
+    fn read(&mut self) -> Result<String, Box<dyn Error>> {
+        loop {
+            let mut head = [0; 2];
+            self.stream.read_exact(&mut head)?;
+            let mut text = vec![0; head[1].into()];
+            self.stream.read_exact(&mut text)?;
+            if text != b"2" {
+                return Ok(String::from_utf8(text)?);
+            }
+            self.pings += 1;
+            self.send("3")?;
+        }
+    }
+}
+
+#[test]
+fn the_floor_keeps_rooms_and_pings() -> Result<(), Box<dyn Error>> {
+    let floor = Floor::with(&["--ping-interval", "50"])?;
+    let (mut one, mut other) = (Raw::open(&floor.address)?, Raw::open(&floor.address)?);
+    one.send(r#"4207["join","red"]"#)?;
+    assert_eq!(one.read()?, "4307[]");
+    other.send(r#"42["to","red","first"]"#)?;
+    assert_eq!(one.read()?, r#"42["msg","first"]"#);
+    one.send(r#"421["leave","red"]"#)?;
+    assert_eq!(one.read()?, "431[]");
+    other.send(r#"42["to","red","second"]"#)?;
+    other.send(r#"42["pub","third"]"#)?;
+    assert_eq!(one.read()?, r#"42["msg","third"]"#, "and not the second");
+    assert_eq!(other.read()?, r#"42["msg","third"]"#);
+    // Broadcasts keep coming, so that the test waits for pings in the course of reading.
+    while one.pings < 3 || other.pings < 3 {
+        other.send(r#"42["pub","again"]"#)?;
+        assert_eq!(one.read()?, other.read()?);
+    }
     Ok(())
 }

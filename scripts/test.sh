@@ -136,12 +136,15 @@ CORECAST_AUTOBAHN_CPUS=${cpus[0]} scripts/autobahn.sh 2>&1 | tee "$logs/autobahn
 section "browser"
 CORECAST_DEMO_CMD="'$target/debug/corecast' serve" npm_suite test:browser browser
 
+section "reports"
+CORECAST_BENCH="$target/debug/bench-harness" npm_suite test:report report
+
 section "admin UI"
 CORECAST_ADMIN_CMD="'$target/debug/examples/admin_server' --cpus ${cpus[0]}" npm_suite test:admin admin
 
 section "summary"
 for log in doc rust e2e-one e2e-several recovery-one recovery-several e2e-msgpack e2e-counted msgpack \
-    v2 protocol python deflate autobahn browser admin; do
+    v2 protocol python deflate autobahn browser report admin; do
     [ -f "$logs/$log.txt" ] || continue
     echo "$log:"
     grep -E '^ *Summary \[|^test result: |^(#|ℹ) (tests|pass|fail|skipped) |^(Ran|OK|FAILED)|^[0-9]+ passed, ' \

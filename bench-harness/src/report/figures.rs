@@ -9,6 +9,9 @@ use crate::record::{Kind, Load, Phase, Record};
 const QUANTILES: [(f64, &str); 5] =
     [(0.5, "p50"), (0.9, "p90"), (0.99, "p99"), (0.999, "p99.9"), (1.0, "max")];
 
+/// Stands where there is nothing to say.
+const NONE: &str = "–";
+
 /// Cells row by row; the first `left` columns are words, the others figures.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
@@ -17,7 +20,7 @@ pub(crate) struct Table {
     pub(crate) rows: Vec<Vec<String>>,
 }
 
-/// A row for each load of each phase, those of several records one below the other.
+/// A row for each load of each phase, or for the phase if it has none; those of several records one below the other.
 pub(crate) fn table(records: &[Labelled<'_>]) -> Table {
     let several = records.len() > 1;
     let mut heads = vec!["phase", "load"];
@@ -41,11 +44,15 @@ pub(crate) fn table(records: &[Labelled<'_>]) -> Table {
 }
 
 /// Names of the phases and their loads, in the order in which they first appear.
-pub(super) fn places(records: &[Labelled<'_>]) -> Vec<(String, String)> {
+fn places(records: &[Labelled<'_>]) -> Vec<(String, String)> {
     let mut places: Vec<(String, String)> = Vec::new();
     for phase in records.iter().flat_map(|one| &one.record.phases) {
-        for load in &phase.loads {
-            let place = (phase.name.clone(), load.name.clone());
+        let mut loads: Vec<&str> = phase.loads.iter().map(|load| &*load.name).collect();
+        if loads.is_empty() {
+            loads.push(NONE);
+        }
+        for load in loads {
+            let place = (phase.name.clone(), load.to_owned());
             if !places.contains(&place) {
                 places.push(place);
             }
@@ -54,25 +61,27 @@ pub(super) fn places(records: &[Labelled<'_>]) -> Vec<(String, String)> {
     places
 }
 
-fn find<'a>(record: &'a Record, phase: &str, load: &str) -> Option<(&'a Phase, &'a Load)> {
+type Place<'a> = (&'a Phase, Option<&'a Load>);
+
+fn find<'a>(record: &'a Record, phase: &str, load: &str) -> Option<Place<'a>> {
     let phase = record.phases.iter().find(|found| found.name == phase)?;
-    Some((phase, phase.loads.iter().find(|found| found.name == load)?))
+    let found = phase.loads.iter().find(|found| found.name == load);
+    (found.is_some() || phase.loads.is_empty() && load == NONE).then_some((phase, found))
 }
 
-fn cells(phase: &Phase, load: &Load) -> Vec<String> {
-    let none = || "–".to_owned();
-    let mut cells = vec![
-        offered(load).unwrap_or_else(none),
-        count((load.deliveries as f64 / phase.seconds) as u64),
-    ];
-    let latency = load.latency();
-    let known = !latency.0.is_empty();
-    cells.extend(
-        QUANTILES
-            .map(|(quantile, _)| if known { time(latency.at(quantile) as f64) } else { none() }),
-    );
+fn cells(phase: &Phase, load: Option<&Load>) -> Vec<String> {
+    let none = || NONE.to_owned();
+    let per_second = |load: &Load| count((load.deliveries as f64 / phase.seconds) as u64);
+    let latency = load.map(Load::latency).unwrap_or_default();
+    let quantile = |(quantile, _)| match latency.0.is_empty() {
+        true => none(),
+        false => time(latency.at(quantile) as f64),
+    };
+    let offered = load.and_then(offered).unwrap_or_else(none);
+    let mut cells = vec![offered, load.map_or_else(none, per_second)];
+    cells.extend(QUANTILES.map(quantile));
     // The server's time cannot be told apart by load: it stands beside the first one.
-    let first = phase.loads.first().is_some_and(|first| first.name == load.name);
+    let first = phase.loads.first().map(|load| &load.name) == load.map(|load| &load.name);
     let server = phase.server.filter(|_| first);
     let quotient = |value: Option<f64>| value.filter(|_| first);
     cells.push(quotient(phase.cpu_per_delivery()).map_or_else(none, |cpu| time(cpu * 1e9)));

@@ -387,12 +387,14 @@
       return;
     }
     make(title, "small", "", seconds(phase.seconds));
-    for (const load of loads.values()) {
-      make(section, "p", "load", about(load));
-      forLoad(make(section, "div", "grid three"), phase.name, load);
-    }
-    make(section, "p", "load", "all loads together");
-    cpu(make(section, "div", "grid three"), phase.name, "receipt");
+    const part = (title, fill) => {
+      const head = make(section, "p", "load", title);
+      const grid = make(section, "div", "grid three");
+      fill(grid);
+      if (!grid.children.length) head.remove();
+    };
+    for (const load of loads.values()) part(about(load), (grid) => forLoad(grid, phase.name, load));
+    part("all loads together", (grid) => cpu(grid, phase.name, "receipt"));
   };
 
   const wholeRun = () => {
@@ -454,6 +456,9 @@
   }
   for (const phase of names.values()) forPhase(phase);
   wholeRun();
+  for (const section of document.querySelectorAll("section")) {
+    if (!section.querySelector("figure")) section.remove();
+  }
   controls();
   let width = 0;
   new ResizeObserver(() => {

@@ -1,0 +1,232 @@
+// What bench-harness makes of a run: interval logs, read by HdrHistogram's own reader, and the page
+// with plots, in headless Chromium.
+//
+// CORECAST_BENCH names the program (default target/debug/bench-harness in the root of the
+// repository). It is run here against its own floor. CHROMIUM names the browser (default
+// /usr/bin/chromium), ARTIFACTS the folder for screenshots (default artifacts/ in the root).
+
+import assert from "node:assert/strict";
+import { execFile, spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { after, before, describe, test } from "node:test";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import { promisify } from "node:util";
+import * as hdr from "hdr-histogram-js";
+import { chromium } from "playwright-core";
+
+const root = fileURLToPath(new URL("../..", import.meta.url));
+const program = process.env.CORECAST_BENCH || join(root, "target/debug/bench-harness");
+const artifacts = process.env.ARTIFACTS || join(root, "artifacts");
+const folder = mkdtempSync(join(tmpdir(), "report-"));
+const file = (name) => join(folder, name);
+const run = promisify(execFile);
+const PRECISE = 64; // bits of a bucket: no count is cut
+
+/** All histograms of a log together. */
+function readLog(path) {
+  const reader = new hdr.HistogramLogReader(readFileSync(path, "utf8"), PRECISE);
+  const all = hdr.build({ bitBucketSize: PRECISE, autoResize: true, useWebAssembly: false });
+  const starts = [];
+  for (let next; (next = reader.nextIntervalHistogram()); ) {
+    all.add(next);
+    starts.push(next.startTimeStampMsec / 1000);
+  }
+  return { all, starts };
+}
+
+/** The data that a page is drawn from. */
+const dataOf = (path) =>
+  JSON.parse(/<script type="application\/json" id="data">(.*?)<\/script>/s.exec(readFileSync(path))[1]);
+
+/** "12.3 ms" in nanoseconds. */
+function nanoseconds(text) {
+  const [, number, unit] = /^([\d.]+) (ns|µs|ms|s)$/.exec(text);
+  return number * { ns: 1, µs: 1e3, ms: 1e6, s: 1e9 }[unit];
+}
+const near = (found, expected) => {
+  assert.ok(Math.abs(found - expected) <= expected * 0.006 + 1, `${found} is not ${expected}`);
+};
+
+describe("reports of bench-harness", () => {
+  let browser;
+  const errors = []; // exceptions and console errors of the pages
+  const foreign = []; // requests to anywhere
+  const records = {};
+
+  async function measure(name) {
+    const floor = spawn(program, ["floor", "--listen", "127.0.0.1:0"], { stdio: ["ignore", "pipe", "inherit"] });
+    try {
+      const [line] = await once(createInterface({ input: floor.stdout }), "line");
+      const address = line.trim().split(/\s+/).at(-1);
+      const json = file(`${name}.json`);
+      const plan = ["--connections", "40", "--seconds", "1", "--wait", "block", "--mode", "all"];
+      const server = ["--url", address, "--pid", String(floor.pid)];
+      const outputs = ["--json", json, "--html", file(`${name}.html`), "--hlog", file(name)];
+      await run(program, ["run", ...plan, ...server, ...outputs]);
+      records[name] = JSON.parse(readFileSync(json));
+    } finally {
+      floor.kill();
+    }
+  }
+
+  async function open(name, options) {
+    const context = await browser.newContext(options);
+    context.setDefaultTimeout(30_000);
+    const page = await context.newPage();
+    const url = String(pathToFileURL(file(name)));
+    page.on("request", (request) => {
+      if (![url, "data:,"].includes(request.url())) foreign.push(request.url());
+    });
+    page.on("pageerror", (error) => errors.push(String(error)));
+    page.on("console", (message) => message.type() === "error" && errors.push(message.text()));
+    await page.goto(url);
+    await page.locator("svg path.line").first().waitFor();
+    return page;
+  }
+
+  /** Of each line of a plot: its name, how many points it says and has, its places. */
+  const lines = (plot) =>
+    plot.locator("path.line").evaluateAll((paths) =>
+      paths.map((path) => ({
+        name: path.dataset.series,
+        points: +path.dataset.points,
+        places: path.getAttribute("d").slice(1).split("L").map((place) => place.split(",").map(Number)),
+      })),
+    );
+  const plots = (page, title) => page.locator(`svg[data-chart="${title}"]`);
+  const tip = (page) => page.locator("#tip .value").allTextContents();
+
+  before(async () => {
+    mkdirSync(artifacts, { recursive: true });
+    await measure("one");
+    await measure("two");
+    await run(program, ["report", file("one.json"), file("two.json"), "--html", file("both.html")]);
+    browser = await chromium.launch({
+      executablePath: process.env.CHROMIUM || "/usr/bin/chromium",
+      headless: true,
+      args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync"],
+    });
+  });
+  after(async () => {
+    await browser?.close();
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  test("interval logs hold the counts, times and percentiles of the run", () => {
+    const data = dataOf(file("one.html"));
+    const logs = readdirSync(file("one")).sort();
+    const loads = records.one.phases.flatMap((phase, number) =>
+      phase.loads.map((load, index) => ({ phase, load, shown: data.records[0].phases[number].loads[index] })),
+    );
+    assert.equal(logs.length, loads.length);
+    loads.forEach(({ phase, load, shown }, index) => {
+      assert.ok(logs[index].endsWith(`-${phase.name}.${load.name}.hlog`), logs[index]);
+      const { all, starts } = readLog(join(file("one"), logs[index]));
+      assert.equal(starts.length, load.intervals.length);
+      near(starts[0], records.one.began + phase.start + load.intervals[0].start);
+      assert.equal(all.totalCount, shown.count);
+      if (all.totalCount === 0) return;
+      // What the program found, in the page: every 20th point of the curve is one more nine.
+      assert.equal(all.maxValue, shown.curve.at(-1));
+      for (const [percentile, point] of [[90, 20], [99, 40], [99.9, 60]]) {
+        if (point < shown.curve.length - 1) {
+          assert.equal(all.getValueAtPercentile(percentile), shown.curve[point], `p${percentile}`);
+        }
+      }
+    });
+  });
+
+  test("Markdown has a row for each load", async () => {
+    const { stdout } = await run(program, ["report", file("one.json"), "--markdown"]);
+    const rows = stdout.split("\n").filter((line) => line.startsWith("|"));
+    const loads = records.one.phases.flatMap((phase) => phase.loads);
+    assert.equal(rows.length, loads.length + 2);
+    loads.forEach((load, index) => assert.match(rows[index + 2], new RegExp(`\\| ${load.name} \\|`)));
+    assert.doesNotMatch(stdout, /\x1b/);
+  });
+
+  test("a percentile curve shows what was recorded", async () => {
+    const page = await open("one.html", { viewport: { width: 1280, height: 900 }, colorScheme: "light" });
+    const shown = records.one.phases.flatMap((phase) => phase.loads).map((load) => {
+      const all = hdr.build({ bitBucketSize: PRECISE, autoResize: true, useWebAssembly: false });
+      for (const { latency } of load.intervals) all.add(hdr.decodeFromCompressedBase64(latency, PRECISE));
+      return all;
+    });
+    const some = shown.filter((all) => all.totalCount > 0);
+    const curves = plots(page, "Latency by percentile");
+    assert.equal(await curves.count(), some.length);
+    for (const [index, all] of some.entries()) {
+      const curve = curves.nth(index);
+      const [line, ...others] = await lines(curve);
+      assert.equal(others.length, 0);
+      assert.equal(line.points, Math.ceil(Math.log10(all.totalCount) * 20) + 1);
+      assert.equal(line.places.length, line.points);
+      line.places.reduce(([x, y], [nextX, nextY]) => {
+        assert.ok(nextX >= x && nextY <= y, "it rises to the right");
+        return [nextX, nextY];
+      });
+      await curve.focus();
+      await curve.press("End");
+      assert.equal(await page.locator("#tip b").textContent(), "maximum");
+      near(nanoseconds((await tip(page))[0]), all.maxValue);
+      await curve.press("Home");
+      near(nanoseconds((await tip(page))[0]), all.minNonZeroValue);
+      await curve.press("Escape");
+      await page.locator("#tip").waitFor({ state: "hidden" });
+    }
+    await page.screenshot({ path: join(artifacts, "report.png"), fullPage: true });
+    await page.context().close();
+  });
+
+  test("several records are overlaid, and can be taken out", async () => {
+    const page = await open("both.html", { viewport: { width: 1280, height: 900 }, colorScheme: "dark" });
+    const curve = plots(page, "Latency by percentile").first();
+    // They are called by their servers, or, if these have the same name, by their files.
+    const servers = [records.one.server, records.two.server];
+    const [one, two] = servers[0] === servers[1] ? ["one", "two"] : servers;
+    assert.deepEqual((await lines(curve)).map((line) => line.name), [one, two]);
+    const legend = page.getByRole("group", { name: "Servers" }).getByRole("button", { name: one });
+    await legend.press("Enter");
+    assert.equal(await legend.getAttribute("aria-pressed"), "false");
+    assert.deepEqual((await lines(curve)).map((line) => line.name), [two]);
+    await legend.press("Enter");
+    const before = await lines(curve);
+    await page.getByRole("button", { name: "linear" }).click();
+    const after = await lines(curve);
+    assert.deepEqual(after.map((line) => line.points), before.map((line) => line.points));
+    assert.notDeepEqual(after, before);
+    await curve.hover();
+    assert.equal((await tip(page)).length, 2);
+    await page.screenshot({ path: join(artifacts, "report-both.png"), fullPage: true });
+    await page.context().close();
+  });
+
+  test("it fits a phone", async () => {
+    const page = await open("both.html", {
+      viewport: { width: 390, height: 844 },
+      deviceScaleFactor: 2,
+      hasTouch: true,
+      isMobile: true,
+      colorScheme: "light",
+    });
+    const widths = () => page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
+    assert.deepEqual(await widths(), [390, 390]);
+    const curve = plots(page, "Latency by percentile").first();
+    await curve.tap();
+    await page.locator("#tip").waitFor();
+    const box = await page.locator("#tip").boundingBox();
+    assert.ok(box.x >= 0 && box.x + box.width <= 390, JSON.stringify(box));
+    await page.screenshot({ path: join(artifacts, "report-phone.png") });
+    await page.context().close();
+  });
+
+  test("nothing was fetched, no error in any page", () => {
+    assert.deepEqual(foreign, []);
+    assert.deepEqual(errors, []);
+  });
+});

@@ -119,35 +119,44 @@ pub(super) fn nouns(kind: Kind) -> (&'static str, &'static str) {
     }
 }
 
-/// What was run, where and when, in two lines.
-pub(super) fn heading(one: &Labelled<'_>, several: bool) -> String {
-    let record = one.record;
-    let label = if several { format!("{}: ", one.label) } else { String::new() };
-    format!(
-        "{label}{} against {}, {}{}\n{} connections from {}, {}, bench-harness {}",
-        record.scenario,
-        record.server,
-        date(record.began),
-        if record.complete { "" } else { ", INTERRUPTED" },
-        count(record.connections),
-        counted(record.processes, "process", "processes"),
-        record.host,
-        record.harness
-    )
+/// What was run, where and when, and how many receipts were checked: three lines for each label.
+pub(super) fn headings(records: &[Labelled<'_>]) -> Vec<String> {
+    let mut labels: Vec<&str> = Vec::new();
+    for one in records {
+        if !labels.contains(&one.label) {
+            labels.push(one.label);
+        }
+    }
+    let several = labels.len() > 1;
+    let of = |label: &str| {
+        let rounds = records.iter().filter(|one| one.label == label).map(|one| one.record);
+        let prefix = if several { format!("{label}: ") } else { String::new() };
+        prefix + &heading(&rounds.collect::<Vec<_>>())
+    };
+    labels.into_iter().map(of).collect()
 }
 
-/// How many receipts were checked.
-pub(super) fn account(one: &Labelled<'_>, several: bool) -> String {
-    let loads = || one.record.phases.iter().flat_map(|phase| &phase.loads);
+/// Of the rounds of one thing.
+fn heading(rounds: &[&Record]) -> String {
+    let Some(first) = rounds.first() else { return String::new() };
+    let loads = || rounds.iter().flat_map(|record| &record.phases).flat_map(|phase| &phase.loads);
     let sum = |of: fn(&Load) -> u64| loads().map(of).sum::<u64>();
     let (due, received) = (sum(|load| load.all_due), sum(|load| load.all_received));
-    let label = if several { format!("{}: ", one.label) } else { String::new() };
-    let of = if due == received { String::new() } else { format!(" of {} due", count(due)) };
-    let sent = sum(|load| load.all_sent);
     format!(
-        "{label}{} operations, {} receipts{of}, each exactly once",
-        count(sent),
-        count(received)
+        "{} against {}, {}{}{}\n{} connections from {}, {}, bench-harness {}\n\
+         {} operations, {} receipts{}, each exactly once",
+        first.scenario,
+        first.server,
+        date(first.began),
+        if rounds.len() > 1 { format!(", {} rounds", rounds.len()) } else { String::new() },
+        if rounds.iter().all(|record| record.complete) { "" } else { ", INTERRUPTED" },
+        count(first.connections),
+        counted(first.processes, "process", "processes"),
+        first.host,
+        first.harness,
+        count(sum(|load| load.all_sent)),
+        count(received),
+        if due == received { String::new() } else { format!(" of {} due", count(due)) },
     )
 }
 

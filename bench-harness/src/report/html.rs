@@ -4,7 +4,6 @@
 //! tables stand in the page as text, for readers without JavaScript.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use anyhow::Result;
 use hdrhistogram::Histogram;
@@ -99,12 +98,8 @@ impl Page<'_> {
     pub(crate) fn html(&self) -> Result<String> {
         // What could end the script element, or begin a comment in it, is escaped.
         let data = serde_json::to_string(&self.data())?.replace('<', "\\u003c");
-        let mut about = String::new();
-        for one in self.records {
-            let text = figures::heading(one, self.records.len() > 1);
-            let account = figures::account(one, false);
-            let _ = write!(about, "<p>{}<br>{account}</p>", escaped(&text).replace('\n', "<br>"));
-        }
+        let about = |text: &String| format!("<p>{}</p>", escaped(text).replace('\n', "<br>"));
+        let about: String = figures::headings(self.records).iter().map(about).collect();
         let mut page = String::new();
         for part in include_str!("html/page.html").split_inclusive("-->") {
             match part.rsplit_once("<!--") {
@@ -115,7 +110,7 @@ impl Page<'_> {
                         "style-->" => include_str!("html/page.css").to_owned(),
                         "about-->" => about.clone(),
                         "lead-->" => self.lead.to_owned(),
-                        "table-->" => table(&figures::table(self.records)),
+                        "table-->" => self.table(),
                         "data-->" => data.clone(),
                         "script-->" => include_str!("html/page.js").to_owned(),
                         other => format!("<!--{other}"),
@@ -125,6 +120,17 @@ impl Page<'_> {
             }
         }
         Ok(page)
+    }
+
+    /// The figures; those of many rounds are there for who asks.
+    fn table(&self) -> String {
+        let table = table(&figures::table(self.records));
+        let label =
+            |one: &Labelled<'_>| self.records.iter().filter(|o| o.label == one.label).count();
+        match self.records.iter().any(|one| label(one) > 1) {
+            true => format!("<details><summary>Each round</summary>{table}</details>"),
+            false => table,
+        }
     }
 
     fn data(&self) -> Data<'_> {

@@ -75,19 +75,8 @@ impl Outputs {
     /// Prints the table (or Markdown) and writes the files that were asked for.
     pub(crate) fn make(&self, records: &[Labelled<'_>]) -> Result<()> {
         let table = figures::table(records);
-        let mut out = String::new();
-        for one in records {
-            out += &figures::heading(one, records.len() > 1);
-            out.push('\n');
-        }
-        out.push('\n');
-        out += &if self.markdown { text::markdown(&table) } else { text::terminal(&table) };
-        out.push('\n');
-        for one in records {
-            out += &figures::account(one, records.len() > 1);
-            out.push('\n');
-        }
-        print!("{out}");
+        let table = if self.markdown { text::markdown(&table) } else { text::terminal(&table) };
+        print!("{}\n\n{table}", figures::headings(records).join("\n"));
         if let Some(path) = &self.html {
             let page = Page { title: &records[0].record.scenario, lead: "", records }.html()?;
             std::fs::write(path, page).with_context(|| format!("write {}", path.display()))?;

@@ -108,14 +108,25 @@ fn records_are_called_by_their_servers_or_their_files() {
 }
 
 #[test]
-fn receipts_that_did_not_come_are_named() {
-    let mut record = record("ours");
-    record.phases[0].loads[0].all_due += 5;
-    record.complete = false;
-    let one = Labelled { label: "ours", record: &record };
-    assert!(figures::heading(&one, false).contains("INTERRUPTED"));
-    let account = figures::account(&one, true);
-    assert_eq!(account, "ours: 2,002 operations, 2,002 receipts of 2,007 due, each exactly once");
+fn rounds_share_a_heading_which_names_what_is_missing() {
+    let (one, mut two) = (record("ours"), record("floor"));
+    two.phases[0].loads[0].all_due += 5;
+    two.complete = false;
+    let [a, b] = [("base", &one), ("new", &two)].map(|(label, record)| Labelled { label, record });
+    let headings = figures::headings(&[a, b, a]);
+    let name = "a </script><!-- scenario";
+    let expected = [
+        format!(
+            "base: {name} against ours, 2026-11-27 15:32 UTC, 2 rounds\n7 connections from 1 \
+             process, here, bench-harness 0\n4,004 operations, 4,004 receipts, each exactly once"
+        ),
+        format!(
+            "new: {name} against floor, 2026-11-27 15:32 UTC, INTERRUPTED\n7 connections from 1 \
+             process, here, bench-harness 0\n2,002 operations, 2,002 receipts of 2,007 due, each \
+             exactly once"
+        ),
+    ];
+    assert_eq!(headings, expected);
 }
 
 /// The data in the page, as its script reads it.
@@ -182,6 +193,7 @@ fn rounds_of_one_thing_share_a_label_and_need_no_heat_map() -> Result<()> {
     let text = page(&[labelled("base", &one), labelled("new", &two), labelled("base", &one)])?;
     let data = data(&text).context("data")?;
     assert_eq!(data["labels"], serde_json::json!(["base", "new"]));
+    assert!(text.contains("<details><summary>Each round"));
     assert_eq!(data["records"][2]["label"], 0);
     let heat = &data["records"][2]["phases"][0]["loads"][0]["times"][0]["heat"];
     assert_eq!(heat.as_object().map(serde_json::Map::len), Some(0));

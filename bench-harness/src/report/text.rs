@@ -1,4 +1,4 @@
-//! Tables in columns for a terminal, one below the other where it is narrow, and as Markdown.
+//! Tables for a terminal, with fewer columns where it is narrow, and as Markdown.
 //!
 //! Colour only where console finds a terminal that wants it: not in a pipe, not with NO_COLOR.
 
@@ -12,9 +12,32 @@ const GAP: usize = 2;
 /// For standard output as it is now.
 pub(crate) fn terminal(table: &Table) -> String {
     let width = Term::stdout().size_checked().map(|(_, columns)| usize::from(columns));
+    laid_out(table, width.unwrap_or(usize::MAX))
+}
+
+/// Columns, in as many tables below each other as `width` demands; blocks where not even one
+/// column of figures fits beside the names.
+fn laid_out(table: &Table, width: usize) -> String {
     let widths = widths(table);
-    let needed = widths.iter().sum::<usize>() + GAP * (widths.len() - 1);
-    if width.is_some_and(|width| width < needed) { stacked(table) } else { columns(table, &widths) }
+    let names: usize = widths[..table.left].iter().map(|width| width + GAP).sum();
+    let figures = table.left..widths.len();
+    if figures.clone().any(|index| names + widths[index] > width) {
+        return stacked(table);
+    }
+    let mut parts: Vec<Vec<usize>> = Vec::new();
+    let mut used = usize::MAX;
+    for index in figures {
+        let needed = widths[index] + GAP;
+        match parts.last_mut() {
+            Some(part) if used + needed <= width => part.push(index),
+            _ => {
+                parts.push((0..table.left).chain([index]).collect());
+                used = names - GAP;
+            }
+        }
+        used += needed;
+    }
+    parts.iter().map(|part| columns(table, &widths, part)).collect::<Vec<_>>().join("\n")
 }
 
 fn widths(table: &Table) -> Vec<usize> {
@@ -25,31 +48,34 @@ fn widths(table: &Table) -> Vec<usize> {
     (0..table.heads.len()).map(column).collect()
 }
 
-fn columns(table: &Table, widths: &[usize]) -> String {
+fn columns(table: &Table, widths: &[usize], part: &[usize]) -> String {
     let heads: Vec<String> = table.heads.iter().map(|head| (*head).to_owned()).collect();
-    let mut text = style(line(table, widths, &heads, None)).bold().to_string() + "\n";
+    let line = |row: &[String], above| line(table.left, widths, part, row, above);
+    let mut text = style(line(&heads, None)).bold().to_string() + "\n";
     let mut above = None;
     for row in &table.rows {
-        text += &line(table, widths, row, above);
+        text += &line(row, above);
         text.push('\n');
-        above = Some(row);
+        above = Some(&*row[0]);
     }
     text
 }
 
-/// A row set in columns. The phase, its first cell, is left out where it is that of the row above.
-fn line(table: &Table, widths: &[usize], cells: &[String], above: Option<&Vec<String>>) -> String {
-    let mut line = String::new();
-    for (index, (cell, width)) in cells.iter().zip(widths).enumerate() {
-        let said = index == 0 && above.is_some_and(|above| above[0] == *cell);
-        let cell = if said { "" } else { cell };
-        let space = " ".repeat(width - measure_text_width(cell));
-        if index > 0 {
-            line += &" ".repeat(GAP);
-        }
-        line += &if index < table.left { format!("{cell}{space}") } else { space + cell };
-    }
-    line.trim_end().to_owned()
+/// A row set in columns. Its first cell, the phase, is left out where it is that of the row above.
+fn line(
+    left: usize,
+    widths: &[usize],
+    part: &[usize],
+    row: &[String],
+    above: Option<&str>,
+) -> String {
+    let cell = |index: &usize| {
+        let text = if *index == 0 && above == Some(&row[0]) { "" } else { &row[*index] };
+        let space = " ".repeat(widths[*index] - measure_text_width(text));
+        if *index < left { format!("{text}{space}") } else { space + text }
+    };
+    let cells: Vec<String> = part.iter().map(cell).collect();
+    cells.join(&" ".repeat(GAP)).trim_end().to_owned()
 }
 
 /// A block of lines for each row.
@@ -96,17 +122,25 @@ mod tests {
 
     #[test]
     fn columns_line_up_and_a_phase_is_named_once() {
-        let text = columns(&table(), &widths(&table()));
-        let lines = ["phase  load      p50   max", "chat   all   1.20 µs  3 ms"];
-        assert_eq!(
-            text.lines().collect::<Vec<_>>(),
-            [&lines[..], &["       a|b         –  12 s"]].concat()
-        );
+        let lines = [
+            "phase  load      p50   max",
+            "chat   all   1.20 µs  3 ms",
+            "       a|b         –  12 s",
+        ];
+        assert_eq!(laid_out(&table(), 26), lines.join("\n") + "\n");
     }
 
     #[test]
-    fn a_narrow_terminal_gets_blocks() {
-        let text = stacked(&table());
+    fn a_narrow_terminal_gets_tables_below_each_other() {
+        let first = "phase  load      p50\nchat   all   1.20 µs\n       a|b         –\n";
+        let second = "phase  load   max\nchat   all   3 ms\n       a|b   12 s\n";
+        assert_eq!(laid_out(&table(), 25), format!("{first}\n{second}"));
+        assert_eq!(laid_out(&table(), 20), format!("{first}\n{second}"));
+    }
+
+    #[test]
+    fn a_very_narrow_terminal_gets_blocks() {
+        let text = laid_out(&table(), 19);
         assert_eq!(text.lines().next(), Some("chat / all"));
         assert_eq!(text.lines().nth(1), Some("  p50  1.20 µs"));
         assert_eq!(text.lines().count(), 6);

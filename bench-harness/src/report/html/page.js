@@ -135,7 +135,8 @@
     for (const tick of chart.curve ? sparse(x, Math.min(nines, 66)) : x.ticks) {
       const at = x.place(tick);
       draw(svg, "line", { class: "gridline", x1: at, x2: at, y1: box.top, y2: box.bottom });
-      const anchor = at > box.right - 24 ? "end" : chart.curve && !tick ? "start" : "middle";
+      if (chart.curve && at > box.right - 20) continue;
+      const anchor = chart.curve && !tick ? "start" : "middle";
       const text = { x: at, y: box.bottom + 18, "text-anchor": anchor };
       draw(svg, "text", text, chart.curve ? `${quantile(tick).slice(1)} %` : tick);
     }

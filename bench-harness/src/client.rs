@@ -16,28 +16,30 @@
 //! it took 9.0 with a sleeping one. Longer gaps between looks (20 to 300 µs) changed nothing.
 
 use std::io::ErrorKind::{AddrNotAvailable, ConnectionRefused, WouldBlock};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
-use std::os::fd::AsRawFd;
-use std::time::{Duration, Instant};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
+use serde::{Deserialize, Serialize};
 
-use crate::codec::{self, Event, PONG, TEXT};
+use crate::codec::{self, PONG, TEXT};
 use crate::deflate;
+use crate::event::{Event, Stamp};
 use crate::message::{Decoder, Message};
 use crate::poller::Polling;
 use crate::polling;
-use crate::record::Distribution;
+use crate::scenario::Clients;
 use crate::sys::{self, EDGE, Epoll, IN, OUT};
 
 /// Connections of one source address. The usual ephemeral range has 28,232 ports, but connect(2)
 /// looks at one half of them first, port by port: 19,000 connections of one address took 52 s,
 /// 18 s of it CPU time of the client, and 7 s (1.5 s) of two.
 const PER_SOURCE: usize = 12_000;
-/// Handshakes in progress; below any server's backlog (Node listens with 511).
-pub(crate) const HANDSHAKES: usize = 64;
 /// Largest server frame, and what one recv(2) may take.
 const BUFFER: usize = 256 * 1024;
+/// Token of the descriptor that `Client::watch` was given.
+const CALL: u64 = u64::MAX;
 /// Nothing at all for so long means that something is lost.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -54,34 +56,42 @@ enum State {
     Ready,
 }
 
-/// What all of a server's clients speak.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Dialect {
-    pub(crate) transport: Transport,
-    /// permessage-deflate is offered, and has to be accepted. Websocket only.
-    pub(crate) deflate: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+/// What the clients speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Transport {
     Websocket,
     /// HTTP long-polling: a connection for GETs, and one for POSTs while there are any.
     Polling,
 }
 
-/// One client: 56 bytes, and nothing else on the heap while it is idle on websocket.
+/// One client, and nothing else on the heap while it is idle on websocket.
 pub(crate) struct Connection {
-    stream: TcpStream,
+    socket: OwnedFd,
     state: State,
-    started: Instant,
+    /// Until it is `Ready`, when connecting was intended to begin; then when the last heartbeat
+    /// came, or the session was opened. Nanoseconds.
+    mark: u64,
     /// The beginning of a frame or response whose rest has not come.
     partial: Vec<u8>,
     /// `None` on websocket.
     pub(crate) polling: Option<Box<Polling>>,
 }
 
-/// How the client waits for the next event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+/// What a turn tells about a connection.
+#[derive(Debug)]
+pub(crate) enum Heard<'a> {
+    /// A Socket.IO event or acknowledgement, its Engine.IO type digit included.
+    Packet(&'a [u8]),
+    /// It joined the namespace; connecting was intended to begin then.
+    Joined { intended: u64 },
+    /// The server's ping, answered already, which was due then.
+    Ping { due: u64 },
+}
+
+/// How clients wait for the next event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Wait {
     /// Asks again and again.
     Spin,
@@ -95,8 +105,17 @@ pub(crate) struct Client {
     /// Those in state `Ready`.
     ready: usize,
     target: SocketAddr,
-    wait: Wait,
-    dialect: Dialect,
+    pub(crate) wait: Wait,
+    transport: Transport,
+    deflate: bool,
+    sources: Vec<IpAddr>,
+    /// Client `index` of this process is number `index * stride + first` of all.
+    first: usize,
+    stride: usize,
+    /// The server's, from the first open packet.
+    ping_interval: u64,
+    /// Something can be read from the descriptor that `watch` was given.
+    pub(crate) is_called: bool,
     /// The target as requests name it.
     pub(crate) host: String,
     /// The first request.
@@ -105,98 +124,118 @@ pub(crate) struct Client {
     /// Where later requests are written.
     pub(crate) scratch: Vec<u8>,
     decoder: Decoder,
-    /// From connect(2) to the answer to `40`.
-    pub(crate) handshakes: Distribution,
 }
 
 impl Client {
-    pub(crate) fn new(target: SocketAddr, wait: Wait, dialect: Dialect) -> Result<Self> {
+    /// The clients of process number `first` of `clients.processes`; none is connected yet.
+    pub(crate) fn new(target: SocketAddr, clients: &Clients, first: usize) -> Result<Self> {
+        let Clients { wait, transport, deflate, .. } = *clients;
         let host = target.to_string();
-        let request = match dialect.transport {
+        let request = match transport {
             Transport::Polling => polling::open_request(&host),
-            Transport::Websocket if dialect.deflate => {
-                codec::upgrade_request(&host, deflate::OFFER)
-            }
+            Transport::Websocket if deflate => codec::upgrade_request(&host, deflate::OFFER),
             Transport::Websocket => codec::upgrade_request(&host, ""),
         };
         Ok(Self {
             epoll: Epoll::new(256)?,
-            connections: Vec::new(),
+            connections: Vec::with_capacity(clients.count.div_ceil(clients.processes)),
             ready: 0,
             target,
             wait,
-            dialect,
+            transport,
+            deflate,
+            sources: sources(target, clients),
+            first,
+            stride: clients.processes,
+            ping_interval: 0,
+            is_called: false,
             host,
             request,
             buffer: vec![0; BUFFER],
             scratch: Vec::new(),
-            decoder: Decoder::new(dialect.deflate.then_some(BUFFER)),
-            handshakes: Distribution::default(),
+            decoder: Decoder::new(deflate.then_some(BUFFER)),
         })
     }
 
-    /// Connections that joined the namespace.
+    /// Sets `is_called` when something can be read from `fd`.
+    pub(crate) fn watch(&self, fd: RawFd) -> Result<()> {
+        Ok(self.epoll.add(fd, IN, CALL)?)
+    }
+
+    /// Connections, those that have not joined the namespace yet included.
     pub(crate) fn len(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Connections that joined the namespace.
+    pub(crate) fn ready(&self) -> usize {
         self.ready
     }
 
-    /// Opens connections until there are `count`, a limited number of handshakes at a time.
-    pub(crate) fn connect(&mut self, count: usize) -> Result<()> {
-        let mut progress = (self.ready, Instant::now());
-        while self.ready < count {
-            while self.connections.len() < count && self.connections.len() - self.ready < HANDSHAKES
-            {
-                self.start()?;
-            }
-            self.turn(Duration::from_millis(100), |_, _, _| Ok(()))?;
-            if progress.0 != self.ready {
-                progress = (self.ready, Instant::now());
-            } else if progress.1.elapsed() > PATIENCE {
-                bail!(
-                    "{} of {count} connections joined the namespace, then nothing for \
-                     {PATIENCE:?} on {}; the open handshakes: {:?}",
-                    self.ready,
-                    self.target,
-                    self.handshakes_open()
-                );
-            }
-        }
+    /// Opens one more connection. Ends with `Heard::Joined`.
+    pub(crate) fn start(&mut self, intended: u64) -> Result<()> {
+        let connection = self.connection(self.connections.len(), intended)?;
+        self.connections.push(connection);
         Ok(())
     }
 
-    /// How far each handshake in progress has come.
-    fn handshakes_open(&self) -> Vec<(usize, State)> {
-        let all = self.connections.iter().map(|connection| connection.state).enumerate();
-        all.filter(|(_, state)| *state != State::Ready).collect()
+    /// Closes connection `index` and opens it anew. Ends with `Heard::Joined`.
+    pub(crate) fn restart(&mut self, index: usize, intended: u64) -> Result<()> {
+        self.ready -= usize::from(self.connections[index].state == State::Ready);
+        self.connections[index] = self.connection(index, intended)?;
+        Ok(())
     }
 
-    fn start(&mut self) -> Result<()> {
-        let index = self.connections.len();
-        let started = Instant::now();
-        let stream = self.open(index, 0)?;
-        let polling = (self.dialect.transport == Transport::Polling).then(Box::default);
+    /// Closes all connections but the first `count`; says how many of them had joined.
+    pub(crate) fn truncate(&mut self, count: usize) -> usize {
+        let surplus = self.connections.drain(count.min(self.connections.len())..);
+        let gone = surplus.filter(|connection| connection.state == State::Ready).count();
+        self.ready -= gone;
+        gone
+    }
+
+    fn connection(&self, index: usize, intended: u64) -> Result<Connection> {
+        let socket = self.open(index, 0)?;
+        let polling = (self.transport == Transport::Polling).then(Box::default);
         let (state, partial) = (State::Connecting, Vec::new());
-        self.connections.push(Connection { stream, state, started, partial, polling });
-        Ok(())
+        Ok(Connection { socket, state, mark: intended, partial, polling })
+    }
+
+    /// How far the handshakes in progress have come: how many are in which state.
+    pub(crate) fn handshakes(&self) -> String {
+        let open = |state| {
+            let count = self.connections.iter().filter(|one| one.state == state).count();
+            (count > 0).then(|| format!("{count} {}", format!("{state:?}").to_lowercase()))
+        };
+        let states = [State::Connecting, State::Upgrading, State::Opening, State::Joining];
+        states.into_iter().filter_map(open).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The heartbeats that are overdue at `now`, among the first `count` connections.
+    pub(crate) fn overdue(&self, now: u64, count: usize) -> impl Iterator<Item = u64> {
+        let interval = if self.ping_interval > 0 { self.ping_interval } else { u64::MAX };
+        self.connections[..count.min(self.connections.len())]
+            .iter()
+            .filter(|connection| connection.state == State::Ready)
+            .filter_map(move |connection| now.checked_sub(connection.mark.saturating_add(interval)))
     }
 
     /// Opens a socket of client `index`: 0 is its own, 1 that of its POSTs.
-    pub(crate) fn open(&self, index: usize, socket: u64) -> Result<TcpStream> {
-        let per_source = match self.dialect.transport {
-            Transport::Websocket => PER_SOURCE,
-            Transport::Polling => PER_SOURCE / 2,
-        };
-        let (number, ours) = (index / per_source, self.target.ip().is_loopback());
-        let source = (number > 0 && ours && self.target.is_ipv4()).then(|| {
-            let [high, low] = (number as u16 + 1).to_be_bytes();
-            IpAddr::V4(Ipv4Addr::new(127, 0, high, low))
-        });
+    pub(crate) fn open(&self, index: usize, socket: u64) -> Result<OwnedFd> {
+        let number = index * self.stride + self.first;
+        let source = self.sources.get(number % self.sources.len().max(1)).copied();
         let stream = sys::connect(self.target, source).map_err(|error| match error.kind() {
             AddrNotAvailable => anyhow!(
-                "no source port left after {index} connections: widen \
-                 net.ipv4.ip_local_port_range, or wait a minute for TIME_WAIT to pass"
+                "no source port or address left after {index} connections: widen \
+                 net.ipv4.ip_local_port_range, give more `sources` (each has to be an address of \
+                 this machine), or wait a minute for TIME_WAIT to pass"
             ),
             ConnectionRefused => self.refused(),
+            _ if error.raw_os_error() == Some(24) => anyhow!(
+                "no file left after {index} connections: run it after `ulimit -n {}`, or use more \
+                 processes",
+                2 * index + 100
+            ),
             _ => anyhow!(error).context(format!("connection {index} to {}", self.target)),
         })?;
         sys::reset_on_close(stream.as_raw_fd())?;
@@ -205,12 +244,18 @@ impl Client {
         Ok(stream)
     }
 
-    /// Sends message number `number` of `event` as connection `index`.
-    pub(crate) fn emit(&mut self, index: usize, event: &mut Event, number: u64) -> Result<()> {
+    /// Sends a message of `event`, to room number `room` if it goes to rooms, as `index`.
+    pub(crate) fn emit(
+        &mut self,
+        index: usize,
+        event: &mut Event,
+        room: u64,
+        stamp: Stamp,
+    ) -> Result<()> {
         match &mut self.connections[index].polling {
-            None => self.send(index, event.frame(number)),
+            None => self.send(index, event.frame(room, stamp)),
             Some(polling) => {
-                polling.session.queue(&event.payload(number));
+                polling.session.queue(&event.payload(room, stamp));
                 self.post(index)
             }
         }
@@ -229,7 +274,7 @@ impl Client {
 
     /// Sends `bytes`, a whole number of frames, on connection `index`.
     pub(crate) fn send(&self, index: usize, bytes: &[u8]) -> Result<()> {
-        match sys::send(self.connections[index].stream.as_raw_fd(), bytes) {
+        match sys::send(self.connections[index].socket.as_raw_fd(), bytes) {
             Ok(sent) if sent == bytes.len() => Ok(()),
             Ok(_) => bail!("the server does not read: the send buffer of {index} is full"),
             Err(error) if error.kind() == WouldBlock => {
@@ -239,22 +284,26 @@ impl Client {
         }
     }
 
-    /// Waits up to `timeout` for events and handles one round of them. `deliver` gets the
-    /// connection, the Socket.IO event packet (`42…`) and the time at which it was read.
+    /// Waits up to `timeout` for events and handles one round of them. `tell` gets the
+    /// connection, what was heard and the time at which it was read.
     pub(crate) fn turn(
         &mut self,
         timeout: Duration,
-        mut deliver: impl FnMut(usize, &[u8], Instant) -> Result<()>,
+        mut tell: impl FnMut(usize, Heard<'_>, u64) -> Result<()>,
     ) -> Result<()> {
         for event in 0..self.events(timeout)? {
             let token = self.epoll.token(event);
+            if token == CALL {
+                self.is_called = true;
+                continue;
+            }
             let index = (token >> 1) as usize;
             if token & 1 == 1 {
                 self.turn_post(index)?;
             } else if self.connections[index].state == State::Connecting {
                 self.request(index)?;
             } else {
-                self.read(index, &mut deliver)?;
+                self.read(index, &mut tell)?;
             }
         }
         Ok(())
@@ -262,12 +311,12 @@ impl Client {
 
     fn events(&mut self, timeout: Duration) -> Result<usize> {
         if self.wait == Wait::Block {
-            return Ok(self.epoll.wait(timeout.as_millis().max(1) as i32)?);
+            return Ok(self.epoll.wait_for(timeout)?);
         }
-        let started = Instant::now();
+        let deadline = sys::now() + timeout.as_nanos() as u64;
         loop {
             let count = self.epoll.wait(0)?;
-            if count > 0 || started.elapsed() >= timeout {
+            if count > 0 || sys::now() >= deadline {
                 return Ok(count);
             }
         }
@@ -275,7 +324,7 @@ impl Client {
 
     fn request(&mut self, index: usize) -> Result<()> {
         let connection = &mut self.connections[index];
-        match sys::send(connection.stream.as_raw_fd(), &self.request) {
+        match sys::send(connection.socket.as_raw_fd(), &self.request) {
             Ok(_) if connection.polling.is_some() => connection.state = State::Opening,
             Ok(_) => connection.state = State::Upgrading,
             Err(error) if error.kind() == WouldBlock => {}
@@ -288,21 +337,21 @@ impl Client {
     fn read(
         &mut self,
         index: usize,
-        deliver: &mut impl FnMut(usize, &[u8], Instant) -> Result<()>,
+        tell: &mut impl FnMut(usize, Heard<'_>, u64) -> Result<()>,
     ) -> Result<()> {
         loop {
             let connection = &mut self.connections[index];
             let kept = connection.partial.len();
             self.buffer[..kept].copy_from_slice(&connection.partial);
             let room = &mut self.buffer[kept..];
-            let length = match sys::recv(connection.stream.as_raw_fd(), room) {
+            let length = match sys::recv(connection.socket.as_raw_fd(), room) {
                 Ok(0) => return Err(self.lost(index, anyhow!("end of stream"))),
                 Ok(length) => length,
                 Err(error) if error.kind() == WouldBlock => return Ok(()),
                 Err(error) => return Err(self.lost(index, error.into())),
             };
             let drained = length < room.len();
-            let used = self.take(index, kept + length, deliver)?;
+            let used = self.take(index, kept + length, tell)?;
             let connection = &mut self.connections[index];
             keep(&mut connection.partial, &self.buffer[used..kept + length]);
             if connection.partial.len() == BUFFER {
@@ -320,12 +369,12 @@ impl Client {
         &mut self,
         index: usize,
         length: usize,
-        deliver: &mut impl FnMut(usize, &[u8], Instant) -> Result<()>,
+        tell: &mut impl FnMut(usize, Heard<'_>, u64) -> Result<()>,
     ) -> Result<usize> {
-        let now = Instant::now();
+        let now = sys::now();
         let mut used = 0;
         if self.connections[index].polling.is_some() {
-            return self.take_response(index, length, now, deliver);
+            return self.take_response(index, length, now, tell);
         }
         if self.connections[index].state == State::Upgrading {
             let Some(head) = self.upgraded(length)? else { return Ok(0) };
@@ -340,10 +389,12 @@ impl Client {
             let Some((message, bytes)) = next else { return Ok(used) };
             used += bytes;
             match message {
-                Message::Packet(packet) if is_event(packet) => deliver(index, packet, now)?,
+                Message::Packet(packet) if is_event(packet) => {
+                    tell(index, Heard::Packet(packet), now)?;
+                }
                 Message::Packet(packet) => {
                     let packet = packet.to_vec();
-                    self.control(index, &packet, now)?;
+                    self.control(index, &packet, now, tell)?;
                 }
                 Message::Ping(body) => {
                     let pong = codec::client_frame(PONG, body);
@@ -364,7 +415,7 @@ impl Client {
         let Some(head) = head else { return Ok(None) };
         let accepted = deflate::is_accepted(head)
             .map_err(|error| anyhow!("websocket upgrade: {error:?}; the server said: {head}"))?;
-        if accepted != self.dialect.deflate {
+        if accepted != self.deflate {
             bail!(
                 "the server does not compress: turn permessage-deflate on there (bench_server \
                  --deflate), or off in the scenario"
@@ -374,15 +425,30 @@ impl Client {
     }
 
     /// Everything but events: the handshake's packets, heartbeats, the end.
-    pub(crate) fn control(&mut self, index: usize, packet: &[u8], now: Instant) -> Result<()> {
-        let state = self.connections[index].state;
-        match (packet, state) {
-            ([b'2'], _) => self.say(index, b"3"),
+    pub(crate) fn control(
+        &mut self,
+        index: usize,
+        packet: &[u8],
+        now: u64,
+        tell: &mut impl FnMut(usize, Heard<'_>, u64) -> Result<()>,
+    ) -> Result<()> {
+        let connection = &mut self.connections[index];
+        match (packet, connection.state) {
+            ([b'2'], state) => {
+                let due = connection.mark + self.ping_interval;
+                if state == State::Ready {
+                    connection.mark = now;
+                }
+                self.say(index, b"3")?;
+                if state == State::Ready { tell(index, Heard::Ping { due }, now) } else { Ok(()) }
+            }
             // Frees a parked GET.
             ([b'6'], State::Joining | State::Ready) => Ok(()),
             ([b'0', b'{', ..], State::Opening) => {
-                let connection = &mut self.connections[index];
                 connection.state = State::Joining;
+                if self.ping_interval == 0 {
+                    self.ping_interval = ping_interval(packet);
+                }
                 if let Some(polling) = &mut connection.polling {
                     polling.session = polling::Session::new(packet)
                         .map_err(|error| anyhow!("connection {index}: {error:?}"))?;
@@ -390,16 +456,15 @@ impl Client {
                 self.say(index, b"40")
             }
             ([b'4', b'0', ..], State::Joining) => {
-                let connection = &mut self.connections[index];
                 connection.state = State::Ready;
+                let intended = std::mem::replace(&mut connection.mark, now);
                 self.ready += 1;
-                let spent = now - connection.started;
-                self.handshakes.record(spent.as_nanos() as u64);
-                Ok(())
+                tell(index, Heard::Joined { intended }, now)
             }
             ([b'1'], _) => Err(self.lost(index, anyhow!("close packet"))),
             _ => bail!(
-                "connection {index} ({state:?}) received an unexpected packet: {}",
+                "connection {index} ({:?}) received an unexpected packet: {}",
+                connection.state,
                 String::from_utf8_lossy(&packet[..packet.len().min(200)])
             ),
         }
@@ -418,9 +483,38 @@ impl Client {
     }
 }
 
-/// Whether `packet` is an event; one with attachments is handed on with them.
+/// Where connections come from: as the scenario says, or, if it says nothing, as many addresses
+/// of loopback as are needed.
+fn sources(target: SocketAddr, clients: &Clients) -> Vec<IpAddr> {
+    let per_source = match clients.transport {
+        Transport::Websocket => PER_SOURCE,
+        Transport::Polling => PER_SOURCE / 2,
+    };
+    let ours = target.is_ipv4() && target.ip().is_loopback();
+    if !clients.sources.is_empty() || !ours || clients.count <= per_source {
+        return clients.sources.clone();
+    }
+    let address = |number: usize| {
+        let [high, low] = (number as u16 + 2).to_be_bytes();
+        IpAddr::V4(Ipv4Addr::new(127, 0, high, low))
+    };
+    (0..clients.count.div_ceil(per_source)).map(address).collect()
+}
+
+/// Nanoseconds between heartbeats, from an open packet; 0 if it does not say.
+fn ping_interval(open: &[u8]) -> u64 {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Open {
+        ping_interval: u64,
+    }
+    let open: Option<Open> = open.get(1..).and_then(|json| serde_json::from_slice(json).ok());
+    open.map_or(0, |open| open.ping_interval.saturating_mul(1_000_000))
+}
+
+/// Whether `packet` is an event or an acknowledgement; attachments are handed on with theirs.
 pub(crate) fn is_event(packet: &[u8]) -> bool {
-    packet.starts_with(b"42") || packet.starts_with(b"45")
+    packet.starts_with(b"42") || packet.starts_with(b"43") || packet.starts_with(b"45")
 }
 
 /// Keeps `rest` for the next read; nothing on the heap if it is empty, as it nearly always is.

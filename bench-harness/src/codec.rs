@@ -1,13 +1,10 @@
 //! The little of HTTP, WebSocket, Engine.IO and Socket.IO that a load client needs.
 //!
 //! Written apart from corecast's own codec on purpose: a mistake shared by both sides would
-//! measure well and be wrong. It makes masked client frames from templates whose sequence
-//! digits are the only thing that changes, finds frame borders in what servers send
-//! (RFC 6455 section 5.2), and checks delivered events byte for byte. No I/O, no clock.
+//! measure well and be wrong. It makes masked client frames and finds frame borders in what servers
+//! send (RFC 6455 section 5.2). No I/O, no clock.
 
 use std::ops::Range;
-
-use crate::polling;
 
 /// The nonce of RFC 6455 section 1.3 and its accept value: with a fixed pair nobody needs SHA-1.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -15,14 +12,7 @@ const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 pub(crate) const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 /// Every frame is masked with this key. A server must unmask all the same: it cannot know
 /// that the key does not change.
-const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
-/// What data is made of behind its number: as skewed as prose, ASCII, nothing to escape in JSON.
-const WORDS: [&str; 16] = [
-    "the ", "of ", "price ", "moved ", "to ", "42.17 ", "room ", "is ", "open ", "user ", "said ",
-    "hello ", "and ", "1093 ", "left ", "again, ",
-];
-/// Digits of the sequence number that opens every payload.
-pub(crate) const DIGITS: usize = 16;
+pub(crate) const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
 pub(crate) const TEXT: u8 = 1;
 pub(crate) const BINARY: u8 = 2;
@@ -143,115 +133,6 @@ pub(crate) fn client_frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// What an event carries its data as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Data {
-    /// A string of JSON.
-    Text,
-    /// An attachment: a packet of its own behind that of the event.
-    Binary,
-}
-
-/// One kind of event, as sent and as expected back: `42["<name>","<digits><filler>"]`, or
-/// `451-["<name>",{"_placeholder":true,"num":0}]` and the same digits and filler as its attachment.
-pub(crate) struct Event {
-    data: Data,
-    /// Complete masked frames whose digits are overwritten for each message.
-    sent: Vec<u8>,
-    /// Where the digits stand in `sent`.
-    digits: usize,
-    /// Mask of the first digit; the others follow in its cycle.
-    phase: usize,
-    /// What is sent in front of the digits, in packets.
-    asked: Vec<u8>,
-    /// The packet that comes back, digits excluded: what stands before and behind them.
-    before: Vec<u8>,
-    behind: Vec<u8>,
-}
-
-impl Event {
-    /// An event sent as `ask` and delivered as `answer`, both with `size` bytes of data.
-    pub(crate) fn new(ask: &str, answer: &str, size: usize, data: Data) -> Self {
-        assert!(size >= DIGITS, "the payload must hold the sequence number");
-        let (zeros, mut behind) = ("0".repeat(DIGITS), filler(size - DIGITS));
-        let (asked, before, sent, phase);
-        match data {
-            Data::Text => {
-                (asked, before) = (format!("42[\"{ask}\",\""), format!("42[\"{answer}\",\""));
-                behind.push_str("\"]");
-                phase = asked.len();
-                sent = client_frame(TEXT, format!("{asked}{zeros}{behind}").as_bytes());
-            }
-            Data::Binary => {
-                let head = |name| format!("451-[\"{name}\",{{\"_placeholder\":true,\"num\":0}}]");
-                (asked, before) = (head(ask), head(answer));
-                phase = 0;
-                let attachment = client_frame(BINARY, format!("{zeros}{behind}").as_bytes());
-                sent = [client_frame(TEXT, asked.as_bytes()), attachment].concat();
-            }
-        }
-        let digits = sent.len() - behind.len() - DIGITS;
-        let (asked, before, behind) = (asked.into(), before.into(), behind.into());
-        Self { data, sent, digits, phase, asked, before, behind }
-    }
-
-    /// The frames that carry message number `sequence` on websocket.
-    pub(crate) fn frame(&mut self, sequence: u64) -> &[u8] {
-        for (index, digit) in digits(sequence).into_iter().enumerate() {
-            self.sent[self.digits + index] = digit ^ MASK[(self.phase + index) % 4];
-        }
-        &self.sent
-    }
-
-    /// The payload that carries message number `sequence` on long-polling.
-    pub(crate) fn payload(&self, sequence: u64) -> Vec<u8> {
-        let mut payload = self.asked.clone();
-        let data = [&digits(sequence), &self.behind[..]].concat();
-        match self.data {
-            Data::Text => payload.extend(data),
-            Data::Binary => polling::push_attachment(&data, &mut payload),
-        }
-        payload
-    }
-
-    /// The number of a delivered message; `None` if it differs from what was sent anywhere. An
-    /// attachment stands in `packet` directly behind the text that announced it.
-    pub(crate) fn sequence(&self, packet: &[u8]) -> Option<u64> {
-        let rest = packet.strip_prefix(self.before.as_slice())?;
-        let (digits, rest) = rest.split_at_checked(DIGITS)?;
-        if rest != self.behind {
-            return None;
-        }
-        digits.iter().try_fold(0u64, |number, digit| match digit {
-            b'0'..=b'9' => Some(number * 10 + u64::from(digit - b'0')),
-            _ => None,
-        })
-    }
-}
-
-/// `number` in decimal digits.
-fn digits(mut number: u64) -> [u8; DIGITS] {
-    let mut digits = [b'0'; DIGITS];
-    for digit in digits.iter_mut().rev() {
-        *digit += (number % 10) as u8;
-        number /= 10;
-    }
-    digits
-}
-
-/// Data that compresses about as well as text does, so that deflate has its usual work.
-fn filler(size: usize) -> String {
-    let mut state = 1u32;
-    let mut text = String::with_capacity(size + 8);
-    while text.len() < size {
-        // A pseudo-random walk over a small vocabulary (constants of Numerical Recipes).
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        text.push_str(WORDS[(state >> 24) as usize % WORDS.len()]);
-    }
-    text.truncate(size);
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -313,46 +194,6 @@ mod tests {
             let frame = client_frame(TEXT, &payload);
             assert_eq!(frame.len(), header + 4 + length);
             assert_eq!(unmask(&frame), payload);
-        }
-    }
-
-    #[test]
-    fn an_event_carries_its_number_there_and_back() {
-        let mut event = Event::new("pub", "msg", 128, Data::Text);
-        for sequence in [0, 7, 1_234_567_890_123_456] {
-            let sent = unmask(event.frame(sequence));
-            assert_eq!(sent.len(), 10 + 128 + 2);
-            assert_eq!(event.payload(sequence), sent);
-            let text = String::from_utf8(sent).expect("ascii");
-            assert_eq!(&text[..10], "42[\"pub\",\"");
-            let back = text.replace("pub", "msg");
-            assert_eq!(event.sequence(back.as_bytes()), Some(sequence));
-            assert_eq!(event.sequence(text.as_bytes()), None, "wrong name");
-            assert_eq!(event.sequence(back.replace('e', "y").as_bytes()), None, "wrong filler");
-            assert_eq!(event.sequence(&back.as_bytes()[1..]), None, "cut");
-        }
-    }
-
-    #[test]
-    fn an_attachment_carries_its_number_there_and_back() {
-        let mut event = Event::new("pub", "msg", 128, Data::Binary);
-        let head = |name| format!("451-[\"{name}\",{{\"_placeholder\":true,\"num\":0}}]");
-        for sequence in [0, 7, 1_234_567_890_123_456] {
-            let frames = event.frame(sequence).to_vec();
-            let border = 2 + 4 + head("pub").len();
-            assert_eq!(frames[border], 0x80 | BINARY);
-            assert_eq!(unmask(&frames[..border]), head("pub").as_bytes());
-            let data = unmask(&frames[border..]);
-            assert_eq!(data.len(), 128);
-            let back = [head("msg").as_bytes(), &data].concat();
-            assert_eq!(event.sequence(&back), Some(sequence));
-            assert_eq!(event.sequence(&back[..back.len() - 1]), None, "cut");
-
-            let payload = event.payload(sequence);
-            let found: Vec<&[u8]> = polling::packets(&payload).collect();
-            let mut bytes = Vec::new();
-            polling::attachment(&found[1][1..], &mut bytes).expect("base64");
-            assert_eq!((found[0], found[1][0], bytes), (head("pub").as_bytes(), b'b', data));
         }
     }
 

@@ -4,17 +4,16 @@
 //! the memory row, so that no engine's memory has been through a load before. The order is
 //! turned by one from round to round.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
-use crate::load::{self, Plan};
-use crate::probe::{self, Probe};
-use crate::record::Phase;
-use crate::sys;
+use crate::client::Wait;
+use crate::probe;
+use crate::record::Record;
+use crate::run::{self, Target};
+use crate::scenario::Scenario;
+use crate::server::Server;
 use crate::table::{Column, Row};
 
 /// The rows of the table, in the order in which a round yields their figures.
@@ -41,7 +40,12 @@ pub(crate) struct Engine {
 
 /// What is to be done in every round.
 pub(crate) struct Bench {
-    pub(crate) plan: Plan,
+    pub(crate) connections: usize,
+    /// Bytes of data in each event.
+    pub(crate) payload: usize,
+    pub(crate) seconds: f64,
+    pub(crate) client_cpu: Option<usize>,
+    pub(crate) wait: Wait,
     pub(crate) idle_connections: usize,
     pub(crate) server_cpu: Option<usize>,
     pub(crate) rounds: usize,
@@ -140,27 +144,55 @@ impl Bench {
 
     /// One figure for each of `ROWS`.
     fn round(&self, engine: &Engine) -> Result<[f64; ROWS.len()]> {
+        let (connections, payload) = (self.connections, self.payload);
+        // A fifth connects and leaves first, so that the server has run its handshake code.
+        let loads = format!(
+            "[[phase]]\nname = \"first\"\nload = [{{ kind = \"connect\", count = {} }}]\n\
+             [[phase]]\nname = \"gone\"\nload = [{{ kind = \"connect\", count = 0 }}]\n\
+             [[phase]]\nname = \"connect\"\nload = [{{ kind = \"connect\" }}]\n\
+             [[phase]]\nname = \"fanout-1\"\n\
+             load = [{{ kind = \"fanout\", payload = {payload}, in_flight = 1 }}]\n\
+             [[phase]]\nname = \"fanout-8\"\n\
+             load = [{{ kind = \"fanout\", payload = {payload}, in_flight = 8 }}]\n\
+             [[phase]]\nname = \"echo\"\n\
+             load = [{{ kind = \"echo\", payload = {payload}, in_flight = {} }}]\n",
+            connections.div_ceil(5),
+            connections.min(256)
+        );
         let mut figures = [0.0; ROWS.len()];
-        let server = Server::start(engine, self.server_cpu)?;
-        let probe = Probe::new(server.child.id())?;
-        load::check_limits(self.plan.connections, &probe)?;
-        load::warm_up(server.address, &self.plan)?;
-        let (mut client, connected) = load::connect(server.address, &self.plan, &probe)?;
-        figures[0] = cpu_us(&connected);
-        for (figure, (name, kind, in_flight)) in figures[1..].iter_mut().zip(load::ALL) {
-            let in_flight = in_flight.min(self.plan.connections);
-            let found = load::run(&mut client, (name, kind, in_flight), &self.plan, &probe);
-            *figure = cpu_us(&found.context(name)?);
+        let loaded = self.measure(engine, connections, &loads)?;
+        for (figure, name) in figures.iter_mut().zip(["connect", "fanout-1", "fanout-8", "echo"]) {
+            let phase = loaded.phases.iter().find(|phase| phase.name == name);
+            let cpu = phase.and_then(|phase| phase.cpu_per_delivery());
+            *figure = cpu.map_or(f64::NAN, |seconds| seconds * 1e6);
         }
-        drop((client, server));
-
-        let server = Server::start(engine, self.server_cpu)?;
-        let probe = Probe::new(server.child.id())?;
-        load::check_limits(self.idle_connections, &probe)?;
-        let plan = Plan { connections: self.idle_connections, ..self.plan };
-        let (_client, connected) = load::connect(server.address, &plan, &probe)?;
-        figures[ROWS.len() - 1] = connected.memory_per_connection().unwrap_or(f64::NAN);
+        let idle = self.measure(engine, self.idle_connections, "")?;
+        let memory = idle.phases.first().and_then(|phase| phase.memory_per_connection());
+        figures[ROWS.len() - 1] = memory.unwrap_or(f64::NAN);
         Ok(figures)
+    }
+
+    /// What `phases` find of a new process of the engine.
+    fn measure(&self, engine: &Engine, count: usize, phases: &str) -> Result<Record> {
+        let mut scenario =
+            Scenario::parse(&format!("[clients]\ncount = {count}\n{phases}"), "table")?;
+        scenario.clients.cpus.extend(self.client_cpu);
+        scenario.clients.wait = self.wait;
+        for phase in &mut scenario.phases {
+            phase.seconds = self.seconds;
+        }
+        let mut command = vec![engine.program.display().to_string()];
+        command.extend(engine.arguments.iter().cloned());
+        command.push("{address}".into());
+        if engine.name == "corecast" {
+            command.extend(["--cpus".into(), self.server_cpu.unwrap_or(0).to_string()]);
+        }
+        let server = Server::start(&command, self.server_cpu)?;
+        let pid = Some(server.pid());
+        let label = engine.name.to_owned();
+        let record = run::measure(&scenario, &Target { address: server.address, pid, label })?;
+        ensure!(record.complete, "interrupted");
+        Ok(record)
     }
 
     /// What was measured, where, in one paragraph.
@@ -173,70 +205,15 @@ impl Bench {
             "{} connections over loopback, {} bytes of data, {}; {} rounds of {} s per row in \
              turn, memory at {} connections. Median, and its ratio to the floor's figure of the \
              same round (lowest–highest). {}. Engines: {}.\n",
-            self.plan.connections,
-            self.plan.payload,
+            self.connections,
+            self.payload,
             cpu,
             self.rounds,
-            self.plan.seconds,
+            self.seconds,
             self.idle_connections,
             probe::host(),
             columns.iter().map(|column| column.name.as_str()).collect::<Vec<_>>().join(", ")
         )
-    }
-}
-
-fn cpu_us(phase: &Phase) -> f64 {
-    phase.cpu_per_delivery().map_or(f64::NAN, |seconds| seconds * 1e6)
-}
-
-/// A running engine; ends with this value.
-struct Server {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Server {
-    fn start(engine: &Engine, cpu: Option<usize>) -> Result<Self> {
-        // A port that is free now; whoever takes it in between makes the start fail loudly.
-        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let mut command = Command::new(&engine.program);
-        command.args(&engine.arguments).arg(address.to_string()).stdout(Stdio::null());
-        if engine.name == "corecast" {
-            command.args(["--cpus", &cpu.unwrap_or(0).to_string()]);
-        }
-        sys::confine(&mut command, cpu);
-        let child = command
-            .spawn()
-            .with_context(|| format!("start {}: is it installed?", engine.program.display()))?;
-        let mut server = Self { child, address };
-        let started = Instant::now();
-        while TcpStream::connect(address).is_err() {
-            if let Some(status) = server.child.try_wait()? {
-                bail!("{} ended at once: {status}; its error is above", engine.name);
-            }
-            if started.elapsed() > Duration::from_secs(10) {
-                bail!("{} does not listen on {address} after 10 s", engine.name);
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        std::thread::sleep(Duration::from_millis(300));
-        Ok(server)
-    }
-}
-
-impl Drop for Server {
-    /// Asks it to end, then makes it.
-    fn drop(&mut self) {
-        let _ = sys::terminate(self.child.id());
-        let asked = Instant::now();
-        while asked.elapsed() < Duration::from_secs(2) {
-            if matches!(self.child.try_wait(), Ok(Some(_))) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -350,7 +350,7 @@ fn unmask(bytes: &mut [u8]) {
     for chunk in chunks {
         *chunk = (u64::from_ne_bytes(*chunk) ^ wide).to_ne_bytes();
     }
-    for (byte, mask) in rest.iter_mut().zip(mask) {
+    for (byte, mask) in rest.iter_mut().zip(mask.iter().cycle()) {
         *byte ^= mask;
     }
 }
@@ -399,7 +399,7 @@ mod tests {
 
     #[test]
     fn a_client_frame_becomes_a_server_frame_in_place() {
-        for size in [12usize, 125, 126, 1000] {
+        for size in [12usize, 13, 14, 15, 17, 124, 125, 126, 127, 1000, 1003] {
             let payload: Vec<u8> = (0..size).map(|index| b'a' + (index % 26) as u8).collect();
             let mut bytes = client_frame(TEXT, &payload);
             let body = bytes.len() - size;

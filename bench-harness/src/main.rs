@@ -6,33 +6,36 @@ mod client;
 mod codec;
 mod deflate;
 mod engines;
+mod event;
 mod floor;
-mod ledger;
 mod load;
 mod message;
+mod meter;
 mod poller;
 mod polling;
 mod probe;
+mod progress;
 mod record;
 mod report;
+mod run;
+mod scenario;
+mod server;
+mod shared;
 mod sys;
 mod table;
+mod worker;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result};
-use clap::{Parser, Subcommand, ValueEnum};
+use anyhow::{Context, Result, ensure};
+use clap::{Parser, Subcommand};
 use serde::Serialize;
 
-use client::{Dialect, Transport, Wait};
-use codec::Data;
-use load::Plan;
-use probe::Probe;
-use record::{Kind, Record};
+use client::Wait;
+use scenario::Scenario;
 
 #[derive(Parser)]
 #[command(version, about = "Loads a Socket.IO server and says what its work costs")]
@@ -43,8 +46,13 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Measure a server that runs already
+    /// Run a scenario against a server, and say what its work costs
     Run(RunArguments),
+    /// Print a scenario that comes along, to start one of your own from
+    Scenario {
+        #[arg(value_parser = ready_names())]
+        name: String,
+    },
     /// Show what runs have found: a table, a page with plots, interval logs
     Report(report::Arguments),
     /// Start each engine in turn, measure all of them, print a Markdown table
@@ -57,63 +65,70 @@ enum Command {
         #[arg(long, default_value_t = 25_000, value_parser = clap::value_parser!(u64).range(1..))]
         ping_interval: u64,
     },
-}
-
-#[derive(clap::Args)]
-struct LoadArguments {
-    /// Connections that receive every broadcast
-    #[arg(long, default_value_t = 5000)]
-    connections: usize,
-    /// Bytes of data in each event, at least 16
-    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u16).range(16..))]
-    payload: u16,
-    /// Length of each measurement
-    #[arg(long, default_value_t = 5.0, value_parser = positive)]
-    seconds: f64,
-    /// Pin the client to this CPU
-    #[arg(long)]
-    client_cpu: Option<usize>,
-    /// How the client waits; spinning spares the server the wake-ups
-    #[arg(long, value_enum, default_value = "spin")]
-    wait: Wait,
-    /// What the clients speak
-    #[arg(long, value_enum, default_value = "websocket")]
-    transport: Transport,
-    /// Offer permessage-deflate; the server has to accept it
-    #[arg(long)]
-    deflate: bool,
-    /// What the data of events is
-    #[arg(long, value_enum, default_value = "text")]
-    data: Data,
-    /// Also write the results here
-    #[arg(long)]
-    json: Option<PathBuf>,
+    /// Be a client process of `run`
+    #[command(hide = true)]
+    Worker,
 }
 
 #[derive(clap::Args)]
 struct RunArguments {
-    /// Where the server listens
-    #[arg(long, default_value = "127.0.0.1:4000")]
-    url: SocketAddr,
-    /// The server's process
+    /// A TOML file, or the name of one that comes along: all, binary, churn, connect, deflate,
+    /// echo, fanout, idle, mixed, polling, rooms
+    scenario: PathBuf,
+    /// Where the server listens, HOST:PORT; without it the scenario has to start one
+    #[arg(long, value_parser = address)]
+    url: Option<SocketAddr>,
+    /// The server's process, for its CPU time and memory
+    #[arg(long, requires = "url")]
+    pid: Option<u32>,
+    /// What tables call the server
     #[arg(long)]
-    pid: u32,
-    #[arg(long, value_enum, default_value = "all")]
-    mode: Mode,
-    /// Messages in flight; by default 1 broadcast, 256 echoes; ignored by mode all
+    label: Option<String>,
+    /// Clients, instead of the scenario's number; larger rooms and more in flight shrink to it
     #[arg(long)]
-    in_flight: Option<usize>,
-    /// Messages per second, sent on schedule (default: one whenever one finishes)
+    count: Option<usize>,
+    /// Client processes, instead of the scenario's number
+    #[arg(long)]
+    processes: Option<usize>,
+    /// Length of each phase that does not connect, instead of the scenario's
     #[arg(long, value_parser = positive)]
-    rate: Option<f64>,
-    #[command(flatten)]
-    load: LoadArguments,
+    seconds: Option<f64>,
+    /// Pin the client processes to these CPUs, in turn
+    #[arg(long, value_delimiter = ',', value_name = "CPU,…")]
+    client_cpu: Vec<usize>,
+    /// Pin the server that the scenario starts to this CPU
+    #[arg(long, conflicts_with = "url")]
+    server_cpu: Option<usize>,
+    /// How the clients wait; spinning spares the server the wake-ups
+    #[arg(long, value_enum)]
+    wait: Option<Wait>,
+    /// Also write the record here, for `report` and `compare`
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
     #[command(flatten)]
     outputs: report::Outputs,
 }
 
 #[derive(clap::Args)]
 struct TableArguments {
+    /// Connections that receive every broadcast
+    #[arg(long, default_value_t = 5000)]
+    connections: usize,
+    /// Bytes of data in each event
+    #[arg(long, default_value_t = 128)]
+    payload: usize,
+    /// Length of each measurement
+    #[arg(long, default_value_t = 5.0, value_parser = positive)]
+    seconds: f64,
+    /// Pin the client to this CPU
+    #[arg(long)]
+    client_cpu: Option<usize>,
+    /// How the client waits
+    #[arg(long, value_enum, default_value = "spin")]
+    wait: Wait,
+    /// Also write the results here
+    #[arg(long)]
+    json: Option<PathBuf>,
     /// How often each engine is measured, in turn
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
@@ -129,30 +144,21 @@ struct TableArguments {
     /// Engines to measure, after the floor (default: those that are installed)
     #[arg(long, value_delimiter = ',')]
     engines: Option<Vec<String>>,
-    #[command(flatten)]
-    load: LoadArguments,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Mode {
-    Connect,
-    Idle,
-    Fanout,
-    Echo,
-    All,
 }
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
-        Command::Run(arguments) => run(&arguments),
-        Command::Report(arguments) => report::run(&arguments),
-        Command::Table(arguments) => table(&arguments),
+        Command::Run(arguments) => run(arguments),
+        Command::Scenario { name } => print_scenario(&name),
+        Command::Report(arguments) => report::run(&arguments).map(|()| 0),
+        Command::Table(arguments) => table(&arguments).map(|()| 0),
         Command::Floor { listen, ping_interval } => {
-            floor::run(listen, Duration::from_millis(ping_interval))
+            floor::run(listen, Duration::from_millis(ping_interval)).map(|()| 0)
         }
+        Command::Worker => worker::run().map(|()| 0),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("bench-harness: {error:#}");
             ExitCode::FAILURE
@@ -160,76 +166,78 @@ fn main() -> ExitCode {
     }
 }
 
-impl LoadArguments {
-    fn plan(&self, rate: Option<f64>) -> Result<Plan> {
-        sys::raise_open_files().context("raise the limit of open files")?;
-        if let Some(cpu) = self.client_cpu {
-            sys::pin_to(cpu).with_context(|| format!("pin the client to CPU {cpu}"))?;
+/// 0, or 130 if it was interrupted and the record is not complete.
+fn run(arguments: RunArguments) -> Result<u8> {
+    let mut scenario = Scenario::find(&arguments.scenario)?;
+    arguments.change(&mut scenario);
+    scenario.check()?;
+    run::catch_interrupts()?;
+    let record = match arguments.url {
+        Some(address) => {
+            let label = arguments.label.unwrap_or_else(|| address.to_string());
+            run::measure(&scenario, &run::Target { address, pid: arguments.pid, label })?
         }
-        Ok(Plan {
-            connections: self.connections,
-            payload: self.payload.into(),
-            seconds: self.seconds,
-            rate,
-            wait: self.wait,
-            dialect: Dialect { transport: self.transport, deflate: self.deflate },
-            data: self.data,
-            began: Instant::now(),
-        })
+        None => run::with_server(&scenario)?,
+    };
+    arguments.json.as_deref().map_or(Ok(()), |path| record.write(path))?;
+    arguments.outputs.make(&[report::Labelled { label: &record.server, record: &record }])?;
+    if record.complete {
+        return Ok(0);
+    }
+    eprintln!("bench-harness: interrupted; this is what was found until then");
+    Ok(130)
+}
+
+impl RunArguments {
+    /// What the command line says goes before what the scenario says.
+    fn change(&self, scenario: &mut Scenario) {
+        if let Some(count) = self.count {
+            scenario.scale(count);
+        }
+        let clients = &mut scenario.clients;
+        clients.processes = self.processes.unwrap_or(clients.processes);
+        clients.wait = self.wait.unwrap_or(clients.wait);
+        if !self.client_cpu.is_empty() {
+            clients.cpus.clone_from(&self.client_cpu);
+        }
+        for phase in &mut scenario.phases {
+            phase.seconds = self.seconds.unwrap_or(phase.seconds);
+        }
+        if let Some(server) = &mut scenario.server {
+            server.cpu = self.server_cpu.or(server.cpu);
+            server.label = self.label.clone().or(server.label.take());
+        }
     }
 }
 
-fn run(arguments: &RunArguments) -> Result<()> {
-    let (mode, target) = (arguments.mode, arguments.url);
-    let probe = Probe::new(arguments.pid)?;
-    let plan = arguments.load.plan(arguments.rate)?;
-    load::check_limits(plan.connections, &probe)?;
-    let (mut client, connected) = load::connect(target, &plan, &probe)?;
-    let mut phases = vec![connected];
-    if matches!(mode, Mode::Idle | Mode::All) {
-        phases.push(load::idle(&mut client, &plan, &probe)?);
-    }
-    let one = match mode {
-        Mode::Fanout => Some(("fanout", Kind::Fanout, arguments.in_flight.unwrap_or(1))),
-        Mode::Echo => Some(("echo", Kind::Echo, arguments.in_flight.unwrap_or(256))),
-        _ => None,
-    };
-    let all = load::ALL.into_iter().filter(|_| mode == Mode::All);
-    let all = all.map(|(name, kind, in_flight)| (name, kind, in_flight.min(plan.connections)));
-    for load in one.into_iter().chain(all) {
-        let found = load::run(&mut client, load, &plan, &probe);
-        phases.push(found.with_context(|| format!("{}, {} in flight", load.0, load.2))?);
-    }
-    let record = Record {
-        format: record::FORMAT,
-        scenario: format!("{mode:?}").to_lowercase(),
-        server: target.to_string(),
-        began: (SystemTime::now().duration_since(UNIX_EPOCH)? - plan.began.elapsed()).as_secs_f64(),
-        complete: true,
-        harness: env!("CARGO_PKG_VERSION").into(),
-        host: probe::host(),
-        connections: client.len() as u64,
-        processes: 1,
-        phases,
-    };
-    arguments.load.json.as_deref().map_or(Ok(()), |path| record.write(path))?;
-    arguments.outputs.make(&[report::Labelled { label: &record.server, record: &record }])
+fn ready_names() -> clap::builder::PossibleValuesParser {
+    clap::builder::PossibleValuesParser::new(scenario::READY.map(|(name, _)| name))
+}
+
+fn print_scenario(name: &str) -> Result<u8> {
+    let found = scenario::READY.iter().find(|(ready, _)| *ready == name);
+    print!("{}", found.context("no such scenario")?.1);
+    Ok(0)
 }
 
 fn table(arguments: &TableArguments) -> Result<()> {
-    let plan = arguments.load.plan(None)?;
     let corecast = arguments.corecast.as_deref();
     let engines = engines::installed(corecast, arguments.engines.as_deref())?;
     let bench = engines::Bench {
-        plan,
+        connections: arguments.connections,
+        payload: arguments.payload,
+        seconds: arguments.seconds,
+        client_cpu: arguments.client_cpu,
+        wait: arguments.wait,
         idle_connections: arguments.idle_connections,
         server_cpu: arguments.server_cpu,
         rounds: arguments.rounds.into(),
     };
+    run::catch_interrupts()?;
     let columns = bench.run(&engines)?;
     println!("{}", bench.heading(&columns));
     print!("{}", table::table(&engines::ROWS, &columns));
-    write_json(arguments.load.json.as_deref(), &(probe::host(), engines::ROWS, columns))
+    write_json(arguments.json.as_deref(), &(probe::host(), engines::ROWS, columns))
 }
 
 fn write_json(path: Option<&Path>, value: &impl Serialize) -> Result<()> {
@@ -243,4 +251,12 @@ fn positive(text: &str) -> Result<f64, String> {
         Ok(value) if value > 0.0 && value.is_finite() => Ok(value),
         _ => Err("a number above 0".into()),
     }
+}
+
+/// `HOST:PORT`, with or without a scheme in front and a slash behind.
+fn address(text: &str) -> Result<SocketAddr> {
+    let bare = text.trim_start_matches("http://").trim_start_matches("ws://").trim_end_matches('/');
+    ensure!(!bare.contains("://"), "only http:// and ws:// are spoken");
+    let mut found = bare.to_socket_addrs().context("HOST:PORT is wanted")?;
+    found.next().context("the host has no address")
 }

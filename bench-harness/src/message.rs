@@ -92,8 +92,17 @@ fn inflate<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::{Data, Event};
+    use crate::event::{Data, Event, Read, Stamp};
     use flate2::{Compress, Compression, FlushCompress};
+
+    /// The event of message number `number`, and how it is read again.
+    fn event(size: usize, data: Data) -> Event {
+        Event::new(("pub", "msg"), None, *b"ab", size, data)
+    }
+
+    fn stamp(number: u64) -> Stamp {
+        Stamp { number, intended: 3 * number }
+    }
 
     fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
         let mut bytes = vec![0x80 | first];
@@ -131,8 +140,8 @@ mod tests {
     fn stream(text: &Event, binary: &Event) -> Vec<u8> {
         let mut bytes = Vec::new();
         for number in 0..4u64 {
-            let (event, _) = answer(&text.payload(number));
-            let (head, data) = answer(&binary.payload(number));
+            let (event, _) = answer(&text.payload(0, stamp(number)));
+            let (head, data) = answer(&binary.payload(0, stamp(number)));
             let whole = |first, payload: &[u8]| match number % 2 {
                 0 => frame(first, payload),
                 _ => compressed(first, payload),
@@ -159,9 +168,10 @@ mod tests {
                 used += length;
                 heard.push(match message {
                     Message::Packet(b"2") => "heartbeat".into(),
-                    Message::Packet(packet) => match text.sequence(packet) {
-                        Some(number) => format!("text {number}"),
-                        None => format!("binary {}", binary.sequence(packet).expect("unaltered")),
+                    Message::Packet(packet) => match (text.read(packet), binary.read(packet)) {
+                        (Read::Stamp(found), Read::Other) => format!("text {}", found.number),
+                        (Read::Other, Read::Stamp(found)) => format!("binary {}", found.number),
+                        other => panic!("{other:?}"),
                     },
                     Message::Ping(body) => String::from_utf8_lossy(body).into_owned(),
                     Message::Pong => "pong".into(),
@@ -178,7 +188,7 @@ mod tests {
     #[test]
     fn a_stream_says_the_same_however_it_is_cut() {
         let (text, binary) = (Data::Text, Data::Binary);
-        let [text, binary] = [text, binary].map(|data| Event::new("pub", "msg", 200, data));
+        let [text, binary] = [text, binary].map(|data| event(200, data));
         let bytes = stream(&text, &binary);
         let mut expected = Vec::new();
         for number in 0..4 {
@@ -201,10 +211,9 @@ mod tests {
 
     #[test]
     fn changed_bytes_never_pass_for_what_was_sent_nor_panic() {
-        let [text, binary] =
-            [Data::Text, Data::Binary].map(|data| Event::new("pub", "msg", 40, data));
-        let (event, _) = answer(&text.payload(7));
-        let (head, data) = answer(&binary.payload(7));
+        let [text, binary] = [Data::Text, Data::Binary].map(|data| event(40, data));
+        let (event, _) = answer(&text.payload(0, stamp(7)));
+        let (head, data) = answer(&binary.payload(0, stamp(7)));
         let joined = [frame(TEXT, head.as_bytes()), frame(BINARY, &data)].concat();
         for (bytes, event) in [
             (frame(TEXT, event.as_bytes()), &text),
@@ -219,7 +228,7 @@ mod tests {
                     // Another number may be read from changed digits: the ledger notices that.
                     // Padding bits of the compressed form carry no meaning.
                     if let Ok(Some((Message::Packet(packet), _))) = decoder.next(&bad)
-                        && event.sequence(packet) == Some(7)
+                        && event.read(packet) == Read::Stamp(stamp(7))
                     {
                         assert!(bytes[0] & 0x40 != 0, "byte {index}, bit {bit}");
                     }

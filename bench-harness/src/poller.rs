@@ -1,20 +1,18 @@
 //! The sockets of long-polling clients: responses in, the next GET and POST out.
 
 use std::io::ErrorKind::WouldBlock;
-use std::net::TcpStream;
-use std::os::fd::AsRawFd;
-use std::time::{Duration, Instant};
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use anyhow::{Result, anyhow, bail, ensure};
 
-use crate::client::{Client, is_event, keep};
+use crate::client::{Client, Heard, is_event, keep};
 use crate::codec::Error;
 use crate::polling::{self, Response, Session};
 use crate::sys;
 
 /// A connection for POSTs that was idle for longer is replaced: servers close theirs after 5 s,
-/// and a request that crosses this close would be lost.
-const REUSE: Duration = Duration::from_secs(2);
+/// and a request that crosses this close would be lost. Nanoseconds.
+const REUSE: u64 = 2_000_000_000;
 
 /// What a client has beyond its first socket, which carries the GETs.
 #[derive(Default)]
@@ -27,18 +25,18 @@ pub(crate) struct Polling {
 }
 
 struct Post {
-    stream: TcpStream,
+    socket: OwnedFd,
     /// What the socket would not take yet.
     unsent: Vec<u8>,
     /// The beginning of a response.
     partial: Vec<u8>,
-    used: Instant,
+    used: u64,
 }
 
 impl Post {
     fn flush(&mut self) -> std::io::Result<()> {
         while !self.unsent.is_empty() {
-            match sys::send(self.stream.as_raw_fd(), &self.unsent) {
+            match sys::send(self.socket.as_raw_fd(), &self.unsent) {
                 Ok(sent) => drop(self.unsent.drain(..sent)),
                 // Goes on when the socket is connected, or has room.
                 Err(error) if error.kind() == WouldBlock => return Ok(()),
@@ -57,8 +55,8 @@ impl Client {
         &mut self,
         index: usize,
         length: usize,
-        now: Instant,
-        deliver: &mut impl FnMut(usize, &[u8], Instant) -> Result<()>,
+        now: u64,
+        tell: &mut impl FnMut(usize, Heard<'_>, u64) -> Result<()>,
     ) -> Result<usize> {
         let response = polling::response(&self.buffer[..length]).map_err(|e| wrong(index, e))?;
         let Some(Response { status, body, length, is_last }) = response else { return Ok(0) };
@@ -75,13 +73,13 @@ impl Client {
                     return Err(wrong(index, Error::Attachment));
                 }
                 polling::attachment(encoded, &mut event).map_err(|e| wrong(index, e))?;
-                deliver(index, &event, now)?;
+                tell(index, Heard::Packet(&event), now)?;
             } else if packet.starts_with(b"45") {
                 self.polling(index)?.announced = packet.to_vec();
             } else if is_event(packet) {
-                deliver(index, packet, now)?;
+                tell(index, Heard::Packet(packet), now)?;
             } else {
-                self.control(index, packet, now)?;
+                self.control(index, packet, now, tell)?;
             }
         }
         let mut request = std::mem::take(&mut self.scratch);
@@ -101,14 +99,14 @@ impl Client {
             None => false,
         };
         if due {
-            let now = Instant::now();
+            let now = sys::now();
             let post = self.polling(index)?.post.take();
             let mut post = match post.filter(|post| now - post.used < REUSE) {
                 Some(post) => post,
                 None => {
-                    let stream = self.open(index, 1)?;
+                    let socket = self.open(index, 1)?;
                     let (unsent, partial) = (Vec::new(), Vec::new());
-                    Box::new(Post { stream, unsent, partial, used: now })
+                    Box::new(Post { socket, unsent, partial, used: now })
                 }
             };
             post.used = now;
@@ -129,7 +127,7 @@ impl Client {
             self.buffer[..kept].copy_from_slice(&post.partial);
             let received = post
                 .flush()
-                .and_then(|()| sys::recv(post.stream.as_raw_fd(), &mut self.buffer[kept..]));
+                .and_then(|()| sys::recv(post.socket.as_raw_fd(), &mut self.buffer[kept..]));
             let length = match received {
                 Ok(0) if self.polling(index)?.session.is_posting() => {
                     return Err(self.lost(index, anyhow!("end of stream instead of an answer")));

@@ -48,6 +48,19 @@ impl Probe {
         Ok(sum)
     }
 
+    /// Resident memory in bytes, cheap enough to be read during a measurement; the kernel may be
+    /// behind by some pages for each CPU.
+    pub(crate) fn resident_now(&self) -> Result<u64> {
+        let mut pages = 0;
+        for pid in self.family() {
+            let text = fs::read_to_string(format!("/proc/{pid}/statm"))
+                .with_context(|| self.died("memory"))?;
+            let field = text.split_whitespace().nth(1).and_then(|field| field.parse::<u64>().ok());
+            pages += field.with_context(|| self.died("memory"))?;
+        }
+        Ok(pages * sys::page_bytes())
+    }
+
     /// How many files the server may open.
     pub(crate) fn open_files(&self) -> Result<u64> {
         let path = format!("/proc/{}/limits", self.pid);

@@ -1,16 +1,17 @@
 //! The system calls of the harness, each wrapped so that callers need no `unsafe`.
 //!
 //! Owns: epoll, the few socket calls that std hides or spells with extra system calls,
-//! affinity, the resource limit, CPU clocks of other processes. It knows no protocol and
+//! affinity, the resource limit, clocks, memory that processes share. It knows no protocol and
 //! keeps no state. Every function returns the error of the call that failed, unchanged.
 #![allow(unsafe_code)]
 
 use std::io::{Error, Result};
 use std::mem;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 /// Readable, as epoll says it.
@@ -45,6 +46,26 @@ impl Epoll {
         Ok(())
     }
 
+    /// Waits for at most `timeout`, to the microsecond; says how many events came.
+    pub(crate) fn wait_for(&mut self, timeout: Duration) -> Result<usize> {
+        let timeout = libc::timespec {
+            tv_sec: timeout.as_secs() as libc::time_t,
+            tv_nsec: timeout.subsec_nanos().into(),
+        };
+        // SAFETY: as for `wait`; the kernel reads `timeout` during the call, and a null signal
+        // mask leaves ours alone.
+        let count = unsafe {
+            libc::epoll_pwait2(
+                self.fd.as_raw_fd(),
+                self.events.as_mut_ptr(),
+                self.events.len() as i32,
+                &timeout,
+                std::ptr::null(),
+            )
+        };
+        counted(count)
+    }
+
     /// Waits for at most `timeout_ms` (0: only looks, -1: for ever); says how many events came.
     pub(crate) fn wait(&mut self, timeout_ms: i32) -> Result<usize> {
         // SAFETY: the kernel writes at most `len` events into the vector, whose elements are
@@ -57,15 +78,98 @@ impl Epoll {
                 timeout_ms,
             )
         };
-        match check(count) {
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => Ok(0),
-            other => Ok(other? as usize),
-        }
+        counted(count)
     }
 
     /// The token of event number `index` of the last round.
     pub(crate) fn token(&self, index: usize) -> u64 {
         self.events[index].u64
+    }
+}
+
+fn counted(events: i32) -> Result<usize> {
+    match check(events) {
+        Err(error) if error.kind() == std::io::ErrorKind::Interrupted => Ok(0),
+        other => Ok(other? as usize),
+    }
+}
+
+/// CLOCK_MONOTONIC in nanoseconds: one clock for all processes of a machine.
+pub(crate) fn now() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel writes one timespec during the call, which cannot fail for this clock.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// Zeroed memory that other processes can map too.
+pub(crate) struct Shared {
+    fd: OwnedFd,
+    words: *mut AtomicU64,
+    count: usize,
+}
+
+// SAFETY: the mapping is not bound to a thread, and what it holds is atomic.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    /// `count` words of new memory; only pages that are written to take up any.
+    pub(crate) fn new(count: usize) -> Result<Self> {
+        // SAFETY: the name is a C string; a non-negative result is a descriptor of our own.
+        let fd = unsafe {
+            let name = c"bench-harness";
+            OwnedFd::from_raw_fd(check(libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC))?)
+        };
+        // SAFETY: takes no pointer.
+        check(unsafe { libc::ftruncate(fd.as_raw_fd(), (count * 8) as libc::off_t) })?;
+        Self::map(fd, count)
+    }
+
+    /// The memory of another process, `count` words, by the path from its `path`.
+    pub(crate) fn open(path: &str, count: usize) -> Result<Self> {
+        let file = std::fs::File::options().read(true).write(true).open(path)?;
+        if file.metadata()?.len() != (count * 8) as u64 {
+            return Err(Error::other("shared memory of another size"));
+        }
+        Self::map(file.into(), count)
+    }
+
+    /// Where processes of the same user find it, as long as this one lives.
+    pub(crate) fn path(&self) -> String {
+        format!("/proc/{}/fd/{}", std::process::id(), self.fd.as_raw_fd())
+    }
+
+    fn map(fd: OwnedFd, count: usize) -> Result<Self> {
+        // SAFETY: a new mapping at an address that the kernel chooses.
+        let address = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                count * 8,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                fd.as_raw_fd(),
+                0,
+            )
+        };
+        if address == libc::MAP_FAILED {
+            return Err(Error::last_os_error());
+        }
+        Ok(Self { fd, words: address.cast(), count })
+    }
+
+    pub(crate) fn words(&self) -> &[AtomicU64] {
+        // SAFETY: the mapping has `count` words, is page-aligned, lives as long as `self`, and is
+        // accessed by atomic operations only, in whichever process.
+        unsafe { std::slice::from_raw_parts(self.words, self.count) }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // SAFETY: the range was mapped by `map`, and no reference outlives `self`.
+        unsafe { libc::munmap(self.words.cast(), self.count * 8) };
     }
 }
 
@@ -103,15 +207,15 @@ pub(crate) fn send(fd: RawFd, bytes: &[u8]) -> Result<usize> {
 /// Starts a connection without waiting for it. With `source` the socket is bound to that
 /// address first, its port left to connect(2): ports are then unique per source address
 /// instead of per machine, which is what lifts the limit of about 28,000 connections.
-pub(crate) fn connect(target: SocketAddr, source: Option<IpAddr>) -> Result<TcpStream> {
+pub(crate) fn connect(target: SocketAddr, source: Option<IpAddr>) -> Result<OwnedFd> {
     let (address, length) = raw_address(target);
     let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     // SAFETY: takes no pointer; a non-negative result is a descriptor that nobody else owns.
-    let stream = unsafe {
+    let socket = unsafe {
         let fd = check(libc::socket(address.ss_family.into(), kind, 0))?;
-        TcpStream::from_raw_fd(fd)
+        OwnedFd::from_raw_fd(fd)
     };
-    let fd = stream.as_raw_fd();
+    let fd = socket.as_raw_fd();
     set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
     if let Some(source) = source {
         set_option(fd, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)?;
@@ -122,7 +226,7 @@ pub(crate) fn connect(target: SocketAddr, source: Option<IpAddr>) -> Result<TcpS
     // SAFETY: as for bind above.
     match check(unsafe { libc::connect(fd, (&raw const address).cast(), length) }) {
         Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
-        _ => Ok(stream),
+        _ => Ok(socket),
     }
 }
 
@@ -186,6 +290,12 @@ pub(crate) fn raise_open_files() -> Result<u64> {
     Ok(limit.rlim_cur)
 }
 
+/// Bytes of a page of memory.
+pub(crate) fn page_bytes() -> u64 {
+    // SAFETY: takes no pointer.
+    unsafe { libc::sysconf(libc::_SC_PAGESIZE) as u64 }
+}
+
 /// CPU time a process has used so far: all its threads, ended ones included.
 pub(crate) fn process_cpu(pid: u32) -> Result<Duration> {
     let mut clock: libc::clockid_t = 0;
@@ -246,13 +356,14 @@ fn check(result: i32) -> Result<i32> {
 mod tests {
     use super::*;
     use std::io::Read;
-    use std::net::{Ipv4Addr, TcpListener};
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
+    use std::sync::atomic::Ordering::Relaxed;
 
     #[test]
     fn a_source_address_is_used() -> Result<()> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let source = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
-        let stream = connect(listener.local_addr()?, Some(source))?;
+        let stream = TcpStream::from(connect(listener.local_addr()?, Some(source))?);
         let (mut peer, address) = listener.accept()?;
         assert_eq!(address.ip(), source);
         assert_eq!(send(peer.as_raw_fd(), b"a")?, 1);
@@ -266,6 +377,25 @@ mod tests {
         reset_on_close(stream.as_raw_fd())?;
         drop(stream);
         assert!(peer.read(&mut byte).is_err(), "reset, not closed");
+        Ok(())
+    }
+
+    #[test]
+    fn what_one_mapping_writes_the_other_reads() -> Result<()> {
+        let ours = Shared::new(1000)?;
+        let other = Shared::open(&ours.path(), 1000)?;
+        ours.words()[999].store(7, Relaxed);
+        assert_eq!(other.words()[999].load(Relaxed), 7);
+        assert_eq!(other.words()[998].load(Relaxed), 0);
+        assert!(Shared::open(&ours.path(), 1001).is_err(), "beyond its end");
+        Ok(())
+    }
+
+    #[test]
+    fn a_short_wait_ends_and_the_clock_goes_on() -> Result<()> {
+        let (mut epoll, before) = (Epoll::new(1)?, now());
+        assert_eq!(epoll.wait_for(Duration::from_micros(300))?, 0);
+        assert!(now() - before >= 300_000);
         Ok(())
     }
 }

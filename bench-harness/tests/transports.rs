@@ -40,14 +40,25 @@ impl Server {
         Ok(Self { child, address })
     }
 
-    /// The loads of mode `all` with 50 connections and these arguments; the record.
-    fn load(&self, name: &str, arguments: &[&str]) -> Result<Value, Box<dyn Error>> {
+    /// The record of connections and three loads by 50 `clients`, with so much data in events.
+    fn load(&self, name: &str, clients: &str, payload: usize) -> Result<Value, Box<dyn Error>> {
         let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.json"));
+        let scenario = path.with_extension("toml");
+        let load = |kind, count| {
+            format!(
+                "[[phase]]\nseconds = 0.2\n[[phase.load]]\nkind = \"{kind}\"\n\
+                 payload = {payload}\nin_flight = {count}\n"
+            )
+        };
+        let loads = [load("fanout", 1), load("fanout", 8), load("echo", 50)].concat();
+        std::fs::write(
+            &scenario,
+            format!("[clients]\ncount = 50\nwait = \"block\"\n{clients}\n{loads}"),
+        )?;
         let output = Command::new(HARNESS)
             .args(["run", "--url", &self.address, "--pid", &self.child.id().to_string()])
-            .args(["--connections", "50", "--seconds", "0.2", "--wait", "block", "--json"])
-            .arg(&path)
-            .args(arguments)
+            .arg("--json")
+            .args([&path, &scenario])
             .output()?;
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         Ok(serde_json::from_slice(&std::fs::read(&path)?)?)
@@ -80,24 +91,24 @@ fn accounted(record: &Value) {
 #[test]
 fn long_polling_carries_every_load() -> Result<(), Box<dyn Error>> {
     let server = Server::start(&[])?;
-    accounted(&server.load("polling", &["--transport", "polling"])?);
-    let binary = ["--transport", "polling", "--data", "binary", "--payload", "1000"];
-    accounted(&server.load("polling-binary", &binary)?);
+    accounted(&server.load("polling", "transport = \"polling\"", 128)?);
+    let binary = "transport = \"polling\"\ndata = \"binary\"";
+    accounted(&server.load("polling-binary", binary, 1000)?);
     Ok(())
 }
 
 #[test]
 fn websocket_carries_attachments() -> Result<(), Box<dyn Error>> {
-    accounted(&Server::start(&[])?.load("binary", &["--data", "binary", "--payload", "1000"])?);
+    accounted(&Server::start(&[])?.load("binary", "data = \"binary\"", 1000)?);
     Ok(())
 }
 
 #[test]
 fn compressed_messages_are_read() -> Result<(), Box<dyn Error>> {
     let server = Server::start(&["--deflate", "100"])?;
-    accounted(&server.load("deflate", &["--deflate", "--payload", "1000"])?);
-    let binary = ["--deflate", "--data", "binary", "--payload", "1000"];
-    accounted(&server.load("deflate-binary", &binary)?);
+    accounted(&server.load("deflate", "deflate = true", 1000)?);
+    let binary = "deflate = true\ndata = \"binary\"";
+    accounted(&server.load("deflate-binary", binary, 1000)?);
     Ok(())
 }
 
@@ -106,7 +117,7 @@ fn a_server_that_does_not_compress_is_named() -> Result<(), Box<dyn Error>> {
     let server = Server::start(&[])?;
     let output = Command::new(HARNESS)
         .args(["run", "--url", &server.address, "--pid", &server.child.id().to_string()])
-        .args(["--connections", "1", "--deflate"])
+        .args(["--count", "1", "deflate"])
         .output()?;
     assert_eq!(output.status.code(), Some(1));
     let error = String::from_utf8_lossy(&output.stderr);

@@ -63,7 +63,7 @@ describe("reports of bench-harness", () => {
       const [line] = await once(createInterface({ input: floor.stdout }), "line");
       const address = line.trim().split(/\s+/).at(-1);
       const json = file(`${name}.json`);
-      const plan = ["--connections", "40", "--seconds", "1", "--wait", "block", "--mode", "all"];
+      const plan = ["all", "--count", "40", "--seconds", "1", "--wait", "block"];
       const server = ["--url", address, "--pid", String(floor.pid)];
       const outputs = ["--json", json, "--html", file(`${name}.html`), "--hlog", file(name)];
       await run(program, ["run", ...plan, ...server, ...outputs]);

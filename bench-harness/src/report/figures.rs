@@ -20,7 +20,8 @@ pub(crate) struct Table {
     pub(crate) rows: Vec<Vec<String>>,
 }
 
-/// A row for each load of each phase, or for the phase if it has none; those of several records one below the other.
+/// A row for each load of each phase, or for the phase if it has none; those of several records
+/// one below the other.
 pub(crate) fn table(records: &[Labelled<'_>]) -> Table {
     let several = records.len() > 1;
     let mut heads = vec!["phase", "load"];

@@ -1,0 +1,171 @@
+//! Broadcasts to all clients or to rooms, and the proof that each member got each of them once.
+//!
+//! All processes take numbers from one sequence (`shared.rs`); number n of R rooms goes to room
+//! n % R as its message n / R. A connection remembers up to which of its room's messages it has
+//! all, and which of the next 64.
+
+use anyhow::{Result, bail};
+
+use super::{Pace, Part, Setting, Tally, tag};
+use crate::client::Client;
+use crate::event::{Event, Read, Stamp};
+use crate::scenario;
+use crate::shared::Flights;
+
+pub(crate) struct Fanout<'a> {
+    event: Event,
+    flights: Flights<'a>,
+    part: Part,
+    /// Of all processes.
+    members: usize,
+    room_size: usize,
+    rooms: usize,
+    /// By connection, as far as they are members.
+    received: Vec<Received>,
+    /// The connection that sends next.
+    turn: usize,
+    pub(crate) pace: Pace,
+    pub(crate) tally: Tally,
+}
+
+/// The broadcasts that one connection has received, by their number in its room.
+#[derive(Debug, Clone, Copy, Default)]
+struct Received {
+    /// All below this number.
+    next: u64,
+    /// And of those from `next` on, which is bit 0, these; bit 0 is never set.
+    ahead: u64,
+}
+
+/// What the rooms of this size are called, in front of their number.
+pub(crate) fn room_name(size: usize) -> String {
+    format!("r{size}-")
+}
+
+impl<'a> Fanout<'a> {
+    pub(crate) fn new(at: usize, load: &scenario::Load, setting: &Setting<'a>) -> Self {
+        let members = setting.steady;
+        let room_size = load.room_size.unwrap_or(members).clamp(1, members.max(1));
+        let rooms = members.div_ceil(room_size).max(1);
+        let name = load.room_size.map(room_name);
+        let names = if name.is_some() { ("to", "msg") } else { ("pub", "msg") };
+        let (tag, data) = (tag(setting.phase, at), setting.scenario.clients.data);
+        Self {
+            event: Event::new(names, name.as_deref(), tag, load.payload(), data),
+            flights: setting.shared.flights(at, rooms),
+            part: setting.part,
+            members,
+            room_size,
+            rooms,
+            received: vec![Received::default(); setting.part.of(members)],
+            turn: 0,
+            pace: Pace::new(load, members, setting),
+            tally: Tally::default(),
+        }
+    }
+
+    pub(crate) fn send(&mut self, client: &mut Client, now: u64) -> Result<()> {
+        while let Some(intended) = self.pace.due(now) {
+            if self.received.is_empty() {
+                return Ok(());
+            }
+            let due = |number| self.due(number);
+            let Some(number) = self.flights.enter(intended, due) else { return Ok(()) };
+            self.pace.begun();
+            self.tally.all_sent += 1;
+            self.tally.all_due += self.due(number);
+            let sender = self.turn;
+            self.turn = (self.turn + 1) % self.received.len();
+            let room = number % self.rooms as u64;
+            client.emit(sender, &mut self.event, room, Stamp { number, intended })?;
+        }
+        Ok(())
+    }
+
+    /// Members of the room that broadcast `number` goes to.
+    fn due(&self, number: u64) -> u64 {
+        let first = (number as usize % self.rooms) * self.room_size;
+        self.room_size.min(self.members - first) as u64
+    }
+
+    pub(crate) fn receive(&mut self, index: usize, packet: &[u8], now: u64) -> Result<bool> {
+        let Stamp { number, intended } = match self.event.read(packet) {
+            Read::Other => return Ok(false),
+            Read::Altered => bail!("received something else than what was sent: {}", text(packet)),
+            Read::Stamp(stamp) => stamp,
+        };
+        let Some(received) = self.received.get_mut(index) else {
+            // One of those that come and go: nobody knows what it has to have.
+            return Ok(true);
+        };
+        let rooms = self.rooms as u64;
+        let room = (self.part.number(index) / self.room_size) as u64;
+        if number % rooms != room {
+            bail!("in room {room} received broadcast {number}, of room {}", number % rooms);
+        }
+        if !received.mark(number / rooms) {
+            bail!("received broadcast {number} twice");
+        }
+        let last = self.flights.deliver(number, intended)?;
+        self.tally.receive(intended, now, u64::from(last));
+        if last {
+            self.pace.ended(now);
+        }
+        Ok(true)
+    }
+
+    pub(crate) fn unfinished(&self) -> u64 {
+        self.flights.unfinished()
+    }
+
+    pub(crate) fn missing(&self) -> Option<String> {
+        let (missing, unfinished) = (self.flights.missing(), self.flights.unfinished());
+        (unfinished > 0).then(|| {
+            format!(
+                "{missing} deliveries of {unfinished} broadcasts are missing, of {} that were sent",
+                self.flights.sent()
+            )
+        })
+    }
+}
+
+impl Received {
+    /// False if it was marked already, or is so far ahead that nothing can have sent it.
+    fn mark(&mut self, number: u64) -> bool {
+        let Some(distance @ 0..64) = number.checked_sub(self.next) else { return false };
+        if self.ahead >> distance & 1 == 1 {
+            return false;
+        }
+        self.ahead |= 1 << distance;
+        let run = self.ahead.trailing_ones();
+        self.ahead = self.ahead.checked_shr(run).unwrap_or(0);
+        self.next += u64::from(run);
+        true
+    }
+}
+
+/// The beginning of a packet, for an error text.
+pub(crate) fn text(packet: &[u8]) -> String {
+    String::from_utf8_lossy(&packet[..packet.len().min(200)]).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_number_is_marked_once_in_whatever_order() {
+        let mut received = Received::default();
+        for number in [1, 0, 2, 65, 3, 4] {
+            assert!(received.mark(number), "{number}");
+        }
+        for number in [0, 1, 2, 65, 4] {
+            assert!(!received.mark(number), "{number} again");
+        }
+        assert!(!received.mark(5 + 64), "further ahead than anything can be");
+        for number in 5..65 {
+            assert!(received.mark(number), "{number}");
+        }
+        assert_eq!((received.next, received.ahead), (66, 0));
+    }
+}

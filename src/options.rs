@@ -308,9 +308,9 @@ pub struct Options {
     /// know of it, other clients may see it.
     pub connection_state_recovery: Option<Recovery>,
     /// Keep each client's request head for `Socket::handshake` after the first namespace was
-    /// joined and its connection handlers have reached their first `await`. Default true; costs
-    /// the size of the head per connection: about 100 B from a bare client, up to 1,000 B from a
-    /// browser.
+    /// joined and its connection handlers have reached their first `await`. Default true. Lines
+    /// that many clients send alike are kept once for all; it costs what is left, mostly cookies
+    /// and queries.
     pub retain_handshake: bool,
     /// Length of the kernel's queue of connections not yet accepted. Default 4,096; the kernel
     /// caps it at `net.core.somaxconn`.

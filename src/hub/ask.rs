@@ -5,7 +5,7 @@ use super::command::Publish;
 use super::deliver::{Frame, Urgency};
 use super::namespace::{PendingAck, Waiter};
 use super::slab::Key;
-use super::wheel::{Alarm, Due, Tick, Timer};
+use super::wheel::{Alarm, Tick, Timer};
 use super::{Arguments, Event, Hub};
 use crate::proto::value;
 
@@ -75,7 +75,7 @@ impl Hub {
             record.answers.unawaited = record.answers.asked - members.len();
             record.members = members;
             let at = record.alarm.set(Some(Tick::after(now_ms, timeout_ms)), now);
-            self.watch(at, Timer::Ask, ask);
+            self.watch(at, Timer::Ask, ask.index);
         }
         self.finish_ask(ask);
         ask
@@ -115,12 +115,12 @@ impl Hub {
         self.finish_ask(ask);
     }
 
-    pub(super) fn ask_due(&mut self, due: Due) {
-        let ask = Key { index: due.index, generation: due.generation };
+    pub(super) fn ask_due(&mut self, index: u32) {
         let now = self.now;
+        let Some(ask) = self.asks.key_at(index) else { return };
         let Some(record) = self.asks.get_mut(ask) else { return };
         match record.alarm.due(now) {
-            Err(at) => return self.watch(Some(at), Timer::Ask, ask),
+            Err(at) => return self.watch(Some(at), Timer::Ask, index),
             Ok(false) => return,
             Ok(true) => {}
         }

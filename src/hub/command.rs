@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 
 use super::deliver::{Frame, Urgency};
 use super::fanout::Encoded;
+use super::few::Few;
 use super::id::Id;
 use super::namespace::{Member, State};
 use super::recovery::Offset;
@@ -297,9 +298,8 @@ impl Hub {
     /// Disconnects a socket from its namespace (J-15), or its whole connection (J-16).
     pub fn disconnect(&mut self, key: Key, whole_connection: bool) {
         let Some(session) = self.members.get(key).map(|member| member.session) else { return };
-        let leaving =
-            if whole_connection { self.siblings(key) } else { SmallVec::from_slice(&[key.index]) };
-        for index in leaving {
+        let leaving = if whole_connection { self.siblings(key) } else { Few::One(key.index) };
+        for index in leaving.as_slice().iter().copied() {
             let Some(member) = self.members.at(index) else { continue };
             if member.state == State::Connected {
                 if let Some(name) = self.namespaces.name(member.namespace) {

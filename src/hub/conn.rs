@@ -7,11 +7,10 @@
 use std::net::SocketAddr;
 
 use super::endpoint::{self, Life};
-use super::fanout::{OutQueue, Run};
+use super::fanout::{Line, OutQueue, Run};
 use super::http::{Http, Phase};
 use super::session::Goodbye;
-use super::slab::Key;
-use super::wheel::{Alarm, Due, Tick, Timer};
+use super::wheel::{Alarm, Tick, Timer};
 use super::{Hub, Links, Output};
 use crate::error::Reason;
 use crate::proto::deflate::Agreed;
@@ -63,6 +62,7 @@ struct End<'a> {
 pub(super) struct Conn {
     pub(super) stage: Stage,
     pub(super) out: OutQueue,
+    pub(super) line: Line,
     pub(super) alarm: Alarm,
     /// A receive is armed (one-shot), or armed for ever (multishot).
     is_receiving: bool,
@@ -90,6 +90,7 @@ impl Conn {
         Conn {
             stage: Stage::Http(Box::new(http)),
             out: OutQueue::default(),
+            line: Line::None,
             alarm: Alarm::default(),
             is_receiving: false,
             is_multishot: false,
@@ -114,7 +115,7 @@ impl Links {
     pub(super) fn send_owned(&mut self, index: u32, bytes: Vec<u8>) {
         if let Some(conn) = self.conns.at_mut(index).filter(|conn| !conn.close_requested) {
             conn.out.push_owned(bytes);
-            self.dirty.mark(index, &mut conn.out, true);
+            self.dirty.mark(index, &conn.out, &mut conn.line, true);
         }
     }
 
@@ -122,7 +123,7 @@ impl Links {
     pub(super) fn send_shared(&mut self, index: u32, run: &Run) {
         if let Some(conn) = self.conns.at_mut(index).filter(|conn| !conn.close_requested) {
             conn.out.stage(run);
-            self.dirty.mark(index, &mut conn.out, true);
+            self.dirty.mark(index, &conn.out, &mut conn.line, true);
         }
     }
 }
@@ -197,7 +198,7 @@ impl Hub {
             return self.handle_peer_closed(index, PeerEnd::Reset);
         }
         if !conn.out.is_empty() {
-            return self.links.dirty.mark(index, &mut conn.out, false);
+            return self.links.dirty.mark(index, &conn.out, &mut conn.line, false);
         }
         if conn.close_after_flush {
             return self.shut_write(index);
@@ -423,30 +424,28 @@ impl Hub {
     }
 
     pub(super) fn set_conn_deadline(&mut self, index: u32, after_ms: Option<u64>) {
-        let Some(key) = self.links.conns.key_at(index) else { return };
         let Some(conn) = self.links.conns.at_mut(index) else { return };
         let deadline = after_ms.map(|ms| Tick::after(self.now_ms, ms));
         let at = conn.alarm.set(deadline, self.now);
-        self.watch(at, Timer::Conn, key);
+        self.watch(at, Timer::Conn, index);
     }
 
-    pub(super) fn conn_due(&mut self, due: Due) {
-        let key = Key { index: due.index, generation: due.generation };
-        let Some(conn) = self.links.conns.get_mut(key) else { return };
+    pub(super) fn conn_due(&mut self, index: u32) {
+        let Some(conn) = self.links.conns.at_mut(index) else { return };
         match conn.alarm.due(self.now) {
-            Err(at) => self.watch(Some(at), Timer::Conn, key),
+            Err(at) => self.watch(Some(at), Timer::Conn, index),
             Ok(false) => {}
             Ok(true) => match conn.stage {
-                Stage::Http(_) => self.http_due(key.index),
+                Stage::Http(_) => self.http_due(index),
                 Stage::WebSocket { owner, role: Role::Endpoint, .. } if !conn.is_partial => {
-                    self.endpoint_due(key.index, owner);
+                    self.endpoint_due(index, owner);
                 }
                 // Its message is not complete in time.
                 Stage::WebSocket { .. } => {
                     self.links.stats.bad_frames += 1;
-                    self.end_websocket(key.index, Some(1008), "", Reason::TransportError);
+                    self.end_websocket(index, Some(1008), "", Reason::TransportError);
                 }
-                Stage::Closing => self.drop_conn(key.index),
+                Stage::Closing => self.drop_conn(index),
             },
         }
     }
@@ -491,4 +490,4 @@ impl Hub {
 }
 
 // A million of these are idle: growth is a decision.
-const _: () = assert!(size_of::<Conn>() <= 80);
+const _: () = assert!(size_of::<Conn>() <= 64);

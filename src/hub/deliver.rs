@@ -7,6 +7,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::compress::Codec;
+use super::conn::Conn;
 use super::fanout::{self, Run};
 use super::session::{Goodbye, State, Transport};
 use super::{Hub, Links};
@@ -136,8 +137,7 @@ impl Links {
             return self.deliver_polling(index, frame, urgency);
         };
         let wire = session.wire;
-        let Some(conn_record) = self.conns.at_mut(conn) else { return };
-        let out = &mut conn_record.out;
+        let Some(Conn { out, line, .. }) = self.conns.at_mut(conn) else { return };
         if urgency == Urgency::Volatile && out.is_in_flight() {
             self.stats.volatile_dropped += 1;
             return;
@@ -158,14 +158,14 @@ impl Links {
         }
         out.stage(run);
         self.stats.delivered(frame.packets, frame.bytes);
-        self.dirty.mark(conn, out, matches!(urgency, Urgency::Control | Urgency::One));
+        self.dirty.mark(conn, out, line, matches!(urgency, Urgency::Control | Urgency::One));
     }
 
     /// Queues frames that nobody else can read. What was compressed has to be sent, so the bound
     /// is applied before, to the bytes that there are then.
     fn deliver_alone(&mut self, index: u32, conn: u32, frame: &Frame<'_>, urgency: Urgency) {
         let Some(wire) = self.sessions.at(index).map(|session| session.wire) else { return };
-        let Some(out) = self.conns.at_mut(conn).map(|record| &mut record.out) else { return };
+        let Some(Conn { out, line, .. }) = self.conns.at_mut(conn) else { return };
         let bytes = out.bytes() + frame.bytes as usize;
         if bytes > urgency.limit(self.queue_bytes_max) && !out.is_empty() {
             return self.overflow(index, urgency);
@@ -174,7 +174,7 @@ impl Links {
         frame.write(conn, wire, &mut self.codec, &mut written);
         out.push_owned(written);
         self.stats.delivered(frame.packets, frame.bytes);
-        self.dirty.mark(conn, out, matches!(urgency, Urgency::Control | Urgency::One));
+        self.dirty.mark(conn, out, line, matches!(urgency, Urgency::Control | Urgency::One));
     }
 
     fn deliver_polling(&mut self, index: u32, frame: &Frame<'_>, urgency: Urgency) {

@@ -151,8 +151,6 @@ pub struct OutQueue {
     waiting: u32,
     /// Bytes handed to the kernel and not yet reported as sent.
     in_flight: u32,
-    /// Where the connection stands in [`Dirty`].
-    line: Line,
 }
 
 impl OutQueue {
@@ -268,12 +266,15 @@ fn append(rest: &mut VecDeque<SendBuf>, run: &Run) {
     }
 }
 
-/// A line of [`Dirty`].
+/// Where a connection stands in [`Dirty`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-enum Line {
+pub enum Line {
+    /// Nowhere.
     #[default]
     None,
+    /// Among those that get what many get.
     Bulk,
+    /// Ahead of them.
     Urgent,
 }
 
@@ -288,26 +289,21 @@ pub struct Dirty {
 impl Dirty {
     /// Notes that `conn` has something to send. One that becomes urgent moves ahead with all it
     /// has; its place in the other line is passed over when its turn comes.
-    pub fn mark(&mut self, conn: u32, queue: &mut OutQueue, urgent: bool) {
+    pub fn mark(&mut self, conn: u32, queue: &OutQueue, place: &mut Line, urgent: bool) {
         let line = if urgent { Line::Urgent } else { Line::Bulk };
-        if queue.line >= line || queue.in_flight > 0 {
+        if *place >= line || queue.in_flight > 0 {
             return;
         }
-        queue.line = line;
+        *place = line;
         if urgent { self.urgent.push_back(conn) } else { self.bulk.push_back(conn) }
     }
 
-    /// The next connection to flush, from either line first.
+    /// The next connection to flush, from either line first. The caller clears its place.
     pub fn pop(&mut self, bulk_first: bool) -> Option<u32> {
         if bulk_first {
             return self.bulk.pop_front().or_else(|| self.urgent.pop_front());
         }
         self.urgent.pop_front().or_else(|| self.bulk.pop_front())
-    }
-
-    /// Clears the mark; the caller has just popped the connection.
-    pub fn unmark(queue: &mut OutQueue) {
-        queue.line = Line::None;
     }
 
     /// Whether nobody has anything to send.
@@ -420,16 +416,16 @@ mod tests {
 
     #[test]
     fn what_one_waits_for_goes_ahead_of_what_goes_to_many() {
-        let mut dirty = Dirty::default();
-        let mut queues = [OutQueue::default(), OutQueue::default()];
-        dirty.mark(0, &mut queues[0], false);
-        dirty.mark(1, &mut queues[1], true);
+        let (mut dirty, queue) = (Dirty::default(), OutQueue::default());
+        let mut places = [Line::default(); 2];
+        dirty.mark(0, &queue, &mut places[0], false);
+        dirty.mark(1, &queue, &mut places[1], true);
         assert_eq!([false; 3].map(|bulk| dirty.pop(bulk)), [Some(1), Some(0), None]);
-        queues = Default::default();
-        dirty.mark(0, &mut queues[0], false);
-        dirty.mark(1, &mut queues[1], false);
-        dirty.mark(1, &mut queues[1], true);
-        dirty.mark(1, &mut queues[1], true);
+        places = Default::default();
+        dirty.mark(0, &queue, &mut places[0], false);
+        dirty.mark(1, &queue, &mut places[1], false);
+        dirty.mark(1, &queue, &mut places[1], true);
+        dirty.mark(1, &queue, &mut places[1], true);
         assert_eq!([true, false, true].map(|bulk| dirty.pop(bulk)), [Some(0), Some(1), Some(1)]);
     }
 }

@@ -22,6 +22,7 @@ pub mod directory;
 mod drain;
 mod endpoint;
 pub mod fanout;
+mod few;
 mod handover;
 mod handshake;
 mod held;
@@ -71,7 +72,8 @@ use ask::Ask;
 use buffer::SendBuf;
 use compress::Codec;
 use conn::Conn;
-use fanout::{Dirty, Palette};
+use fanout::{Dirty, Line, Palette};
+use handshake::Heads;
 use id::Secrets;
 use known::Known;
 use namespace::Member;
@@ -448,6 +450,7 @@ pub struct Hub {
     namespaces: Known,
     rooms: Rooms,
     recovery: Option<Box<recovery::Table>>,
+    heads: Heads,
     files: HashMap<String, Rc<Served>>,
     endpoints: Vec<Endpoint>,
     wheel: Wheel,
@@ -494,6 +497,7 @@ impl Hub {
             namespaces: Known::default(),
             rooms: Rooms::default(),
             recovery,
+            heads: Heads::default(),
             files: HashMap::new(),
             endpoints: Vec::new(),
             wheel: Wheel::new(),
@@ -552,11 +556,11 @@ impl Hub {
         self.wheel.expire(self.now, &mut due);
         for entry in due.drain(..) {
             match entry.timer {
-                Timer::Conn => self.conn_due(entry),
-                Timer::Session => self.session_due(entry),
-                Timer::Member => self.member_due(entry),
-                Timer::Ask => self.ask_due(entry),
-                Timer::Recovery => self.recovery_due(entry),
+                Timer::Conn => self.conn_due(entry.index),
+                Timer::Session => self.session_due(entry.index),
+                Timer::Member => self.member_due(entry.index),
+                Timer::Ask => self.ask_due(entry.index),
+                Timer::Recovery => self.recovery_due(),
             }
         }
         self.due = due;
@@ -593,7 +597,7 @@ impl Hub {
             // A quarter of the budget is for what goes to many, whatever else there is.
             let Some(index) = self.links.dirty.pop(sends % 4 == 3) else { break };
             let Some(conn) = self.links.conns.at_mut(index) else { continue };
-            Dirty::unmark(&mut conn.out);
+            conn.line = Line::None;
             if let Some(buf) = conn.out.take() {
                 send(index, buf);
                 sends += 1;
@@ -640,10 +644,9 @@ impl Hub {
     }
 
     /// Puts an entry into the wheel for an owner whose alarm asked for it.
-    fn watch(&mut self, at: Option<Tick>, timer: Timer, key: Key) {
+    fn watch(&mut self, at: Option<Tick>, timer: Timer, index: u32) {
         if let Some(at) = at {
-            let Key { index, generation } = key;
-            self.wheel.insert(at, Due { timer, index, generation });
+            self.wheel.insert(at, Due { timer, index });
         }
     }
 }

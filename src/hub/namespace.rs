@@ -7,10 +7,10 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use smallvec::SmallVec;
 
 use super::ask::FIRST_ASK;
 use super::deliver::{Frame, Urgency};
+use super::few::Few;
 use super::handshake::Handshake;
 use super::id::{Id, Secret, SocketId};
 use super::known::{self, UNKNOWN_NAME_MAX};
@@ -19,7 +19,7 @@ use super::restore::{Gone, former};
 use super::rooms::{Memberships, NamespaceId};
 use super::session::Goodbye;
 use super::slab::Key;
-use super::wheel::{Alarm, Due, Tick, Timer};
+use super::wheel::{Alarm, Deadline, Tick, Timer};
 use super::{AckLost, Event, Hub};
 use crate::error::Reason;
 use crate::proto::packet::{self, Kind, Packet};
@@ -49,7 +49,7 @@ pub(super) struct Member {
     rare: Option<Box<Rare>>,
 }
 
-const _: () = assert!(size_of::<Member>() <= 72);
+const _: () = assert!(size_of::<Member>() <= 64);
 
 impl Member {
     pub(super) fn rare_mut(&mut self) -> &mut Rare {
@@ -184,7 +184,7 @@ impl Hub {
     /// The member of a session in a namespace, unless it is leaving.
     fn member_of(&self, session: u32, namespace: &str) -> Option<u32> {
         let session = self.links.sessions.at(session)?;
-        session.members.iter().copied().find(|member| {
+        session.members.as_slice().iter().copied().find(|member| {
             self.members.at(*member).is_some_and(|member| {
                 member.state != State::Leaving
                     && self.namespaces.get(member.namespace).is_some_and(|n| &*n.name == namespace)
@@ -199,7 +199,7 @@ impl Hub {
         let is_staying = |index: &&u32| {
             self.members.at(**index).is_some_and(|member| member.state != State::Leaving)
         };
-        let staying = session.members.iter().filter(is_staying).count();
+        let staying = session.members.as_slice().iter().filter(is_staying).count();
         let is_full = staying >= self.config.namespaces_max;
         let namespace = self.namespaces.id(packet.namespace);
         if is_full || (namespace.is_none() && packet.namespace.len() > UNKNOWN_NAME_MAX) {
@@ -312,7 +312,7 @@ impl Hub {
     /// Bytes that a client has made us keep beyond its message in hand: what it said as `auth`, and
     /// events that wait for an answer to its CONNECT. O(its namespaces).
     pub(super) fn kept_bytes(&self, session: u32) -> usize {
-        let members = self.links.sessions.at(session).map(|session| &session.members);
+        let members = self.links.sessions.at(session).map(|session| session.members.as_slice());
         let rare = members.into_iter().flatten().filter_map(|member| {
             self.members.at(*member).and_then(|member| member.rare.as_deref())
         });
@@ -360,7 +360,7 @@ impl Hub {
             self.report_own_room(namespace, id.as_ref(), true);
         }
         if let Some(session) = self.links.sessions.at_mut(session) {
-            session.connect_by = None;
+            session.connect_by = Deadline::default();
         }
         for arguments in held.into_iter().flatten() {
             self.events.push_back(Event::Packet { member: key, namespace, arguments });
@@ -446,7 +446,7 @@ impl Hub {
             }
         }
         if let Some(session) = self.links.sessions.at_mut(member.session) {
-            session.members.retain(|other| *other != key.index);
+            session.members.remove(key.index);
         }
         self.free_session(member.session);
         if let Some(track) = track {
@@ -495,7 +495,7 @@ impl Hub {
         let deadline = timeout_ms.map(|ms| Tick::after(now_ms, ms));
         rare.acks.push(PendingAck { id, deadline, waiter: Waiter::One(token) });
         let at = rare.alarm.set(nearest(&rare.acks, now), now);
-        self.watch(at, Timer::Member, key);
+        self.watch(at, Timer::Member, key.index);
         Some(id)
     }
 
@@ -506,12 +506,11 @@ impl Hub {
         }
     }
 
-    pub(super) fn member_due(&mut self, due: Due) {
-        let key = Key { index: due.index, generation: due.generation };
+    pub(super) fn member_due(&mut self, index: u32) {
         let now = self.now;
-        let Some(rare) = self.members.get_mut(key).and_then(|m| m.rare.as_mut()) else { return };
+        let Some(rare) = self.members.at_mut(index).and_then(|m| m.rare.as_mut()) else { return };
         match rare.alarm.due(now) {
-            Err(at) => return self.watch(Some(at), Timer::Member, key),
+            Err(at) => return self.watch(Some(at), Timer::Member, index),
             Ok(false) => return,
             Ok(true) => {}
         }
@@ -523,7 +522,7 @@ impl Hub {
             }
         }
         let at = rare.alarm.set(nearest(&rare.acks, now), now);
-        self.watch(at, Timer::Member, key);
+        self.watch(at, Timer::Member, index);
     }
 
     /// The Socket.IO id of a member.
@@ -573,7 +572,8 @@ impl Hub {
     /// What the client of a member said when it came, while that is kept.
     pub fn handshake(&self, key: Key) -> Option<Handshake> {
         let member = self.members.get(key)?;
-        self.links.sessions.at(member.session)?.handshake.clone()
+        let kept = self.links.sessions.at(member.session)?.handshake.as_ref()?;
+        Some(self.heads.read(kept))
     }
 
     /// Lets go of the handshake of a member's session, where options say so and the session's
@@ -583,8 +583,9 @@ impl Hub {
             return;
         }
         let Some(member) = self.members.get(key) else { return };
-        if let Some(session) = self.links.sessions.at_mut(member.session) {
-            session.handshake = None;
+        let session = self.links.sessions.at_mut(member.session);
+        if let Some(kept) = session.and_then(|session| session.handshake.take()) {
+            self.heads.forget(kept);
         }
     }
 
@@ -610,7 +611,7 @@ impl Hub {
     }
 
     /// Members of the same connection, this one included.
-    pub(super) fn siblings(&self, key: Key) -> SmallVec<[u32; 2]> {
+    pub(super) fn siblings(&self, key: Key) -> Few {
         let session = self.members.get(key).and_then(|m| self.links.sessions.at(m.session));
         session.map(|session| session.members.clone()).unwrap_or_default()
     }

@@ -4,6 +4,7 @@ use super::Hub;
 use super::deliver::Wire;
 use super::session::{Goodbye, State, Transport};
 use super::slab::Key;
+use super::upgrade::Upgrade;
 use crate::error::Reason;
 
 /// The server's half of long-polling.
@@ -19,6 +20,8 @@ pub(super) struct Polling {
     pub(super) post: Option<u32>,
     /// Whether the session stands in `Links::polls`.
     pub(super) is_listed: bool,
+    /// The websocket that is about to take over.
+    pub(super) upgrade: Option<Box<Upgrade>>,
 }
 
 impl Polling {

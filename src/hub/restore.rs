@@ -18,7 +18,7 @@ use super::recovery::{Data, Leaving, Log, Logged, Offset, Phase, Place, Track};
 use super::rooms::NamespaceId;
 use super::session::Goodbye;
 use super::slab::Key;
-use super::wheel::{Due, Tick, Timer};
+use super::wheel::{Tick, Timer};
 use super::{Event, Hub};
 use crate::error::Reason;
 use crate::proto::parser::Outgoing;
@@ -273,7 +273,7 @@ impl Hub {
             return;
         }
         let Some(session) = self.links.sessions.at(session) else { return };
-        for index in &session.members {
+        for index in session.members.as_slice() {
             match self.members.at_mut(*index).and_then(Member::track_mut) {
                 Some(track) if is_answered => track.log.pong(),
                 Some(track) => track.log.ping(),
@@ -288,17 +288,14 @@ impl Hub {
         let Some(table) = &mut self.recovery else { return };
         let nearest = table.deadline(now);
         let at = table.alarm.set(nearest, now);
-        self.watch(at, Timer::Recovery, Key { index: 0, generation: 0 });
+        self.watch(at, Timer::Recovery, 0);
     }
 
-    pub(super) fn recovery_due(&mut self, due: Due) {
+    pub(super) fn recovery_due(&mut self) {
         let now = self.now;
         let Some(table) = &mut self.recovery else { return };
         match table.alarm.due(now) {
-            Err(at) => {
-                let key = Key { index: due.index, generation: due.generation };
-                return self.watch(Some(at), Timer::Recovery, key);
-            }
+            Err(at) => return self.watch(Some(at), Timer::Recovery, 0),
             Ok(false) => return,
             Ok(true) => {}
         }

@@ -6,16 +6,14 @@
 use std::borrow::Cow;
 use std::net::SocketAddr;
 
-use smallvec::SmallVec;
-
 use super::deliver::{Frame, Urgency, Wire};
-use super::handshake::Handshake;
+use super::few::Few;
+use super::handshake::Kept;
 use super::id::{Id, Secret};
 use super::message::Arriving;
 use super::polling::{Payload, Polling};
 use super::slab::Key;
-use super::upgrade::Upgrade;
-use super::wheel::{Alarm, Due, Tick, Timer};
+use super::wheel::{Alarm, Deadline, Tick, Timer};
 use super::{AckLost, Event, Hub};
 use crate::error::Reason;
 use crate::options::InitialPacket;
@@ -39,31 +37,38 @@ pub(super) enum State {
     Closed,
 }
 
+/// What a session waits for, of its client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ping {
+    /// Nothing.
+    Idle,
+    /// A ping was sent and not answered.
+    Sent,
+    /// And the deadline of the answer was moved once already (E-3).
+    Extended,
+}
+
 /// The record of a session. Kept small: most of a million are idle websockets.
 #[derive(Debug)]
 pub(super) struct Session {
     secret: Secret,
     pub(super) state: State,
-    /// A ping was sent and not answered.
-    awaits_pong: bool,
-    /// The deadline of that answer was moved once already (E-3).
-    is_extended: bool,
+    ping: Ping,
     pub(super) is_overflowed: bool,
     pub(super) wire: Wire,
     pub(super) transport: Transport,
-    pub(super) upgrade: Option<Box<Upgrade>>,
-    pub(super) members: SmallVec<[u32; 2]>,
+    pub(super) members: Few,
     /// A packet that is not complete yet, or the state of an application's parser.
     pub(super) arriving: Option<Box<Arriving>>,
-    pub(super) handshake: Option<Handshake>,
+    pub(super) handshake: Option<Kept>,
     alarm: Alarm,
     /// When to ping, or when the pong is overdue, or when to give up closing.
     heartbeat: Tick,
-    /// When a first namespace must have been joined; `None` once one was.
-    pub(super) connect_by: Option<Tick>,
+    /// When a first namespace must have been joined; none once one was.
+    pub(super) connect_by: Deadline,
 }
 
-const _: () = assert!(size_of::<Session>() <= 112);
+const _: () = assert!(size_of::<Session>() <= 96);
 
 impl Session {
     /// Bytes that wait for a GET.
@@ -143,6 +148,7 @@ impl Hub {
         let address = self.links.conns.at_mut(conn).and_then(|conn| conn.http());
         let address = address.map_or(SocketAddr::from(([0, 0, 0, 0], 0)), |http| http.address);
         let issued_ms = self.config.epoch_ms + self.now_ms;
+        let connect_by = Tick::after(self.now_ms, self.config.connect_timeout_ms);
         let transport = match is_polling {
             true => Transport::Polling(Box::default()),
             false => Transport::WebSocket(conn),
@@ -150,18 +156,16 @@ impl Hub {
         let key = self.links.sessions.insert(Session {
             secret: self.secrets.draw(),
             state: State::Open,
-            awaits_pong: false,
-            is_extended: false,
+            ping: Ping::Idle,
             is_overflowed: false,
             wire,
             transport,
-            upgrade: None,
-            members: SmallVec::new(),
+            members: Few::None,
             arriving: None,
-            handshake: Some(Handshake::new(head, address, issued_ms)),
+            handshake: Some(self.heads.keep(head, address, issued_ms)),
             alarm: Alarm::default(),
             heartbeat: Tick::within(self.now_ms, self.first_heartbeat_ms(wire)),
-            connect_by: Some(Tick::after(self.now_ms, self.config.connect_timeout_ms)),
+            connect_by: Deadline::new(Some(connect_by)),
         });
         self.links.stats.sessions += 1;
         self.links.polling += usize::from(is_polling);
@@ -310,7 +314,7 @@ impl Hub {
 
     fn handle_pong(&mut self, index: u32) {
         let Some(session) = self.links.sessions.at_mut(index) else { return };
-        let is_answer = std::mem::take(&mut session.awaits_pong);
+        let is_answer = std::mem::replace(&mut session.ping, Ping::Idle) != Ping::Idle;
         session.heartbeat = Tick::within(self.now_ms, self.config.ping_interval_ms);
         self.rearm_session(index);
         if is_answer {
@@ -322,8 +326,8 @@ impl Hub {
     /// Other packets are a sign of life too, once per ping (E-3).
     fn extend_deadline(&mut self, index: u32) {
         let Some(session) = self.links.sessions.at_mut(index) else { return };
-        if session.awaits_pong && !session.is_extended {
-            session.is_extended = true;
+        if session.ping == Ping::Sent {
+            session.ping = Ping::Extended;
             session.heartbeat = Tick::within(self.now_ms, self.config.ping_timeout_ms);
             self.rearm_session(index);
         }
@@ -341,11 +345,11 @@ impl Hub {
         self.links.stats.closed[reason.index()] += 1;
         session.state = State::Closing;
         session.arriving = None;
-        session.awaits_pong = false;
-        session.connect_by = None;
-        let upgrade = session.upgrade.take();
-        for member in session.members.clone() {
-            self.close_member(member, reason);
+        session.ping = Ping::Idle;
+        session.connect_by = Deadline::default();
+        let upgrade = session.take_upgrade();
+        for member in session.members.clone().as_slice() {
+            self.close_member(*member, reason);
         }
         if let Some(upgrade) = upgrade {
             self.close_websocket(upgrade.conn);
@@ -415,62 +419,65 @@ impl Hub {
 
     /// Frees the record of a session that is over, once it has no sockets.
     pub(super) fn free_session(&mut self, index: u32) {
-        let is_free =
-            |session: &Session| session.state == State::Closed && session.members.is_empty();
+        let is_free = |session: &Session| {
+            session.state == State::Closed && session.members.as_slice().is_empty()
+        };
         if self.links.sessions.at(index).is_some_and(is_free) {
             if let Some(directory) = &self.config.requests.directory
                 && let Some(id) = self.session_id(index)
             {
                 directory.remove(&id);
             }
-            self.links.sessions.remove(index);
+            let session = self.links.sessions.remove(index);
+            if let Some(kept) = session.and_then(|session| session.handshake) {
+                self.heads.forget(kept);
+            }
+            debug_assert!(!self.links.sessions.is_empty() || self.heads.is_empty());
         }
     }
 
     /// Watches the nearest deadline of a session.
     pub(super) fn rearm_session(&mut self, index: u32) {
-        let Some(key) = self.links.sessions.key_at(index) else { return };
         let now = self.now;
         let Some(session) = self.links.sessions.at_mut(index) else { return };
         if session.state == State::Closed {
             return;
         }
-        let upgrade = session.upgrade.as_deref();
+        let upgrade = session.upgrade();
         let deadlines = [
             Some(session.heartbeat),
-            session.connect_by,
+            session.connect_by.tick(),
             session.arriving.as_ref().and_then(|arriving| arriving.by),
             upgrade.map(|upgrade| upgrade.deadline),
             upgrade.map(|upgrade| upgrade.noop),
         ];
         let nearest = deadlines.into_iter().flatten().min_by_key(|tick| tick.until(now));
         let at = session.alarm.set(nearest, now);
-        self.watch(at, Timer::Session, key);
+        self.watch(at, Timer::Session, index);
     }
 
-    pub(super) fn session_due(&mut self, due: Due) {
-        let key = Key { index: due.index, generation: due.generation };
+    pub(super) fn session_due(&mut self, index: u32) {
         let now = self.now;
-        let Some(session) = self.links.sessions.get_mut(key) else { return };
+        let Some(session) = self.links.sessions.at_mut(index) else { return };
         match session.alarm.due(now) {
-            Err(at) => return self.watch(Some(at), Timer::Session, key),
+            Err(at) => return self.watch(Some(at), Timer::Session, index),
             Ok(false) => return,
             Ok(true) => {}
         }
         if session.heartbeat.reached(now) {
-            self.heartbeat_due(key.index);
+            self.heartbeat_due(index);
         }
-        let Some(session) = self.links.sessions.get_mut(key) else { return };
-        if session.connect_by.is_some_and(|tick| tick.reached(now)) {
-            return self.close_session(key.index, Reason::ForcedServerClose, Goodbye::Close);
+        let Some(session) = self.links.sessions.at_mut(index) else { return };
+        if session.connect_by.tick().is_some_and(|tick| tick.reached(now)) {
+            return self.close_session(index, Reason::ForcedServerClose, Goodbye::Close);
         }
         if session.arriving.as_ref().and_then(|it| it.by).is_some_and(|by| by.reached(now)) {
-            return self.reject_packet(key.index, &packet::Error::AttachmentsLate.to_string());
+            return self.reject_packet(index, &packet::Error::AttachmentsLate.to_string());
         }
-        if session.upgrade.is_some() {
-            self.upgrade_due(key.index);
+        if session.upgrade().is_some() {
+            self.upgrade_due(index);
         }
-        self.rearm_session(key.index);
+        self.rearm_session(index);
     }
 
     fn heartbeat_due(&mut self, index: u32) {
@@ -478,12 +485,11 @@ impl Hub {
         if session.state == State::Closing {
             return self.end_session(index);
         }
-        if session.awaits_pong || session.wire.is_revision_3 {
+        if session.ping != Ping::Idle || session.wire.is_revision_3 {
             self.links.stats.ping_timeouts += 1;
             return self.close_session(index, Reason::PingTimeout, Goodbye::Close);
         }
-        session.awaits_pong = true;
-        session.is_extended = false;
+        session.ping = Ping::Sent;
         session.heartbeat = Tick::within(self.now_ms, self.config.ping_timeout_ms);
         let mut ping = Frame::new(b"2", &[]);
         if matches!(session.transport, Transport::WebSocket(_)) {
@@ -513,8 +519,8 @@ impl Hub {
     pub(super) fn reject_packet(&mut self, index: u32, message: &str) {
         self.links.stats.bad_packets += 1;
         let Some(session) = self.links.sessions.at(index) else { return };
-        for member in session.members.clone() {
-            let key = self.members.key_at(member);
+        for member in session.members.clone().as_slice() {
+            let key = self.members.key_at(*member);
             if let Some(member) = key.filter(|key| self.is_connected(*key)) {
                 self.events.push_back(Event::Error { member, message: message.into() });
             }

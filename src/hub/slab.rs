@@ -11,82 +11,81 @@ pub struct Key {
 }
 
 /// Values by [`Key`], dense enough to iterate.
+///
+/// Generations stand apart, because beside a value each would take the room of two. The vectors
+/// grow by doubling: large ones are moved by the kernel page by page, not copied, and what is not
+/// written yet is not resident, so a million values take no more memory than they need.
 #[derive(Debug)]
 pub struct Slab<T> {
-    slots: Vec<Slot<T>>,
+    values: Vec<Option<T>>,
+    /// As long as `values`.
+    generations: Vec<u32>,
     /// Positions without a value, last freed first, which keeps memory warm.
     free: Vec<u32>,
-}
-
-#[derive(Debug)]
-struct Slot<T> {
-    generation: u32,
-    value: Option<T>,
 }
 
 impl<T> Slab<T> {
     /// An empty table; allocates nothing.
     pub const fn new() -> Slab<T> {
-        Slab { slots: Vec::new(), free: Vec::new() }
+        Slab { values: Vec::new(), generations: Vec::new(), free: Vec::new() }
     }
 
     /// Stores `value`. Amortised O(1).
     pub fn insert(&mut self, value: T) -> Key {
         if let Some(index) = self.free.pop() {
-            let slot = &mut self.slots[index as usize];
-            slot.value = Some(value);
-            return Key { index, generation: slot.generation };
+            self.values[index as usize] = Some(value);
+            return Key { index, generation: self.generations[index as usize] };
         }
-        let index = self.slots.len() as u32;
-        self.slots.push(Slot { generation: 0, value: Some(value) });
+        let index = self.values.len() as u32;
+        self.values.push(Some(value));
+        self.generations.push(0);
         Key { index, generation: 0 }
     }
 
     /// The position that the next [`Slab::insert`] will use.
     pub fn next_index(&self) -> u32 {
-        self.free.last().copied().unwrap_or(self.slots.len() as u32)
+        self.free.last().copied().unwrap_or(self.values.len() as u32)
     }
 
     /// The value of `key`, unless it was removed.
     pub fn get(&self, key: Key) -> Option<&T> {
-        let slot = self.slots.get(key.index as usize)?;
-        slot.value.as_ref().filter(|_| slot.generation == key.generation)
+        self.at(key.index).filter(|_| self.generations[key.index as usize] == key.generation)
     }
 
     /// The value of `key`, unless it was removed.
     pub fn get_mut(&mut self, key: Key) -> Option<&mut T> {
-        let slot = self.slots.get_mut(key.index as usize)?;
-        slot.value.as_mut().filter(|_| slot.generation == key.generation)
+        let value = self.values.get_mut(key.index as usize)?.as_mut()?;
+        (self.generations[key.index as usize] == key.generation).then_some(value)
     }
 
     /// The value at a position, whatever its generation.
     pub fn at(&self, index: u32) -> Option<&T> {
-        self.slots.get(index as usize)?.value.as_ref()
+        self.values.get(index as usize)?.as_ref()
     }
 
     /// The value at a position, whatever its generation.
     pub fn at_mut(&mut self, index: u32) -> Option<&mut T> {
-        self.slots.get_mut(index as usize)?.value.as_mut()
+        self.values.get_mut(index as usize)?.as_mut()
     }
 
     /// The full key of a position.
     pub fn key_at(&self, index: u32) -> Option<Key> {
-        let slot = self.slots.get(index as usize)?;
-        slot.value.as_ref().map(|_| Key { index, generation: slot.generation })
+        let generation = self.generations.get(index as usize).copied()?;
+        self.at(index).map(|_| Key { index, generation })
     }
 
     /// Takes the value at a position out.
     pub fn remove(&mut self, index: u32) -> Option<T> {
-        let slot = self.slots.get_mut(index as usize)?;
-        let value = slot.value.take()?;
-        slot.generation = slot.generation.wrapping_add(1);
+        let value = self.values.get_mut(index as usize)?.take()?;
+        let generation = &mut self.generations[index as usize];
+        *generation = generation.wrapping_add(1);
         self.free.push(index);
         Some(value)
     }
 
     /// Number of values.
     pub fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.values.len() - self.free.len()
     }
 
     /// Whether there is no value.
@@ -96,8 +95,8 @@ impl<T> Slab<T> {
 
     /// Positions that hold a value.
     pub fn indices(&self) -> impl Iterator<Item = u32> + '_ {
-        let held = |(index, slot): (usize, &Slot<T>)| slot.value.as_ref().map(|_| index as u32);
-        self.slots.iter().enumerate().filter_map(held)
+        let held = |(index, value): (usize, &Option<T>)| value.as_ref().map(|_| index as u32);
+        self.values.iter().enumerate().filter_map(held)
     }
 }
 

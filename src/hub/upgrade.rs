@@ -3,7 +3,7 @@
 use super::deliver::Wire;
 use super::fanout;
 use super::polling::Payload;
-use super::session::{State, Transport};
+use super::session::{Session, State, Transport};
 use super::slab::Key;
 use super::wheel::Tick;
 use super::{Event, Hub};
@@ -26,26 +26,50 @@ pub(super) struct Upgrade {
 /// The first noop comes up to this long after the probe, then as often (D-2).
 const NOOP_MS: u64 = 100;
 
+impl Session {
+    /// The upgrade that is under way.
+    pub(super) fn upgrade(&self) -> Option<&Upgrade> {
+        match &self.transport {
+            Transport::Polling(polling) => polling.upgrade.as_deref(),
+            Transport::WebSocket(_) => None,
+        }
+    }
+
+    pub(super) fn upgrade_mut(&mut self) -> Option<&mut Upgrade> {
+        match &mut self.transport {
+            Transport::Polling(polling) => polling.upgrade.as_deref_mut(),
+            Transport::WebSocket(_) => None,
+        }
+    }
+
+    /// Ends it.
+    pub(super) fn take_upgrade(&mut self) -> Option<Box<Upgrade>> {
+        match &mut self.transport {
+            Transport::Polling(polling) => polling.upgrade.take(),
+            Transport::WebSocket(_) => None,
+        }
+    }
+}
+
 impl Hub {
     /// Notes the websocket of an upgrade; false if the session cannot upgrade now (C-12).
     pub(super) fn begin_probe(&mut self, conn: u32, key: Key, wire: Wire) -> bool {
         let Some(session) = self.links.sessions.get_mut(key) else { return false };
-        let can = session.state == State::Open
-            && session.upgrade.is_none()
-            && matches!(session.transport, Transport::Polling(_));
-        if can {
-            let deadline = Tick::after(self.now_ms, self.config.upgrade_timeout_ms);
-            let upgrade = Upgrade { conn, wire, is_probed: false, deadline, noop: deadline };
-            session.upgrade = Some(Box::new(upgrade));
-            self.rearm_session(key.index);
+        let Transport::Polling(polling) = &mut session.transport else { return false };
+        if session.state != State::Open || polling.upgrade.is_some() {
+            return false;
         }
-        can
+        let deadline = Tick::after(self.now_ms, self.config.upgrade_timeout_ms);
+        let upgrade = Upgrade { conn, wire, is_probed: false, deadline, noop: deadline };
+        polling.upgrade = Some(Box::new(upgrade));
+        self.rearm_session(key.index);
+        true
     }
 
     /// A text frame on a websocket that is being probed (D-2, D-3, D-4).
     pub(super) fn probe_packet(&mut self, conn: u32, index: u32, text: &str) {
         let now_ms = self.now_ms;
-        let upgrade = self.links.sessions.at_mut(index).and_then(|s| s.upgrade.as_mut());
+        let upgrade = self.links.sessions.at_mut(index).and_then(Session::upgrade_mut);
         let Some(upgrade) = upgrade.filter(|upgrade| upgrade.conn == conn) else { return };
         match text {
             "2probe" if !upgrade.is_probed => {
@@ -70,7 +94,7 @@ impl Hub {
     /// The websocket of an upgrade has gone.
     pub(super) fn forget_probe(&mut self, index: u32) {
         if let Some(session) = self.links.sessions.at_mut(index) {
-            session.upgrade = None;
+            session.take_upgrade();
             self.rearm_session(index);
         }
     }
@@ -80,7 +104,7 @@ impl Hub {
         self.promote_probe(conn);
         let Some(session) = self.links.sessions.at_mut(index) else { return };
         let polling_wire = session.wire;
-        if let Some(upgrade) = session.upgrade.take() {
+        if let Some(upgrade) = session.take_upgrade() {
             session.wire = upgrade.wire;
         }
         let old = std::mem::replace(&mut session.transport, Transport::WebSocket(conn));
@@ -101,8 +125,8 @@ impl Hub {
         self.adopt_deflate(conn, index);
         self.rearm_session(index);
         let members = self.links.sessions.at(index).map(|session| session.members.clone());
-        for member in members.into_iter().flatten() {
-            if let Some(member) = self.members.key_at(member) {
+        for member in members.unwrap_or_default().as_slice() {
+            if let Some(member) = self.members.key_at(*member) {
                 self.events.push_back(Event::Upgraded(member));
             }
         }
@@ -111,7 +135,8 @@ impl Hub {
     pub(super) fn upgrade_due(&mut self, index: u32) {
         let (now, now_ms) = (self.now, self.now_ms);
         let Some(session) = self.links.sessions.at_mut(index) else { return };
-        let Some(upgrade) = &mut session.upgrade else { return };
+        let wire = session.wire;
+        let Some(upgrade) = session.upgrade_mut() else { return };
         if upgrade.deadline.reached(now) {
             let conn = upgrade.conn;
             return self.refuse_probe(conn, index);
@@ -120,7 +145,6 @@ impl Hub {
             return;
         }
         upgrade.noop = Tick::after(now_ms, NOOP_MS);
-        let wire = session.wire;
         if let Transport::Polling(polling) = &mut session.transport
             && let Some(get) = polling.get.take()
         {

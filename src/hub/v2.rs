@@ -74,7 +74,7 @@ impl Hub {
         let id = self.session_address(sid).filter(|id| id.shard == self.config.shard)?;
         let session = self.find_session(&id)?;
         let session = self.links.sessions.get(session).filter(|s| s.wire.is_revision_3)?;
-        session.members.iter().copied().find(|member| {
+        session.members.as_slice().iter().copied().find(|member| {
             let member = self.members.at(*member);
             member.is_some_and(|m| m.namespace == namespace && m.state == State::Connected)
         })

@@ -44,13 +44,30 @@ impl Tick {
     }
 }
 
-/// The deadline of one owner and the wheel entry that watches it. 0 stands for "none".
+/// A point in time, or none, in the memory of a point in time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Deadline(u32);
+
+impl Deadline {
+    /// Tick 0 counts as tick 1, since 0 stands for none.
+    pub fn new(tick: Option<Tick>) -> Deadline {
+        Deadline(tick.map_or(0, |tick| tick.0.max(1)))
+    }
+
+    /// The point in time, if there is one.
+    pub fn tick(self) -> Option<Tick> {
+        (self.0 != 0).then_some(Tick(self.0))
+    }
+}
+
+/// The deadline of one owner and the wheel entry that watches it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Alarm {
     /// What the owner waits for.
-    deadline: u32,
-    /// Where this owner's entry lies in the wheel, never after the deadline. An entry found
-    /// anywhere else was left behind when the deadline moved forward, and means nothing.
+    deadline: Deadline,
+    /// Where this owner's entry lies in the wheel, never after the deadline; 0 for none. An entry
+    /// found anywhere else was left behind when the deadline moved forward, or by an owner that
+    /// had this place before, and means nothing.
     armed: u32,
 }
 
@@ -58,7 +75,7 @@ impl Alarm {
     /// Sets or clears the deadline. `Some(tick)`: the caller must insert an entry at `tick`.
     #[must_use]
     pub fn set(&mut self, deadline: Option<Tick>, now: Tick) -> Option<Tick> {
-        self.deadline = deadline.map_or(0, |tick| tick.0.max(1));
+        self.deadline = Deadline::new(deadline);
         let entry = Wheel::slot_for(deadline?, now);
         if self.armed != 0 && Tick(self.armed).reached(entry) {
             return None;
@@ -74,14 +91,14 @@ impl Alarm {
             return Ok(false);
         }
         self.armed = 0;
-        match self.deadline {
-            0 => Ok(false),
-            deadline if Tick(deadline).reached(now) => {
-                self.deadline = 0;
+        match self.deadline.tick() {
+            None => Ok(false),
+            Some(deadline) if deadline.reached(now) => {
+                self.deadline = Deadline::default();
                 Ok(true)
             }
-            deadline => {
-                let entry = Wheel::slot_for(Tick(deadline), now);
+            Some(deadline) => {
+                let entry = Wheel::slot_for(deadline, now);
                 self.armed = entry.0;
                 Err(entry)
             }
@@ -109,17 +126,24 @@ pub enum Timer {
 pub struct Due {
     /// Which table.
     pub timer: Timer,
-    /// Position in that table.
+    /// Position in that table; see [`Alarm`] for what an owner does that has it from another.
     pub index: u32,
-    /// Generation there; a mismatch means that the owner has gone.
-    pub generation: u32,
 }
+
+/// A [`Due`] in 5 bytes: there is one for every client.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    timer: Timer,
+    index: [u8; 4],
+}
+
+const _: () = assert!(size_of::<Entry>() == 5);
 
 /// The wheel. Insertion O(1); expiry O(entries due).
 #[derive(Debug)]
 pub struct Wheel {
     /// Entries due at tick `t` lie in `slots[t % SLOTS]`.
-    slots: Vec<Vec<Due>>,
+    slots: Vec<Vec<Entry>>,
     /// All ticks up to and including this one have been expired.
     done: Tick,
     /// Entries in all slots.
@@ -144,7 +168,9 @@ impl Wheel {
 
     /// Puts in an entry where an [`Alarm`] said.
     pub fn insert(&mut self, at: Tick, due: Due) {
-        self.slots[(at.0 % Self::SLOTS) as usize].push(due);
+        let Due { timer, index } = due;
+        let entry = Entry { timer, index: index.to_ne_bytes() };
+        self.slots[(at.0 % Self::SLOTS) as usize].push(entry);
         self.len += 1;
     }
 
@@ -156,7 +182,10 @@ impl Wheel {
             let slot = self.done.0.wrapping_add(step) % Self::SLOTS;
             let slot = &mut self.slots[slot as usize];
             self.len -= slot.len();
-            out.append(slot);
+            out.extend(slot.drain(..).map(|entry| {
+                let Entry { timer, index } = entry;
+                Due { timer, index: u32::from_ne_bytes(index) }
+            }));
             if slot.capacity() > 64 {
                 // Bursts (a connect storm) must not keep their memory in every slot.
                 slot.shrink_to(0);
@@ -217,7 +246,7 @@ mod tests {
         }
 
         fn insert(&mut self, at: Tick, index: u32) {
-            self.wheel.insert(at, Due { timer: Timer::Session, index, generation: 0 });
+            self.wheel.insert(at, Due { timer: Timer::Session, index });
         }
 
         /// Owners whose deadline was reached by moving to `now`.

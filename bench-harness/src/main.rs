@@ -21,6 +21,7 @@ mod run;
 mod scenario;
 mod server;
 mod shared;
+mod stalled;
 mod sys;
 mod table;
 mod worker;
@@ -73,7 +74,7 @@ enum Command {
 #[derive(clap::Args)]
 struct RunArguments {
     /// A TOML file, or the name of one that comes along: all, binary, churn, connect, deflate,
-    /// echo, fanout, idle, mixed, polling, rooms
+    /// echo, fanout, idle, mixed, overload, polling, rooms, stalled
     scenario: PathBuf,
     /// Where the server listens, HOST:PORT; without it the scenario has to start one
     #[arg(long, value_parser = address)]
@@ -90,6 +91,9 @@ struct RunArguments {
     /// Client processes, instead of the scenario's number
     #[arg(long)]
     processes: Option<usize>,
+    /// Share of the clients that does not read, instead of the scenario's
+    #[arg(long)]
+    stalled: Option<f64>,
     /// Length of each phase that does not connect, instead of the scenario's
     #[arg(long, value_parser = positive)]
     seconds: Option<f64>,
@@ -195,6 +199,7 @@ impl RunArguments {
             scenario.scale(count);
         }
         let clients = &mut scenario.clients;
+        clients.stalled = self.stalled.unwrap_or(clients.stalled);
         clients.processes = self.processes.unwrap_or(clients.processes);
         clients.wait = self.wait.unwrap_or(clients.wait);
         if !self.client_cpu.is_empty() {

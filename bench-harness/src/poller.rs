@@ -3,9 +3,9 @@
 use std::io::ErrorKind::WouldBlock;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use anyhow::{Result, anyhow, bail, ensure};
+use anyhow::{Result, anyhow, bail};
 
-use crate::client::{Client, Heard, is_event, keep};
+use crate::client::{Client, Heard, Unsent, is_event};
 use crate::codec::Error;
 use crate::polling::{self, Response, Session};
 use crate::sys;
@@ -26,26 +26,10 @@ pub(crate) struct Polling {
 
 struct Post {
     socket: OwnedFd,
-    /// What the socket would not take yet.
-    unsent: Vec<u8>,
+    unsent: Unsent,
     /// The beginning of a response.
     partial: Vec<u8>,
     used: u64,
-}
-
-impl Post {
-    fn flush(&mut self) -> std::io::Result<()> {
-        while !self.unsent.is_empty() {
-            match sys::send(self.socket.as_raw_fd(), &self.unsent) {
-                Ok(sent) => drop(self.unsent.drain(..sent)),
-                // Goes on when the socket is connected, or has room.
-                Err(error) if error.kind() == WouldBlock => return Ok(()),
-                Err(error) => return Err(error),
-            }
-        }
-        self.unsent = Vec::new();
-        Ok(())
-    }
 }
 
 impl Client {
@@ -61,11 +45,12 @@ impl Client {
         let response = polling::response(&self.buffer[..length]).map_err(|e| wrong(index, e))?;
         let Some(Response { status, body, length, is_last }) = response else { return Ok(0) };
         let body = body.into_owned();
-        ensure!(
-            status == 200 && !is_last,
-            "connection {index}: a GET was answered with status {status} (close: {is_last}): {}",
-            String::from_utf8_lossy(&body[..body.len().min(200)])
-        );
+        if status != 200 || is_last {
+            let text = String::from_utf8_lossy(&body[..body.len().min(200)]);
+            let close = if is_last { ", and closed" } else { "" };
+            let error = anyhow!("a GET was answered with status {status}{close}: {text}");
+            return self.lose(index, error).map(|()| length);
+        }
         for packet in polling::packets(&body) {
             if let Some(encoded) = packet.strip_prefix(b"b") {
                 let mut event = std::mem::take(&mut self.polling(index)?.announced);
@@ -82,13 +67,21 @@ impl Client {
                 self.control(index, packet, now, tell)?;
             }
         }
+        if !self.is_deaf(index) && !self.is_closed(index) {
+            self.get(index)?;
+        }
+        Ok(length)
+    }
+
+    /// Asks for more.
+    pub(crate) fn get(&mut self, index: usize) -> Result<()> {
         let mut request = std::mem::take(&mut self.scratch);
         if let Some(polling) = &self.connections[index].polling {
             polling.session.get(&self.host, &mut request);
         }
         self.send(index, &request)?;
         self.scratch = request;
-        Ok(length)
+        Ok(())
     }
 
     /// Posts what is queued, unless a POST is under way.
@@ -105,15 +98,14 @@ impl Client {
                 Some(post) => post,
                 None => {
                     let socket = self.open(index, 1)?;
-                    let (unsent, partial) = (Vec::new(), Vec::new());
+                    let (unsent, partial) = (Unsent::default(), Vec::new());
                     Box::new(Post { socket, unsent, partial, used: now })
                 }
             };
             post.used = now;
-            post.unsent.extend_from_slice(&request);
-            let flushed = post.flush();
+            let sent = post.unsent.send(post.socket.as_raw_fd(), &request);
             self.polling(index)?.post = Some(post);
-            flushed.map_err(|error| self.lost(index, error.into()))?;
+            sent.or_else(|error| self.lose(index, error.into()))?;
         }
         self.scratch = request;
         Ok(())
@@ -125,12 +117,12 @@ impl Client {
             let Some(mut post) = self.polling(index)?.post.take() else { return Ok(()) };
             let kept = post.partial.len();
             self.buffer[..kept].copy_from_slice(&post.partial);
-            let received = post
-                .flush()
-                .and_then(|()| sys::recv(post.socket.as_raw_fd(), &mut self.buffer[kept..]));
+            let socket = post.socket.as_raw_fd();
+            let flushed = post.unsent.flush(socket);
+            let received = flushed.and_then(|()| sys::recv(socket, &mut self.buffer[kept..]));
             let length = match received {
                 Ok(0) if self.polling(index)?.session.is_posting() => {
-                    return Err(self.lost(index, anyhow!("end of stream instead of an answer")));
+                    return self.lose(index, anyhow!("end of stream instead of an answer"));
                 }
                 // Idle for too long, as the server sees it.
                 Ok(0) => return Ok(()),
@@ -139,12 +131,12 @@ impl Client {
                     self.polling(index)?.post = Some(post);
                     return Ok(());
                 }
-                Err(error) => return Err(self.lost(index, error.into())),
+                Err(error) => return self.lose(index, error.into()),
             };
             let response =
                 polling::response(&self.buffer[..length]).map_err(|e| wrong(index, e))?;
             let Some(response) = response else {
-                keep(&mut post.partial, &self.buffer[..length]);
+                post.partial = self.buffer[..length].to_vec();
                 self.polling(index)?.post = Some(post);
                 continue;
             };

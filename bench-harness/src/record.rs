@@ -34,6 +34,21 @@ pub(crate) struct Record {
     pub(crate) connections: u64,
     pub(crate) processes: u64,
     pub(crate) phases: Vec<Phase>,
+    /// `None` if no client stops reading, or the record is not complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) stalled: Option<Stalled>,
+}
+
+/// What became of the clients that stopped reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Stalled {
+    pub(crate) clients: u64,
+    /// Of these, those that the server had closed when they read again.
+    pub(crate) closed: u64,
+    /// Broadcasts that they got all the same, once and unaltered.
+    pub(crate) received: u64,
+    /// Broadcasts that were not sent to those that stayed connected.
+    pub(crate) skipped: u64,
 }
 
 /// A stretch of the run in which the same loads run side by side.
@@ -314,6 +329,7 @@ mod tests {
             connections: 5,
             processes: 1,
             phases: vec![phase(vec![load(Kind::Fanout, 2, &[&[1, 2000], &[3_000_000]])])],
+            stalled: Some(Stalled { clients: 3, closed: 1, received: 9, skipped: 4 }),
         }
     }
 

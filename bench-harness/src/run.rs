@@ -14,10 +14,11 @@ use crate::load::Tally;
 use crate::meter;
 use crate::probe::{self, Probe};
 use crate::progress::Progress;
-use crate::record::{FORMAT, Kind, Load, Phase, Record, Usage};
+use crate::record::{FORMAT, Kind, Load, Phase, Record, Stalled, Usage};
 use crate::scenario::{self, Scenario};
 use crate::server::Server;
 use crate::shared::Shared;
+use crate::stalled::Woken;
 use crate::sys;
 use crate::worker::{Answer, Done, Job, Order};
 
@@ -87,6 +88,7 @@ pub(crate) fn measure(scenario: &Scenario, target: &Target) -> Result<Record> {
         connections: scenario.clients.count as u64,
         processes: scenario.clients.processes as u64,
         phases: Vec::new(),
+        stalled: None,
     };
     for number in 0..scenario.phases.len() {
         let name = &scenario.phases[number].name;
@@ -96,6 +98,9 @@ pub(crate) fn measure(scenario: &Scenario, target: &Target) -> Result<Record> {
             record.complete = false;
             break;
         }
+    }
+    if scenario.clients.stalled() > 0 && record.complete {
+        record.stalled = Some(crew.wake(&record.phases)?);
     }
     Ok(record)
 }
@@ -172,19 +177,15 @@ impl<'a> Crew<'a> {
     }
 
     /// Waits for an answer of each process; passes an interruption on to them.
-    fn gather(&mut self, what: &str, look: impl Fn(&Shared)) -> Result<Vec<Done>> {
-        let (mut left, mut done) = (self.members.len(), Vec::new());
-        while left > 0 {
+    fn gather(&mut self, what: &str, look: impl Fn(&Shared)) -> Result<Vec<Answer>> {
+        let mut found = Vec::new();
+        while found.len() < self.members.len() {
             if is_interrupted() {
                 self.shared.stop();
             }
             match self.answers.recv_timeout(Duration::from_millis(50)) {
-                Ok((_, Ok(Answer::Ready))) => left -= 1,
-                Ok((_, Ok(Answer::Done(found)))) => {
-                    left -= 1;
-                    done.push(found);
-                }
                 Ok((process, Ok(Answer::Failed(text)))) => return Err(self.failed(process, text)),
+                Ok((_, Ok(answer))) => found.push(answer),
                 Ok((process, Err(error))) => {
                     return Err(self.failed(process, format!("{what}: {error:#}")));
                 }
@@ -193,7 +194,7 @@ impl<'a> Crew<'a> {
             }
             look(&self.shared);
         }
-        Ok(done)
+        Ok(found)
     }
 
     fn failed(&self, process: usize, text: String) -> anyhow::Error {
@@ -227,8 +228,12 @@ impl<'a> Crew<'a> {
         let client_before = self.resident()?;
         let begin = meter::in_seconds(AHEAD);
         self.order(&Order::Go { begin })?;
-        let done = self.gather("loading", |shared| progress.show(shared, begin))?;
+        let found = self.gather("loading", |shared| progress.show(shared, begin))?;
         drop(progress);
+        let done = found.into_iter().filter_map(|answer| match answer {
+            Answer::Done(done) => Some(done),
+            _ => None,
+        });
         if !is_interrupted() {
             std::thread::sleep(Duration::from_secs_f64(plan.settle()));
         }
@@ -237,7 +242,7 @@ impl<'a> Crew<'a> {
             resident_before,
             resident_after,
         };
-        let mut phase = merge(self.scenario, plan, done)?;
+        let mut phase = merge(self.scenario, plan, done.collect())?;
         phase.start = (phase.start - origin as f64 / 1e9).max(0.0);
         phase.connections = self.shared.joined();
         phase.client = usage(phase.client.cpu_seconds, client_before, self.resident()?);
@@ -247,6 +252,29 @@ impl<'a> Crew<'a> {
             _ => None,
         };
         Ok(Some(phase))
+    }
+
+    /// What became of the clients that had stopped reading, after `phases`.
+    fn wake(&mut self, phases: &[Phase]) -> Result<Stalled> {
+        self.order(&Order::Wake)?;
+        let mut all = Woken::default();
+        for answer in self.gather("reading what stalled clients still get", |_| {})? {
+            if let Answer::Woken(woken) = answer {
+                all.add(woken);
+            }
+        }
+        let plans = self.scenario.phases.iter().zip(phases);
+        let loads = plans.flat_map(|(plan, found)| plan.loads.iter().zip(&found.loads));
+        let sent: u64 =
+            loads.filter(|(plan, _)| plan.reaches_all()).map(|(_, load)| load.all_sent).sum();
+        let due = (all.clients - all.closed) * sent;
+        ensure!(all.to_open <= due, "stalled clients received more than was sent");
+        Ok(Stalled {
+            clients: all.clients,
+            closed: all.closed,
+            received: all.to_closed + all.to_open,
+            skipped: due - all.to_open,
+        })
     }
 
     /// Resident memory of all client processes.

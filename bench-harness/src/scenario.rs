@@ -28,7 +28,7 @@ use crate::record::Kind;
 use crate::shared;
 
 /// Scenarios that come along, by name.
-pub(crate) const READY: [(&str, &str); 11] = [
+pub(crate) const READY: [(&str, &str); 13] = [
     ("all", include_str!("../scenarios/all.toml")),
     ("binary", include_str!("../scenarios/binary.toml")),
     ("churn", include_str!("../scenarios/churn.toml")),
@@ -38,8 +38,10 @@ pub(crate) const READY: [(&str, &str); 11] = [
     ("fanout", include_str!("../scenarios/fanout.toml")),
     ("idle", include_str!("../scenarios/idle.toml")),
     ("mixed", include_str!("../scenarios/mixed.toml")),
+    ("overload", include_str!("../scenarios/overload.toml")),
     ("polling", include_str!("../scenarios/polling.toml")),
     ("rooms", include_str!("../scenarios/rooms.toml")),
+    ("stalled", include_str!("../scenarios/stalled.toml")),
 ];
 
 /// A whole scenario.
@@ -95,6 +97,9 @@ pub(crate) struct Clients {
     /// Share of the clients that leaves and comes back in loads of kind "churn" with
     /// `what = "reconnect"`. They take part in nothing else. 0 to 0.9, default: 0.
     pub(crate) leaving: f64,
+    /// Share of the clients that stops reading as soon as they have joined. They take part in
+    /// nothing; when all is over the record says what became of them. 0 to 0.9, default: 0.
+    pub(crate) stalled: f64,
 }
 
 impl Default for Clients {
@@ -109,6 +114,7 @@ impl Default for Clients {
             deflate: false,
             data: Data::Text,
             leaving: 0.0,
+            stalled: 0.0,
         }
     }
 }
@@ -218,9 +224,7 @@ impl Scenario {
 
     /// Clients that stay through the whole run: they are the first ones.
     pub(crate) fn steady(&self) -> usize {
-        // However few there are, one leaves if any shall.
-        let leaving = (self.clients.count as f64 * self.clients.leaving - 1e-6).ceil() as usize;
-        self.clients.count - leaving
+        self.clients.steady()
     }
 
     /// Changes the number of clients; what was larger than that shrinks to it.
@@ -288,14 +292,14 @@ impl Scenario {
     }
 
     /// Each load with the numbers of its phase and of itself.
-    fn loads(&self) -> impl Iterator<Item = ((usize, usize), &Load)> {
+    pub(crate) fn loads(&self) -> impl Iterator<Item = ((usize, usize), &Load)> {
         self.phases.iter().enumerate().flat_map(|(phase, entry)| {
             entry.loads.iter().enumerate().map(move |(load, entry)| ((phase, load), entry))
         })
     }
 
     fn check_clients(&self) -> Result<(), Mistake> {
-        let Clients { count, processes, leaving, transport, deflate, .. } = self.clients;
+        let Clients { count, processes, leaving, stalled, transport, deflate, .. } = self.clients;
         let wrong =
             |key, text: &str| Err(Mistake { phase: None, load: None, key, text: text.to_owned() });
         if !(1..=20_000_000).contains(&count) {
@@ -303,6 +307,9 @@ impl Scenario {
         }
         if !(1..=256).contains(&processes) || processes > count {
             return wrong("processes", "between 1 and 256, and no more than clients");
+        }
+        if !(0.0..=0.9).contains(&stalled) {
+            return wrong("stalled", "a share between 0 and 0.9");
         }
         if !(0.0..=0.9).contains(&leaving) || self.steady() < processes {
             return wrong("leaving", "a share between 0 and 0.9; each process keeps one at least");
@@ -349,10 +356,27 @@ impl Scenario {
         if load.count.is_some_and(|count| count > self.clients.count) {
             return wrong("count", format!("at most the {} of [clients]", self.clients.count));
         }
-        if load.what == Some(Churn::Reconnect) && self.steady() == self.clients.count {
+        if load.what == Some(Churn::Reconnect) && self.clients.leaving == 0.0 {
             return wrong("what", "nobody can leave: set `leaving` in [clients]".into());
         }
         Ok(())
+    }
+}
+
+impl Clients {
+    /// The first ones, which stay and take part.
+    pub(crate) fn steady(&self) -> usize {
+        self.count.saturating_sub(self.share(self.leaving) + self.stalled())
+    }
+
+    /// Those that stop reading, who come behind the steady ones.
+    pub(crate) fn stalled(&self) -> usize {
+        self.share(self.stalled)
+    }
+
+    /// However few there are, one of them if any shall.
+    fn share(&self, share: f64) -> usize {
+        (self.count as f64 * share - 1e-6).ceil() as usize
     }
 }
 
@@ -398,6 +422,11 @@ impl Phase {
 }
 
 impl Load {
+    /// Whether its broadcasts go to everybody.
+    pub(crate) fn reaches_all(&self) -> bool {
+        self.kind == Kind::Fanout && self.room_size.is_none()
+    }
+
     /// Whether its operations carry data.
     pub(crate) fn has_data(&self) -> bool {
         matches!(self.kind, Kind::Fanout | Kind::Echo)

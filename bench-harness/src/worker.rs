@@ -17,6 +17,7 @@ use crate::meter::{self, Meter, Reading, nanoseconds};
 use crate::probe::Probe;
 use crate::scenario::Scenario;
 use crate::shared::Shared;
+use crate::stalled::{self, Woken};
 use crate::sys;
 
 /// What a process is started for: its first line of input.
@@ -37,6 +38,8 @@ pub(crate) enum Order {
     Prepare { phase: usize, connected: usize },
     /// Begin it then, in nanoseconds of the common clock.
     Go { begin: u64 },
+    /// Let those who had stopped reading read again.
+    Wake,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -44,6 +47,7 @@ pub(crate) enum Answer {
     /// Started, or prepared.
     Ready,
     Done(Done),
+    Woken(Woken),
     Failed(String),
 }
 
@@ -117,6 +121,10 @@ impl Worker {
                     self.client.wait = self.job.scenario.clients.wait;
                     let done = self.phase(prepared, begin)?;
                     answer(&Answer::Done(done))?;
+                }
+                Some(Order::Wake) => {
+                    let woken = stalled::wake(&mut self.client, &self.job.scenario)?;
+                    answer(&Answer::Woken(woken))?;
                 }
             }
         }

@@ -42,8 +42,6 @@ impl Server {
 
     /// The record of connections and three loads by 50 `clients`, with so much data in events.
     fn load(&self, name: &str, clients: &str, payload: usize) -> Result<Value, Box<dyn Error>> {
-        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.json"));
-        let scenario = path.with_extension("toml");
         let load = |kind, count| {
             format!(
                 "[[phase]]\nseconds = 0.2\n[[phase.load]]\nkind = \"{kind}\"\n\
@@ -51,10 +49,14 @@ impl Server {
             )
         };
         let loads = [load("fanout", 1), load("fanout", 8), load("echo", 50)].concat();
-        std::fs::write(
-            &scenario,
-            format!("[clients]\ncount = 50\nwait = \"block\"\n{clients}\n{loads}"),
-        )?;
+        self.run(name, &format!("count = 50\n{clients}"), &loads)
+    }
+
+    /// The record of a run with these clients and loads.
+    fn run(&self, name: &str, clients: &str, loads: &str) -> Result<Value, Box<dyn Error>> {
+        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.json"));
+        let scenario = path.with_extension("toml");
+        std::fs::write(&scenario, format!("[clients]\nwait = \"block\"\n{clients}\n{loads}"))?;
         let output = Command::new(HARNESS)
             .args(["run", "--url", &self.address, "--pid", &self.child.id().to_string()])
             .arg("--json")
@@ -122,5 +124,61 @@ fn a_server_that_does_not_compress_is_named() -> Result<(), Box<dyn Error>> {
     assert_eq!(output.status.code(), Some(1));
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(error.contains("does not compress"), "{error}");
+    Ok(())
+}
+
+/// 20 clients of which 4 do not read, two broadcasts of 60 kB under way for `seconds`; what became
+/// of the four, and the number of broadcasts.
+fn stalled(
+    server: &Server,
+    name: &str,
+    clients: &str,
+    seconds: u32,
+) -> Result<(Value, u64), Box<dyn Error>> {
+    let loads = format!(
+        "[[phase]]\nseconds = {seconds}\n[[phase.load]]\nkind = \"fanout\"\n\
+         payload = 60000\nin_flight = 2\n"
+    );
+    let record = server.run(name, &format!("count = 20\nstalled = 0.2\n{clients}"), &loads)?;
+    let load = &record["phases"][1]["loads"][0];
+    let sent = load["all_sent"].as_u64().ok_or("sent")?;
+    assert_eq!(load["all_received"].as_u64(), Some(sent * 16), "those who read got everything");
+    assert_eq!(record["stalled"]["clients"], 4);
+    Ok((record["stalled"].clone(), sent))
+}
+
+#[test]
+fn clients_that_do_not_read_are_closed_and_counted() -> Result<(), Box<dyn Error>> {
+    let server = Server::start(&["--max-queue-bytes", "200000"])?;
+    // The kernel keeps 4 MiB for each of them first.
+    let (found, _) = stalled(&server, "stalled", "", 4)?;
+    assert_eq!((&found["closed"], &found["skipped"]), (&4.into(), &0.into()), "{found}");
+    let (found, _) = stalled(&server, "stalled-polling", "transport = \"polling\"", 1)?;
+    assert_eq!((&found["closed"], &found["received"]), (&4.into(), &0.into()), "{found}");
+    Ok(())
+}
+
+#[test]
+fn clients_that_do_not_read_are_skipped_and_counted() -> Result<(), Box<dyn Error>> {
+    let server = Server::start(&["--max-queue-bytes", "200000", "--drop-slow"])?;
+    for (name, clients, seconds) in
+        [("skipped", "", 4), ("skipped-polling", "transport = \"polling\"", 1)]
+    {
+        let (found, sent) = stalled(&server, name, clients, seconds)?;
+        let count = |name: &str| found[name].as_u64().unwrap_or(0);
+        assert_eq!(count("closed"), 0, "{found}");
+        assert_eq!(count("received") + count("skipped"), 4 * sent, "{found}");
+        assert!(count("received") > 0 && count("skipped") > 0, "{found}");
+    }
+    Ok(())
+}
+
+#[test]
+fn an_idle_client_takes_at_most_300_bytes() -> Result<(), Box<dyn Error>> {
+    let record = Server::start(&[])?.run("memory", "count = 8000", "")?;
+    let client = &record["phases"][0]["client"];
+    let size = |name: &str| client[name].as_f64().ok_or("no size");
+    let each = (size("resident_after")? - size("resident_before")?) / 8000.0;
+    assert!(each <= 300.0, "{each} bytes");
     Ok(())
 }

@@ -31,7 +31,7 @@ impl<'a> Dial<'a> {
         let goal = if load.kind == Kind::Connect {
             Goal::Count(part.of(load.count.unwrap_or(all)))
         } else {
-            let first = part.of(scenario.steady());
+            let first = part.of(scenario.steady() + scenario.clients.stalled());
             Goal::Again { first, turn: 0, open: vec![false; part.of(all) - first] }
         };
         let pace = Pace::new(load, all, setting);

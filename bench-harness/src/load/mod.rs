@@ -284,7 +284,7 @@ impl<'a> Load<'a> {
 }
 
 /// Two characters that no other load of the scenario has.
-fn tag(phase: usize, load: usize) -> [u8; 2] {
+pub(crate) fn tag(phase: usize, load: usize) -> [u8; 2] {
     const LETTERS: &[u8; 62] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
     [LETTERS[phase % 62], LETTERS[load % 62]]
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Labelled;
-use crate::record::{Kind, Load, Phase, Record};
+use crate::record::{Kind, Load, Phase, Record, Stalled};
 
 /// Quantiles that have a column, and their heads.
 const QUANTILES: [(f64, &str); 5] =
@@ -158,6 +158,23 @@ fn heading(rounds: &[&Record]) -> String {
         count(sum(|load| load.all_sent)),
         count(received),
         if due == received { String::new() } else { format!(" of {} due", count(due)) },
+    ) + &stalled(rounds)
+}
+
+/// A line on the clients that did not read, if there were any.
+fn stalled(rounds: &[&Record]) -> String {
+    let found = || rounds.iter().filter_map(|record| record.stalled);
+    let sum = |of: fn(Stalled) -> u64| found().map(of).sum::<u64>();
+    let clients = sum(|found| found.clients);
+    if clients == 0 {
+        return String::new();
+    }
+    format!(
+        "\n{} did not read: {} closed by the server; {} reached them later, {} skipped",
+        counted(clients, "client", "clients"),
+        count(sum(|found| found.closed)),
+        counted(sum(|found| found.received), "broadcast", "broadcasts"),
+        count(sum(|found| found.skipped)),
     )
 }
 

@@ -66,6 +66,7 @@ fn record(server: &str) -> Record {
         connections: 7,
         processes: 1,
         phases: vec![phase],
+        stalled: None,
     }
 }
 

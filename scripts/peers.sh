@@ -23,4 +23,4 @@ fi
 
 [[ ${1:-} == --install-only ]] && exit
 cargo build --release --workspace --bins --example bench_server
-exec target/release/bench-harness table --server-cpu 0 --client-cpu 1 "$@"
+exec target/release/bench-harness peers --server-cpu 0 --client-cpu 1 "$@"

@@ -11,12 +11,14 @@ mod floor;
 mod load;
 mod message;
 mod meter;
+mod peers;
 mod poller;
 mod polling;
 mod probe;
 mod progress;
 mod record;
 mod report;
+mod rows;
 mod run;
 mod scenario;
 mod server;
@@ -27,13 +29,12 @@ mod table;
 mod worker;
 
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
-use serde::Serialize;
 
 use client::Wait;
 use scenario::Scenario;
@@ -56,8 +57,8 @@ enum Command {
     },
     /// Show what runs have found: a table, a page with plots, interval logs
     Report(report::Arguments),
-    /// Start each engine in turn, measure all of them, print a Markdown table
-    Table(TableArguments),
+    /// Start each engine in turn, measure all of them, print a table of ratios to the floor
+    Peers(peers::Arguments),
     /// Be the floor: the server that does the least work the load allows
     Floor {
         #[arg(long, default_value = "127.0.0.1:4000")]
@@ -113,49 +114,12 @@ struct RunArguments {
     outputs: report::Outputs,
 }
 
-#[derive(clap::Args)]
-struct TableArguments {
-    /// Connections that receive every broadcast
-    #[arg(long, default_value_t = 5000)]
-    connections: usize,
-    /// Bytes of data in each event
-    #[arg(long, default_value_t = 128)]
-    payload: usize,
-    /// Length of each measurement
-    #[arg(long, default_value_t = 5.0, value_parser = positive)]
-    seconds: f64,
-    /// Pin the client to this CPU
-    #[arg(long)]
-    client_cpu: Option<usize>,
-    /// How the client waits
-    #[arg(long, value_enum, default_value = "spin")]
-    wait: Wait,
-    /// Also write the results here
-    #[arg(long)]
-    json: Option<PathBuf>,
-    /// How often each engine is measured, in turn
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
-    rounds: u16,
-    /// Connections of the memory row
-    #[arg(long, default_value_t = 15_000)]
-    idle_connections: usize,
-    /// Pin the servers to this CPU
-    #[arg(long)]
-    server_cpu: Option<usize>,
-    /// corecast's bench server (default: target/release/examples/bench_server, if it is there)
-    #[arg(long)]
-    corecast: Option<PathBuf>,
-    /// Engines to measure, after the floor (default: those that are installed)
-    #[arg(long, value_delimiter = ',')]
-    engines: Option<Vec<String>>,
-}
-
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Run(arguments) => run(arguments),
         Command::Scenario { name } => print_scenario(&name),
         Command::Report(arguments) => report::run(&arguments).map(|()| 0),
-        Command::Table(arguments) => table(&arguments).map(|()| 0),
+        Command::Peers(arguments) => peers::run(arguments).map(|()| 0),
         Command::Floor { listen, ping_interval } => {
             floor::run(listen, Duration::from_millis(ping_interval)).map(|()| 0)
         }
@@ -223,32 +187,6 @@ fn print_scenario(name: &str) -> Result<u8> {
     let found = scenario::READY.iter().find(|(ready, _)| *ready == name);
     print!("{}", found.context("no such scenario")?.1);
     Ok(0)
-}
-
-fn table(arguments: &TableArguments) -> Result<()> {
-    let corecast = arguments.corecast.as_deref();
-    let engines = engines::installed(corecast, arguments.engines.as_deref())?;
-    let bench = engines::Bench {
-        connections: arguments.connections,
-        payload: arguments.payload,
-        seconds: arguments.seconds,
-        client_cpu: arguments.client_cpu,
-        wait: arguments.wait,
-        idle_connections: arguments.idle_connections,
-        server_cpu: arguments.server_cpu,
-        rounds: arguments.rounds.into(),
-    };
-    run::catch_interrupts()?;
-    let columns = bench.run(&engines)?;
-    println!("{}", bench.heading(&columns));
-    print!("{}", table::table(&engines::ROWS, &columns));
-    write_json(arguments.json.as_deref(), &(probe::host(), engines::ROWS, columns))
-}
-
-fn write_json(path: Option<&Path>, value: &impl Serialize) -> Result<()> {
-    let Some(path) = path else { return Ok(()) };
-    let text = serde_json::to_string_pretty(value)?;
-    std::fs::write(path, text + "\n").with_context(|| format!("write {}", path.display()))
 }
 
 fn positive(text: &str) -> Result<f64, String> {

@@ -157,12 +157,12 @@ pub(crate) struct Load {
     /// Default: 1 fanout (at most 64), 256 echoes, 64 connections, 64 joins or reconnections.
     pub(crate) in_flight: Option<usize>,
     /// fanout: clients are divided into rooms of so many, which take turns. Default: all clients
-    /// get each broadcast.
+    /// get each broadcast. churn: a room is joined by so many at most. Default: 1.
     pub(crate) room_size: Option<usize>,
     /// connect: clients that are to be connected afterwards; more come or some leave.
     /// Default: all.
     pub(crate) count: Option<usize>,
-    /// churn: "rooms" (default), a room of one's own is joined, then left, each acknowledged; or
+    /// churn: "rooms" (default), a room is joined, then left, each acknowledged; or
     /// "reconnect", one of the leaving clients goes and comes back.
     pub(crate) what: Option<Churn>,
 }
@@ -326,7 +326,11 @@ impl Scenario {
             ("payload", load.payload.is_some(), load.has_data()),
             ("rate", load.rate.is_some(), load.kind != Kind::Idle),
             ("in_flight", load.in_flight.is_some(), load.kind != Kind::Idle),
-            ("room_size", load.room_size.is_some(), load.kind == Kind::Fanout),
+            (
+                "room_size",
+                load.room_size.is_some(),
+                matches!(load.kind, Kind::Fanout | Kind::Churn),
+            ),
             ("count", load.count.is_some(), load.kind == Kind::Connect),
             ("what", load.what.is_some(), load.kind == Kind::Churn),
         ] {

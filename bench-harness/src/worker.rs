@@ -15,6 +15,7 @@ use crate::client::{Client, Heard, PATIENCE, Wait};
 use crate::load::{self, Load, Part, Setting, Tally};
 use crate::meter::{self, Meter, Reading, nanoseconds};
 use crate::probe::Probe;
+use crate::record::Kind;
 use crate::scenario::Scenario;
 use crate::shared::Shared;
 use crate::stalled::{self, Woken};
@@ -150,6 +151,7 @@ impl Worker {
         let sizes: Vec<usize> = self.job.scenario.phases[phase]
             .loads
             .iter()
+            .filter(|load| load.kind == Kind::Fanout)
             .filter_map(|load| load.room_size)
             .collect();
         for size in sizes {

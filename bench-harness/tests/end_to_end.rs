@@ -127,14 +127,26 @@ fn errors_name_the_fix() -> Result<(), Box<dyn Error>> {
 }
 
 #[test]
-fn the_table_takes_the_floor_alone() -> Result<(), Box<dyn Error>> {
-    let output = Command::new(HARNESS)
-        .args(["table", "--rounds", "2", "--engines", "floor", "--seconds", "0.2"])
-        .args(["--connections", "50", "--idle-connections", "60", "--wait", "block"])
-        .output()?;
+fn peers_takes_the_floor_alone_and_the_rows_that_are_asked_for() -> Result<(), Box<dyn Error>> {
+    let peers = |rows: &str| {
+        Command::new(HARNESS)
+            .args(["peers", "--rounds", "2", "--engines", "floor", "--seconds", "0.2"])
+            .args(["--connections", "100", "--rows", rows])
+            .output()
+    };
+    let output = peers("connect,fanout-8,heartbeat")?;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout)?;
-    assert_eq!(text.lines().filter(|line| line.starts_with('|')).count(), 7, "{text}");
+    let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| ")).collect();
+    // A heading, and two rows for the fan-out.
+    assert_eq!(rows.len(), 5, "{text}");
+    for (row, unit) in rows[1..].iter().zip(["µs (", "µs (", "k/s (", "µs ("]) {
+        assert!(row.contains(unit), "{row}");
+    }
+    let output = peers("fanout-9")?;
+    assert_eq!(output.status.code(), Some(1));
+    let error = String::from_utf8(output.stderr)?;
+    assert!(error.contains("no row fanout-9") && error.contains("fanout-8"), "{error}");
     Ok(())
 }
 

@@ -28,9 +28,10 @@ pub(crate) struct Own {
 
 enum What {
     Echo(Box<Event>),
-    /// Each connection joins its room, then leaves it.
+    /// Each connection joins the room of its number divided by `size`, then leaves it.
     Churn {
         room: String,
+        size: usize,
         inside: Vec<bool>,
     },
     /// Each connection joins the room of its number divided by `size`, once.
@@ -49,7 +50,8 @@ impl Own {
             What::Echo(Box::new(Event::new(("echo", "echo"), None, tag, load.payload(), data)))
         } else {
             let room = format!("churn-{}{}-", tag[0] as char, tag[1] as char);
-            What::Churn { room, inside: vec![false; clients] }
+            let size = load.room_size.unwrap_or(1);
+            What::Churn { room, size, inside: vec![false; clients] }
         };
         let pace = Pace::new(load, setting.steady, setting);
         Self { at: at as u64, ..Self::with(what, pace, clients, setting.part) }
@@ -94,9 +96,12 @@ impl Own {
         let number = self.part.number(index) as u64;
         let (verb, room) = match &mut self.what {
             What::Echo(event) => return client.emit(index, event, 0, stamp),
-            What::Churn { room, inside } => {
+            What::Churn { room, size, inside } => {
                 inside[index] = !inside[index];
-                (if inside[index] { "join" } else { "leave" }, event::quoted(room, number))
+                (
+                    if inside[index] { "join" } else { "leave" },
+                    event::quoted(room, number / *size as u64),
+                )
             }
             What::Join { room, size } => ("join", event::quoted(room, number / *size as u64)),
         };

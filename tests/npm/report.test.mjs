@@ -39,8 +39,20 @@ function readLog(path) {
 }
 
 /** The data that a page is drawn from. */
-const dataOf = (path) =>
-  JSON.parse(/<script type="application\/json" id="data">(.*?)<\/script>/s.exec(readFileSync(path))[1]);
+function dataOf(path) {
+  const text = readFileSync(path, "utf8");
+  return JSON.parse(/<script type="application\/json" id="data">(.*?)<\/script>/s.exec(text)[1]);
+}
+
+/** A histogram in base64, as it stands in a record. */
+const decoded = (base64) => hdr.decodeFromCompressedBase64(base64, PRECISE);
+
+/** All of a load's intervals together. */
+function latencyOf(load) {
+  const all = hdr.build({ bitBucketSize: PRECISE, autoResize: true, useWebAssembly: false });
+  for (const { latency } of load.intervals) all.add(decoded(latency));
+  return all;
+}
 
 /** "12.3 ms" in nanoseconds. */
 function nanoseconds(text) {
@@ -58,7 +70,8 @@ describe("reports of bench-harness", () => {
   const records = {};
 
   async function measure(name) {
-    const floor = spawn(program, ["floor", "--listen", "127.0.0.1:0"], { stdio: ["ignore", "pipe", "inherit"] });
+    const stdio = ["ignore", "pipe", "inherit"];
+    const floor = spawn(program, ["floor", "--listen", "127.0.0.1:0"], { stdio });
     try {
       const [line] = await once(createInterface({ input: floor.stdout }), "line");
       const address = line.trim().split(/\s+/).at(-1);
@@ -91,12 +104,13 @@ describe("reports of bench-harness", () => {
   /** Of each line of a plot: its name, how many points it says and has, its places. */
   const lines = (plot) =>
     plot.locator("path.line").evaluateAll((paths) =>
-      paths.map((path) => ({
-        name: path.dataset.series,
-        points: +path.dataset.points,
-        places: path.getAttribute("d").slice(1).split("L").map((place) => place.split(",").map(Number)),
-      })),
+      paths.map((path) => {
+        const place = (text) => text.split(",").map(Number);
+        const places = path.getAttribute("d").slice(1).split("L").map(place);
+        return { name: path.dataset.series, points: +path.dataset.points, places };
+      }),
     );
+  const desk = { viewport: { width: 1280, height: 900 } };
   const plots = (page, title) => page.locator(`svg[data-chart="${title}"]`);
   const tip = (page) => page.locator("#tip .value").allTextContents();
 
@@ -121,7 +135,9 @@ describe("reports of bench-harness", () => {
     const data = dataOf(file("one.html"));
     const logs = readdirSync(file("one")).sort();
     const loads = records.one.phases.flatMap((phase, number) =>
-      phase.loads.map((load, index) => ({ phase, load, shown: data.records[0].phases[number].loads[index] })),
+      phase.loads.map((load, index) => {
+        return { phase, load, shown: data.records[0].phases[number].loads[index] };
+      }),
     );
     assert.equal(logs.length, loads.length);
     loads.forEach(({ phase, load, shown }, index) => {
@@ -151,12 +167,8 @@ describe("reports of bench-harness", () => {
   });
 
   test("a percentile curve shows what was recorded", async () => {
-    const page = await open("one.html", { viewport: { width: 1280, height: 900 }, colorScheme: "light" });
-    const shown = records.one.phases.flatMap((phase) => phase.loads).map((load) => {
-      const all = hdr.build({ bitBucketSize: PRECISE, autoResize: true, useWebAssembly: false });
-      for (const { latency } of load.intervals) all.add(hdr.decodeFromCompressedBase64(latency, PRECISE));
-      return all;
-    });
+    const page = await open("one.html", { ...desk, colorScheme: "light" });
+    const shown = records.one.phases.flatMap((phase) => phase.loads).map(latencyOf);
     const some = shown.filter((all) => all.totalCount > 0);
     const curves = plots(page, "Latency by percentile");
     assert.equal(await curves.count(), some.length);
@@ -175,7 +187,7 @@ describe("reports of bench-harness", () => {
       assert.equal(await page.locator("#tip b").textContent(), "maximum");
       near(nanoseconds((await tip(page))[0]), all.maxValue);
       await curve.press("Home");
-      near(nanoseconds((await tip(page))[0]), all.minNonZeroValue);
+      near(nanoseconds((await tip(page))[0]), all.getValueAtPercentile(0));
       await curve.press("Escape");
       await page.locator("#tip").waitFor({ state: "hidden" });
     }
@@ -183,8 +195,58 @@ describe("reports of bench-harness", () => {
     await page.context().close();
   });
 
+  test("plots over time show each interval", async () => {
+    const page = await open("one.html", { ...desk, colorScheme: "dark" });
+    const phase = records.one.phases.find((found) => found.name === "echo");
+    const [load] = phase.loads;
+    assert.ok(load.intervals.length > 1 && phase.samples.length > 1, "something happens over time");
+    const section = page.locator("section", { has: page.getByRole("heading", { name: /^echo/ }) });
+    const all = load.intervals.map((interval) => decoded(interval.latency));
+    const some = all.filter((one) => one.totalCount > 0);
+
+    const latency = plots(section, "Latency over time");
+    const drawn = (await lines(latency)).map(({ name, places }) => [name, places.length]);
+    assert.deepEqual(drawn, ["p50", "p99", "max"].map((name) => [name, some.length]));
+    for (const [key, one] of [["Home", some[0]], ["End", some.at(-1)]]) {
+      await latency.press(key);
+      const [p50, p99, max, receipts] = await tip(page);
+      near(nanoseconds(p50), one.getValueAtPercentile(50));
+      near(nanoseconds(p99), one.getValueAtPercentile(99));
+      near(nanoseconds(max), one.maxValue);
+      assert.equal(receipts, `${one.totalCount.toLocaleString("en")} echoes`);
+    }
+    // The heat map is drawn as it was counted.
+    const heat = await latency.locator("path.heat").evaluateAll((paths) =>
+      paths.map((path) => [+path.dataset.cells, path.getAttribute("d").split("M").length - 1]),
+    );
+    for (const [said, cells] of heat) assert.equal(cells, said);
+    const { phases } = dataOf(file("one.html")).records[0];
+    const { times } = phases.find((found) => found.name === "echo").loads[0];
+    const rows = times.flatMap((time) => Object.values(time.heat));
+    assert.equal(heat.reduce((sum, [said]) => sum + said, 0), rows.length);
+    assert.equal(rows.reduce((sum, one) => sum + one, 0), latencyOf(load).totalCount);
+
+    const throughput = plots(section, "Echoes per second");
+    await throughput.press("Home");
+    const [first] = load.intervals;
+    const rate = +(await tip(page))[0].replace(/,| .*/g, "");
+    near(rate, decoded(first.latency).totalCount / first.seconds);
+
+    const memory = plots(page, "Memory");
+    const samples = records.one.phases.flatMap((found) => found.samples);
+    assert.deepEqual((await lines(memory)).map((line) => line.points), [samples.length]);
+    await memory.press("End");
+    const [number, unit] = (await tip(page))[0].split(" ");
+    near(number * { kB: 1e3, MB: 1e6, GB: 1e9 }[unit], samples.at(-1).server_resident);
+
+    const cpu = plots(section, "CPU per echo");
+    const [line] = await lines(cpu);
+    assert.ok(line.points > 1 && line.points <= phase.samples.length, String(line.points));
+    await page.context().close();
+  });
+
   test("several records are overlaid, and can be taken out", async () => {
-    const page = await open("both.html", { viewport: { width: 1280, height: 900 }, colorScheme: "dark" });
+    const page = await open("both.html", { ...desk, colorScheme: "dark" });
     const curve = plots(page, "Latency by percentile").first();
     // They are called by their servers, or, if these have the same name, by their files.
     const servers = [records.one.server, records.two.server];

@@ -44,16 +44,39 @@ pub(crate) fn table(records: &[Labelled<'_>]) -> Table {
     Table { left, heads, rows }
 }
 
+/// The phases by names that tell them apart.
+pub(super) fn phases(record: &Record) -> Vec<(String, &Phase)> {
+    distinct(record.phases.iter().map(|phase| (&*phase.name, phase)))
+}
+
+/// The loads by names that tell them apart.
+pub(super) fn loads(phase: &Phase) -> Vec<(String, &Load)> {
+    distinct(phase.loads.iter().map(|load| (&*load.name, load)))
+}
+
+/// The second `name` is called `name 2`.
+fn distinct<'a, T>(named: impl Iterator<Item = (&'a str, T)>) -> Vec<(String, T)> {
+    let mut seen: Vec<&str> = Vec::new();
+    let number = |(name, one)| {
+        seen.push(name);
+        match seen.iter().filter(|other| **other == name).count() {
+            1 => (name.to_owned(), one),
+            count => (format!("{name} {count}"), one),
+        }
+    };
+    named.map(number).collect()
+}
+
 /// Names of the phases and their loads, in the order in which they first appear.
 fn places(records: &[Labelled<'_>]) -> Vec<(String, String)> {
     let mut places: Vec<(String, String)> = Vec::new();
-    for phase in records.iter().flat_map(|one| &one.record.phases) {
-        let mut loads: Vec<&str> = phase.loads.iter().map(|load| &*load.name).collect();
+    for (name, phase) in records.iter().flat_map(|one| phases(one.record)) {
+        let mut loads: Vec<String> = loads(phase).into_iter().map(|(load, _)| load).collect();
         if loads.is_empty() {
-            loads.push(NONE);
+            loads.push(NONE.to_owned());
         }
         for load in loads {
-            let place = (phase.name.clone(), load.to_owned());
+            let place = (name.clone(), load);
             if !places.contains(&place) {
                 places.push(place);
             }
@@ -65,8 +88,8 @@ fn places(records: &[Labelled<'_>]) -> Vec<(String, String)> {
 type Place<'a> = (&'a Phase, Option<&'a Load>);
 
 fn find<'a>(record: &'a Record, phase: &str, load: &str) -> Option<Place<'a>> {
-    let phase = record.phases.iter().find(|found| found.name == phase)?;
-    let found = phase.loads.iter().find(|found| found.name == load);
+    let (_, phase) = phases(record).into_iter().find(|(name, _)| name == phase)?;
+    let found = loads(phase).into_iter().find(|(name, _)| name == load).map(|(_, load)| load);
     (found.is_some() || phase.loads.is_empty() && load == NONE).then_some((phase, found))
 }
 
@@ -82,7 +105,7 @@ fn cells(phase: &Phase, load: Option<&Load>) -> Vec<String> {
     let mut cells = vec![offered, load.map_or_else(none, per_second)];
     cells.extend(QUANTILES.map(quantile));
     // The server's time cannot be told apart by load: it stands beside the first one.
-    let first = phase.loads.first().map(|load| &load.name) == load.map(|load| &load.name);
+    let first = load.is_none_or(|load| phase.loads.first().is_some_and(|f| std::ptr::eq(f, load)));
     let server = phase.server.filter(|_| first);
     let quotient = |value: Option<f64>| value.filter(|_| first);
     cells.push(quotient(phase.cpu_per_delivery()).map_or_else(none, |cpu| time(cpu * 1e9)));

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, anyhow};
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::IntervalLogWriterBuilder;
 
-use super::Labelled;
+use super::{Labelled, figures};
 use crate::record::{Load, Phase};
 
 /// Writes `LABEL.PHASE.LOAD.hlog` for each load into `folder`, which is made if it is not there.
@@ -20,10 +20,10 @@ pub(crate) fn write(folder: &Path, records: &[Labelled<'_>]) -> Result<()> {
     std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
     for one in records {
         for (index, phase) in one.record.phases.iter().enumerate() {
-            for load in &phase.loads {
+            for (load_name, load) in figures::loads(phase) {
                 // The number keeps phases in order, and apart if they have the same name.
                 let number = format!("{:02}-{}", index + 1, phase.name);
-                let name = [one.label, &number, &load.name].map(file_name).join(".") + ".hlog";
+                let name = [one.label, &number, &load_name].map(file_name).join(".") + ".hlog";
                 let path = folder.join(name);
                 log(&path, one, phase, load)
                     .with_context(|| format!("write {}", path.display()))?;

@@ -17,6 +17,8 @@ use crate::record::{Distribution, Interval, Load, Phase, Sample};
 const CURVE_STEPS: u32 = 20;
 /// Rows of the heat map for each factor of ten in latency.
 const HEAT_STEPS: f64 = 10.0;
+/// Nanoseconds. The lowest row holds what took less: a ping in time took nothing.
+const SHORTEST: u64 = 1000;
 /// Points of a line over time, columns of a heat map: more intervals than that are put together.
 const TIMES_MAX: usize = 120;
 
@@ -35,23 +37,23 @@ struct Data<'a> {
     heat_steps: f64,
     /// In the order of their colours.
     labels: Vec<&'a str>,
-    records: Vec<RecordData<'a>>,
+    records: Vec<RecordData>,
 }
 
 #[derive(Serialize)]
-struct RecordData<'a> {
+struct RecordData {
     /// Index of its label.
     label: usize,
-    phases: Vec<PhaseData<'a>>,
+    phases: Vec<PhaseData>,
 }
 
 #[derive(Serialize)]
-struct PhaseData<'a> {
-    name: &'a str,
+struct PhaseData {
+    name: String,
     start: f64,
     seconds: f64,
     samples: Vec<SampleData>,
-    loads: Vec<LoadData<'a>>,
+    loads: Vec<LoadData>,
 }
 
 /// Middle and length of the interval, what was counted in it and at its end.
@@ -67,8 +69,8 @@ struct SampleData {
 }
 
 #[derive(Serialize)]
-struct LoadData<'a> {
-    name: &'a str,
+struct LoadData {
+    name: String,
     /// What a receipt is, what several are.
     one: &'static str,
     many: &'static str,
@@ -144,24 +146,26 @@ impl Page<'_> {
                 labels.push(one.label);
                 labels.len() - 1
             });
-            let phases = one.record.phases.iter().map(|found| phase(found, heat)).collect();
+            let phases = figures::phases(one.record).into_iter();
+            let phases = phases.map(|(name, found)| phase(name, found, heat)).collect();
             records.push(RecordData { label, phases });
         }
         Data { curve_steps: CURVE_STEPS, heat_steps: HEAT_STEPS, labels, records }
     }
 }
 
-fn phase(phase: &Phase, heat: bool) -> PhaseData<'_> {
+fn phase(name: String, phase: &Phase, heat: bool) -> PhaseData {
+    let loads = figures::loads(phase).into_iter();
     PhaseData {
-        name: &phase.name,
+        name,
         start: phase.start,
         seconds: phase.seconds,
         samples: samples(phase),
-        loads: phase.loads.iter().map(|found| load(found, heat)).collect(),
+        loads: loads.map(|(name, found)| load(name, found, heat)).collect(),
     }
 }
 
-fn load(load: &Load, heat: bool) -> LoadData<'_> {
+fn load(name: String, load: &Load, heat: bool) -> LoadData {
     let all = load.latency();
     let (one, many) = figures::nouns(load.kind);
     let about = match (figures::offered(load), load.payload) {
@@ -170,7 +174,7 @@ fn load(load: &Load, heat: bool) -> LoadData<'_> {
         (Some(offered), payload) => format!("{offered}, {payload} B"),
     };
     LoadData {
-        name: &load.name,
+        name,
         one,
         many,
         about,
@@ -201,7 +205,7 @@ fn time(group: &[Interval], heat: bool) -> TimeData {
     let seconds = group.iter().map(|interval| interval.seconds).sum::<f64>();
     let mut rows = BTreeMap::new();
     for value in all.0.iter_recorded().filter(|_| heat) {
-        let row = (value.value_iterated_to().max(1) as f64).log10() * HEAT_STEPS;
+        let row = (value.value_iterated_to().max(SHORTEST) as f64).log10() * HEAT_STEPS;
         *rows.entry(row as u32).or_default() += value.count_at_value();
     }
     TimeData {

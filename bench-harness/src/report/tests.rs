@@ -102,6 +102,19 @@ fn records_of_several_servers_stand_below_each_other() {
 }
 
 #[test]
+fn phases_and_loads_of_the_same_name_are_told_apart() {
+    let mut record = record("ours");
+    record.phases.push(record.phases[0].clone());
+    record.phases[1].loads[1].name = "all".into();
+    record.phases[1].loads[1].deliveries = 77;
+    let table = figures::table(&[Labelled { label: "ours", record: &record }]);
+    let names: Vec<&[String]> = table.rows.iter().map(|row| &row[..2]).collect();
+    let expected = [["chat", "all"], ["chat", "echo"], ["chat 2", "all"], ["chat 2", "all 2"]];
+    assert_eq!(names, expected);
+    assert_eq!(table.rows[3][3], "77");
+}
+
+#[test]
 fn records_are_called_by_their_servers_or_their_files() {
     let paths = ["x/one.json", "x/two.json", "x/three.json"].map(PathBuf::from);
     let records = [record("ours"), record("ours"), record("floor")];

@@ -7,6 +7,7 @@
   const several = data.records.length > 1;
   const charts = [];
   let logarithmic = true;
+  const SHORTEST = 1000; // ns: what is below stands at the foot of a logarithmic axis
 
   // Words.
 
@@ -30,7 +31,8 @@
   const percent = (value) => `${digits(value)} %`;
   const seconds = (value) => `${+value.toFixed(value < 10 ? 2 : 1)} s`;
   // What an axis says is round: 2.00 ms is 2 ms there.
-  const round = (text) => text.replace(/^0 .*/, "0").replace(/\.0+(?=\D|$)|(\.\d*?)0+(?=\D|$)/, "$1");
+  const round = (text) =>
+    text.replace(/^0 .*/, "0").replace(/\.0+(?=\D|$)|(\.\d*?)0+(?=\D|$)/, "$1");
   // Place on the percentile axis: 0 is 0 %, 1 is 90 %, 2 is 99 %.
   const quantile = (x) => `p${+(100 - 100 / 10 ** x).toFixed(Math.max(0, Math.ceil(x) - 1) + 1)}`;
 
@@ -76,7 +78,8 @@
     const bottom = Math.max(...parts.filter((part) => part <= low * 1.0001));
     const top = Math.min(...parts.filter((part) => part >= high && part > bottom));
     const span = Math.log10(top / bottom);
-    const place = (value) => from + (Math.log10(Math.max(value, bottom) / bottom) / span) * (to - from);
+    const place = (value) =>
+      from + (Math.log10(Math.max(value, bottom) / bottom) / span) * (to - from);
     const within = parts.filter((part) => part >= bottom && part <= top);
     const ticks = span < 2.2 ? within : within.filter((part) => /^1/.test(part.toExponential()));
     return { ticks, place };
@@ -107,11 +110,12 @@
     const extreme = (values, of, other) => values.reduce((a, b) => of(a, b), other);
     const high = extreme(ys, Math.max, 0);
     const right = extreme(xs, Math.max, chart.until || 0);
-    const log = chart.latency && logarithmic && high > 0;
-    const low = extreme(ys.filter((y) => y > 0), Math.min, high);
+    const log = chart.latency && logarithmic && high > SHORTEST;
+    const low = Math.max(extreme(ys, Math.min, high), SHORTEST);
+    const most = chart.curve ? right : (box.right - box.left) / 60;
     return {
       right,
-      x: linear(0, right, chart.curve ? right : (box.right - box.left) / 60, box.left, box.right, true),
+      x: linear(0, right, most, box.left, box.right, true),
       y: log
         ? decades(low, high, box.bottom, box.top)
         : linear(0, high, 5, box.bottom, box.top, false),
@@ -140,7 +144,8 @@
       const text = { x: at, y: box.bottom + 18, "text-anchor": anchor };
       draw(svg, "text", text, chart.curve ? `${quantile(tick).slice(1)} %` : tick);
     }
-    draw(svg, "line", { class: "axis", x1: box.left, x2: box.right, y1: box.bottom, y2: box.bottom });
+    const foot = { x1: box.left, x2: box.right, y1: box.bottom, y2: box.bottom };
+    draw(svg, "line", { class: "axis", ...foot });
     const label = { x: (box.left + box.right) / 2, y: box.bottom + 36, "text-anchor": "middle" };
     draw(svg, "text", label, chart.curve ? "percentile" : "seconds");
   };
@@ -151,7 +156,8 @@
     const levels = Array.from({ length: 7 }, () => []);
     for (const column of columns) {
       const half = column.seconds / 2;
-      const [left, right] = [column.at - half, column.at + half].map((at) => Math.round(x.place(at)));
+      const ends = [column.at - half, column.at + half];
+      const [left, right] = ends.map((at) => Math.round(x.place(at)));
       for (const [row, receipts] of Object.entries(column.heat)) {
         const edge = (r) => Math.round(y.place(10 ** (r / data.heat_steps)));
         const [low, high] = [edge(+row), edge(+row + 1)];
@@ -300,14 +306,15 @@
   const lines = (of) => {
     const found = data.records.map((record) => {
       const rounds = data.records.filter((other) => other.label === record.label).length > 1;
-      const name = data.labels[record.label];
-      return { name, label: record.label, color: color(record.label), round: rounds, points: of(record) };
+      const { label } = record;
+      const name = data.labels[label];
+      return { name, label, color: color(label), round: rounds, points: of(record) };
     });
     return found.filter((line) => line.points?.length);
   };
-  // Where the last of these intervals ends.
-  const end = (all) => Math.max(0, ...all.map((at) => at.at + at.seconds / 2));
   const phaseOf = (record, name) => record.phases.find((phase) => phase.name === name);
+  const length = (name) =>
+    Math.max(...data.records.map((record) => phaseOf(record, name)?.seconds || 0));
   const loadOf = (record, phase, name) =>
     phaseOf(record, phase)?.loads.find((load) => load.name === name);
 
@@ -317,28 +324,28 @@
       value,
     ]);
 
-  const statistic = (name, dashed) =>
+  // A line of one statistic: with one record its colour tells which, with several its dashes do.
+  const statistic = (name) => (line) =>
     several
-      ? { style: dashed ? "dashed" : "", keep: (line) => ({ ...line, name: `${line.name} ${name}` }) }
-      : { style: "", keep: (line) => ({ ...line, name, color: `var(--${name})` }) };
+      ? { ...line, name: `${line.name} ${name}`, style: name === "p50" ? "dashed" : "" }
+      : { ...line, name, color: `var(--${name})` };
 
   const overTime = (phase, load) => {
     const names = several ? ["p50", "p99"] : ["p50", "p99", "max"];
     const series = names.flatMap((name) => {
-      const { style, keep } = statistic(name, name === "p50");
       const points = (record) =>
         loadOf(record, phase, load.name)
           ?.times.filter((at) => at.count)
           .map((at) => [at.at, at[name], name === "max" ? `${count(at.count)} ${load.many}` : ""]);
-      return lines(points).map((line) => ({ ...keep(line), style }));
+      return lines(points).map(statistic(name));
     });
     const stroke = (name) => (several ? "currentColor" : `var(--${name})`);
     const dashed = (name) => (several && name === "p50" ? "dashed" : "");
     const keys = names.map((name) => [name, stroke(name), dashed(name)]);
     const cells = several ? undefined : loadOf(data.records[0], phase, load.name).times;
     if (cells) keys.push(["how many", "var(--heat)", "box"]);
-    const until = cells && end(cells);
     const title = "Latency over time";
+    const until = length(phase);
     return { title, latency: true, format: time, series, keys, heat: cells, until };
   };
 
@@ -351,6 +358,7 @@
     add(grid, overTime(phase, load));
     add(grid, {
       title: `${load.many[0].toUpperCase()}${load.many.slice(1)} per second`,
+      until: length(phase),
       format: amount,
       precise: (value) => `${count(value)} ${load.many}/s`,
       series: lines((record) => loadOf(record, phase, load.name)?.times.map(perSecond(load))),
@@ -364,6 +372,7 @@
     add(grid, {
       title: `CPU per ${one}`,
       about: "of the server",
+      until: length(phase),
       format: time,
       series: lines((record) => samples(record).filter(known).map(each)),
     });
@@ -412,16 +421,19 @@
       );
     const phases = data.records[0].phases;
     const bands = several ? [] : phases.map((p) => [p.start, p.start + p.seconds, p.name]);
-    const of = (cpu) => (sample) => sample[cpu] === null ? null : (sample[cpu] / sample.seconds) * 100;
+    const of = (cpu) => (sample) =>
+      sample[cpu] === null ? null : (sample[cpu] / sample.seconds) * 100;
     const named = (series, name, color) =>
       several ? series : series.map((line) => ({ ...line, name, color }));
     const memory = named(every((sample) => sample.resident), "server", color(0));
-    add(grid, { title: "Memory", about: "resident, of the server", format: bytes, series: memory, bands });
+    const resident = { about: "resident, of the server", format: bytes };
+    add(grid, { title: "Memory", ...resident, series: memory, bands });
     const server = named(every(of("server_cpu")), "server", color(0));
     const client = several ? [] : named(every(of("client_cpu")), "load generator", color(7));
     const keys = client.length ? [["server", color(0), ""], ["load generator", color(7), ""]] : [];
     const about = several ? "of the server, % of one core" : "% of one core";
-    add(grid, { title: "CPU", about, format: percent, series: [...server, ...client], bands, keys });
+    const both = [...server, ...client];
+    add(grid, { title: "CPU", about, format: percent, series: both, bands, keys });
     const open = named(every((sample) => sample.connections), "open", color(0));
     add(grid, { title: "Connections", format: amount, precise: count, series: open, bands });
   };

@@ -35,7 +35,7 @@ use crate::message::{Decoder, Message};
 use crate::poller::Polling;
 use crate::polling;
 use crate::scenario::Clients;
-use crate::sys::{self, EDGE, Epoll, IN, OUT};
+use crate::sys::{self, EDGE, Epoll, HANGUP, IN, OUT};
 
 /// Connections of one source address. The usual ephemeral range has 28,232 ports, but connect(2)
 /// looks at one half of them first, port by port: 19,000 connections of one address took 52 s,
@@ -292,7 +292,11 @@ impl Client {
         })?;
         sys::reset_on_close(stream.as_raw_fd())?;
         // Edge-triggered, so that an idle socket's writability costs one event, once.
-        self.epoll.add(stream.as_raw_fd(), IN | OUT | EDGE, (index as u64) << 1 | socket)?;
+        self.epoll.add(
+            stream.as_raw_fd(),
+            IN | OUT | HANGUP | EDGE,
+            (index as u64) << 1 | socket,
+        )?;
         Ok(stream)
     }
 
@@ -358,7 +362,8 @@ impl Client {
                 self.request(index)?;
             } else if !self.is_deaf(index) {
                 self.flush(index)?;
-                self.read(index, &mut tell)?;
+                let is_last = self.epoll.is_last(event);
+                self.read(index, is_last, &mut tell)?;
             }
         }
         Ok(())
@@ -389,7 +394,7 @@ impl Client {
             if self.connections[index].polling.is_some() {
                 self.get(index)?;
             }
-            self.read(index, &mut tell)?;
+            self.read(index, true, &mut tell)?;
         }
         Ok(())
     }
@@ -422,6 +427,7 @@ impl Client {
     fn read(
         &mut self,
         index: usize,
+        is_last: bool,
         tell: &mut impl FnMut(usize, Heard<'_>, u64) -> Result<()>,
     ) -> Result<()> {
         loop {
@@ -442,8 +448,9 @@ impl Client {
             if connection.partial.len() == BUFFER {
                 bail!("connection {index} received a frame of more than {BUFFER} bytes");
             }
-            // With an edge-triggered epoll a short read means that no more is there.
-            if drained || self.is_deaf(index) {
+            // With an edge-triggered epoll a short read means that no more is there, unless the
+            // end is: it is reported once, perhaps with the bytes in front of it.
+            if drained && !is_last || self.is_deaf(index) {
                 return Ok(());
             }
         }
@@ -498,7 +505,8 @@ impl Client {
     fn upgraded(&self, length: usize) -> Result<Option<usize>> {
         let head = codec::upgrade_response(&self.buffer[..length]).map_err(|error| {
             let text = String::from_utf8_lossy(&self.buffer[..length.min(200)]);
-            anyhow!("websocket upgrade: {error:?}; the server said: {text}")
+            let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+            anyhow!("websocket upgrade: {error:?}; the server said: {line}")
         })?;
         let Some(head) = head else { return Ok(None) };
         let accepted = deflate::is_accepted(head)

@@ -73,6 +73,7 @@ pub(crate) fn with_server(scenario: &Scenario) -> Result<Record> {
 /// found until then, and is not complete.
 pub(crate) fn measure(scenario: &Scenario, target: &Target) -> Result<Record> {
     let server = target.pid.map(Probe::new).transpose()?;
+    check_sources(scenario, target.address)?;
     check_limits(scenario, server.as_ref())?;
     let began = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
     let origin = sys::now();
@@ -103,6 +104,16 @@ pub(crate) fn measure(scenario: &Scenario, target: &Target) -> Result<Record> {
         record.stalled = Some(crew.wake(&record.phases)?);
     }
     Ok(record)
+}
+
+fn check_sources(scenario: &Scenario, target: SocketAddr) -> Result<()> {
+    for source in &scenario.clients.sources {
+        ensure!(
+            source.is_ipv4() == target.is_ipv4(),
+            "sources: {source} cannot reach {target}: one is IPv4, the other IPv6"
+        );
+    }
+    Ok(())
 }
 
 /// Fails with the fix if a client process or the server cannot open enough files.

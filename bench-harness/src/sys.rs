@@ -18,6 +18,8 @@ use std::time::Duration;
 pub(crate) const IN: u32 = libc::EPOLLIN as u32;
 /// Writable.
 pub(crate) const OUT: u32 = libc::EPOLLOUT as u32;
+/// The peer has finished sending.
+pub(crate) const HANGUP: u32 = libc::EPOLLRDHUP as u32;
 /// Report a change once instead of a state as long as it lasts.
 pub(crate) const EDGE: u32 = libc::EPOLLET as u32;
 
@@ -79,6 +81,12 @@ impl Epoll {
             )
         };
         counted(count)
+    }
+
+    /// Whether event number `index` of the last round says that nothing comes behind what can be
+    /// read.
+    pub(crate) fn is_last(&self, index: usize) -> bool {
+        self.events[index].events & (HANGUP | (libc::EPOLLHUP | libc::EPOLLERR) as u32) != 0
     }
 
     /// The token of event number `index` of the last round.

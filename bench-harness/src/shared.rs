@@ -21,9 +21,10 @@ use crate::sys;
 
 /// Loads of one phase.
 pub(crate) const LOADS_MAX: usize = 8;
-/// Broadcasts in flight, and how far ahead of a missing one a client may be: the width of the bits
-/// that remember what it has.
+/// Broadcasts in flight in a closed loop, and how far ahead of a missing one a client may be.
 pub(crate) const IN_FLIGHT_MAX: usize = 64;
+/// The same of a load on schedule, which goes on sending when the server is behind.
+pub(crate) const SCHEDULED_MAX: usize = 1024;
 /// Flights of a load that goes to rooms.
 const SPAN_MAX: usize = 4096;
 const STOP: usize = 0;
@@ -101,10 +102,10 @@ impl Shared {
         self.memory.words()[DELIVERED].load(Relaxed)
     }
 
-    /// The broadcasts of load number `load`, which take turns among `rooms`.
-    pub(crate) fn flights(&self, load: usize, rooms: usize) -> Flights<'_> {
+    /// The broadcasts of load number `load`, which take turns among `rooms`; up to `ahead` of each.
+    pub(crate) fn flights(&self, load: usize, rooms: usize, ahead: usize) -> Flights<'_> {
         let start = HEAD + load * LOAD_WORDS;
-        let span = IN_FLIGHT_MAX * rooms.min(SPAN_MAX / IN_FLIGHT_MAX);
+        let span = ahead * rooms.min(SPAN_MAX / ahead);
         Flights { words: &self.memory.words()[start..start + LOAD_WORDS], span: span as u64 }
     }
 }
@@ -191,7 +192,7 @@ mod tests {
     fn the_last_receipt_finishes_a_broadcast_in_whichever_process() -> Result<()> {
         let parent = Shared::new()?;
         let child = Shared::open(&parent.path())?;
-        let (here, there) = (parent.flights(1, 1), child.flights(1, 1));
+        let (here, there) = (parent.flights(1, 1, 64), child.flights(1, 1, 64));
         assert_eq!(here.enter(500, |_| 2), Some(0));
         assert_eq!(there.enter(600, |_| 2), Some(1));
         assert_eq!((here.unfinished(), here.missing()), (2, 4));
@@ -201,17 +202,17 @@ mod tests {
         assert!(here.deliver(2, 0).is_err(), "never sent");
         assert!(here.deliver(1, 601).is_err(), "other digits");
         assert_eq!((there.unfinished(), there.missing(), there.sent()), (1, 2, 2));
-        assert_eq!(parent.flights(0, 1).sent(), 0, "another load");
+        assert_eq!(parent.flights(0, 1, 64).sent(), 0, "another load");
         parent.join(3);
         parent.reset();
-        assert_eq!((child.flights(1, 1).sent(), child.joined()), (0, 3));
+        assert_eq!((child.flights(1, 1, 64).sent(), child.joined()), (0, 3));
         Ok(())
     }
 
     #[test]
     fn the_oldest_broadcast_holds_back_the_sixty_fifth() -> Result<()> {
         let shared = Shared::new()?;
-        let flights = shared.flights(0, 1);
+        let flights = shared.flights(0, 1, 64);
         for number in 0..64 {
             assert_eq!(flights.enter(9, |_| 1), Some(number));
         }
@@ -228,7 +229,7 @@ mod tests {
     #[test]
     fn processes_never_enter_the_same_number() -> Result<()> {
         let shared = Shared::new()?;
-        let flights = shared.flights(0, 64);
+        let flights = shared.flights(0, 64, 64);
         let numbers: Vec<u64> = std::thread::scope(|scope| {
             let enter = || (0..1000).filter_map(|_| flights.enter(1, |_| 1)).collect::<Vec<_>>();
             let threads = [scope.spawn(enter), scope.spawn(enter)];

@@ -95,7 +95,7 @@ fn find<'a>(record: &'a Record, phase: &str, load: &str) -> Option<Place<'a>> {
 
 fn cells(phase: &Phase, load: Option<&Load>) -> Vec<String> {
     let none = || NONE.to_owned();
-    let per_second = |load: &Load| count((load.deliveries as f64 / phase.seconds) as u64);
+    let per_second = |load: &Load| count((load.deliveries as f64 / phase.seconds).round() as u64);
     let latency = load.map(Load::latency).unwrap_or_default();
     let quantile = |(quantile, _)| match latency.0.is_empty() {
         true => none(),

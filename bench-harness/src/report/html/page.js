@@ -159,7 +159,10 @@
       const ends = [column.at - half, column.at + half];
       const [left, right] = ends.map((at) => Math.round(x.place(at)));
       for (const [row, receipts] of Object.entries(column.heat)) {
-        const edge = (r) => Math.round(y.place(10 ** (r / data.heat_steps)));
+        const edge = (r) => {
+          const value = 10 ** (r / data.heat_steps);
+          return Math.round(y.place(value > SHORTEST ? value : 0));
+        };
         const [low, high] = [edge(+row), edge(+row + 1)];
         const level = Math.round((Math.log(receipts) / Math.log(most)) * 6);
         levels[level].push(`M${left},${high}H${right}V${low}H${left}z`);
@@ -368,7 +371,8 @@
   const cpu = (grid, phase, one) => {
     const samples = (record) => phaseOf(record, phase)?.samples || [];
     const each = (at) => [at.at, (at.server_cpu / at.receipts) * 1e9];
-    const known = (at) => at.server_cpu !== null && at.receipts > 0;
+    // A receipt that lies across the border of two samples is part of both: half of one is none.
+    const known = (at) => at.server_cpu !== null && at.receipts > 0.5;
     add(grid, {
       title: `CPU per ${one}`,
       about: "of the server",

@@ -79,6 +79,9 @@ else
     cargo test --workspace --lib --bins --tests --examples 2>&1 | tee "$logs/rust.txt"
 fi
 
+section "benches, each once"
+cargo test --quiet --bench codec --bench encode --bench hub >"$logs/benches.txt"
+
 section "documentation"
 cargo test --workspace --doc 2>&1 | tee "$logs/doc.txt"
 RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps

@@ -4,6 +4,7 @@
 //! the wire meets a limit before it sizes anything, and no input panics.
 #![forbid(unsafe_code)]
 
+mod argument;
 pub mod coding;
 pub mod deflate;
 pub mod engine;

@@ -17,6 +17,8 @@ use serde::de::{DeserializeOwned, Deserializer, Error as _, IgnoredAny, MapAcces
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::ser::Formatter;
 
+use super::argument::Argument;
+
 thread_local! {
     /// Attachments of the arguments that are being read; `None` outside of [`from_args`].
     static ARRIVED: RefCell<Option<Vec<Bytes>>> = const { RefCell::new(None) };
@@ -101,8 +103,10 @@ pub fn to_args<T: Serialize + ?Sized>(
         args.push(b',');
     }
     let collector = Collector { attachments: &mut *attachments };
-    let mut serializer = serde_json::Serializer::with_formatter(&mut *args, collector);
-    let result = value.serialize(&mut serializer);
+    let mut json = serde_json::Serializer::with_formatter(&mut *args, collector);
+    let mut string = Vec::new();
+    let result = value.serialize(Argument { json: &mut json, string: &mut string });
+    args.extend_from_slice(&string);
     if result.is_err() {
         args.truncate(args_len);
         attachments.truncate(attachments_len);

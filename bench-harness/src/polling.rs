@@ -174,7 +174,8 @@ impl Session {
 
     /// The POST was answered.
     pub(crate) fn posted(&mut self, response: &Response<'_>) -> Result<(), Error> {
-        if !self.is_posting || response.status != 200 || *response.body != *b"ok" {
+        if !self.is_posting || response.status != 200 || !response.body.eq_ignore_ascii_case(b"ok")
+        {
             return Err(Error::Refused(response.status));
         }
         self.is_posting = false;

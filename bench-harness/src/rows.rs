@@ -235,7 +235,12 @@ pub(crate) const SETUPS: [Setup; 10] = [
         measures: &[measure!(
             "half-8",
             "{ kind = 'fanout', rate = {half_8} }",
-            latency("half-8", "at half of what it can with 8 in flight, p99", Kind::Fanout, 0.99)
+            latency(
+                "half-8",
+                "fan-out at half of what it can with 8 in flight, p99",
+                Kind::Fanout,
+                0.99
+            )
         )],
         ..USUAL
     },
@@ -321,11 +326,23 @@ pub(crate) const SETUPS: [Setup; 10] = [
                 phase!("join-large", "{ kind = 'churn', room_size = {roomy} }")
             ),
             rows: &[
-                cpu("rooms-few", "growth: broadcast to one of {few} rooms of 10, per delivery", 2),
-                within("rooms-many", "to one of {many} rooms, 10 members", "rooms-few"),
-                cpu("join-none", "growth: join or leave a room, without others, each", 2),
-                within("join-many", "beside {many} rooms", "join-none"),
-                within("join-large", "a room of up to {roomy}", "join-none"),
+                cpu(
+                    "rooms-few",
+                    "growth: broadcast to one of {few} rooms, 10 members each, per delivery",
+                    2,
+                ),
+                within(
+                    "rooms-many",
+                    "growth: broadcast to one of {many} rooms, 10 members each",
+                    "rooms-few",
+                ),
+                cpu("join-none", "growth: join or leave a room, no others there", 2),
+                within("join-many", "growth: join or leave a room beside {many}", "join-none"),
+                within(
+                    "join-large",
+                    "growth: join or leave a room of up to {roomy} members",
+                    "join-none",
+                ),
             ],
         }],
         ..USUAL

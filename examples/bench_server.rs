@@ -30,6 +30,9 @@ struct Arguments {
     /// Drop events for connections whose queue is full instead of closing them.
     #[arg(long)]
     drop_slow: bool,
+    /// Print counters and sizes to standard error every so many seconds.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    stats: Option<u64>,
 }
 
 fn main() -> Result<(), corecast::Error> {
@@ -72,5 +75,14 @@ fn main() -> Result<(), corecast::Error> {
     });
     let running = io.listen(arguments.listen)?;
     eprintln!("listening on {}", running.addresses()[0]);
+    if let Some(seconds) = arguments.stats {
+        std::thread::spawn(move || {
+            loop {
+                std::thread::sleep(Duration::from_secs(seconds));
+                let stats = io.stats();
+                eprintln!("{:?} {:?}", stats.totals, stats.gauges);
+            }
+        });
+    }
     running.join()
 }

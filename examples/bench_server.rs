@@ -21,6 +21,9 @@ struct Arguments {
     /// Milliseconds between two heartbeats.
     #[arg(long, default_value_t = 25_000)]
     ping_interval: u64,
+    /// Milliseconds that a client has to answer one.
+    #[arg(long, default_value_t = 20_000)]
+    ping_timeout: u64,
     /// Compress websocket messages of so many bytes or more.
     #[arg(long, value_name = "THRESHOLD")]
     deflate: Option<usize>,
@@ -40,6 +43,7 @@ fn main() -> Result<(), corecast::Error> {
     let mut options = Options::default();
     options.cpus = arguments.cpus;
     options.ping_interval = Duration::from_millis(arguments.ping_interval);
+    options.ping_timeout = Duration::from_millis(arguments.ping_timeout);
     options.per_message_deflate = arguments.deflate.map(|threshold| {
         let mut deflate = PerMessageDeflate::default();
         deflate.threshold = threshold;
@@ -80,9 +84,26 @@ fn main() -> Result<(), corecast::Error> {
             loop {
                 std::thread::sleep(Duration::from_secs(seconds));
                 let stats = io.stats();
-                eprintln!("{:?} {:?}", stats.totals, stats.gauges);
+                let lines = format!("{:?} {:?}
+{}", stats.totals, stats.gauges, figures(&io));
+                eprintln!("{lines}");
             }
         });
     }
     running.join()
+}
+
+/// What the server holds, and how evenly its shards share it.
+fn figures(io: &Server) -> serde_json::Value {
+    let (all, shards) = (io.stats(), io.shard_stats());
+    let connections: Vec<usize> = shards.iter().map(|shard| shard.gauges.connections).collect();
+    serde_json::json!({
+        "shards": connections,
+        "connections": all.gauges.connections,
+        "sockets": all.gauges.sockets,
+        "rooms": all.gauges.rooms,
+        "pongs": all.totals.pongs,
+        "ping_timeouts": all.totals.ping_timeouts,
+        "slow_closed": all.totals.slow_closed,
+    })
 }

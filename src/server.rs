@@ -28,6 +28,7 @@ use crate::options::{Limits, Options};
 use crate::preflight;
 use crate::proto::parser::Parser;
 use crate::rooms::Rooms;
+use crate::shard::awake;
 use crate::shard::mesh::{Mail, Mesh};
 use crate::shard::ring;
 use crate::shard::watch::{Pulse, Watch};
@@ -388,14 +389,14 @@ impl Server {
                 .name(&format!("corecast-{index}"))
                 // Registered buffers are for glommio's own files and sockets; there are none.
                 .io_memory(0)
-                .preempt_timer(Duration::from_millis(2))
+                .preempt_timer(awake::START_PREEMPTION)
                 .spawn(move || async move {
                     let hub = new_hub(&spec, index);
                     let start = Start { index, server, hub, listeners, mailbox, pulse, start };
                     let ready = move || {
                         let _ = ready.send(());
                     };
-                    Shard::serve(start, ready).await
+                    awake::run(Shard::serve(start, ready)).await
                 });
             match executor {
                 Ok(executor) => executors.push(executor),

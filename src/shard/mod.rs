@@ -6,6 +6,7 @@
 //! sleeps in the executor, on an eventfd that the ring rings. Mail completes an operation of the
 //! ring, so it ends both kinds of sleep.
 
+pub(crate) mod awake;
 mod dispatch;
 mod endpoint;
 mod hooks;
@@ -119,22 +120,6 @@ pub(crate) struct Start {
 fn drop_kept(kept: impl Sized) {
     if catch_unwind(AssertUnwindSafe(|| drop(kept))).is_err() {
         log::error!("a value kept with a socket panicked when it was dropped");
-    }
-}
-
-/// Awaits something of glommio's at the end of a shard, looking again every few milliseconds:
-/// glommio 0.9 may sleep over a wake-up (docs/decisions.md), and nothing else would wake it here.
-/// After a second it lets go; what is left then is one descriptor, not a shard that never ends.
-async fn awake<T>(mut future: Pin<Box<dyn Future<Output = T> + '_>>) {
-    for _ in 0..200 {
-        let mut timer = Timer::new(Duration::from_millis(5));
-        let is_done = poll_fn(|cx| match future.as_mut().poll(cx) {
-            Poll::Ready(_) => Poll::Ready(true),
-            Poll::Pending => Pin::new(&mut timer).poll(cx).map(|_| false),
-        });
-        if is_done.await {
-            return;
-        }
     }
 }
 
@@ -288,7 +273,7 @@ impl Shard {
         let sleeper = ring.sleeper()?;
         let ended = self.turns(ring, mailbox, &sleeper).await;
         // An executor that ends closes no file of its own accord.
-        awake(Box::pin(sleeper.close())).await;
+        awake::await_end(Box::pin(sleeper.close())).await;
         ended
     }
 
@@ -322,7 +307,7 @@ impl Shard {
         // A read that goes on would keep the file open.
         if let Some(bell) = bell {
             ring.wake_sleeper();
-            awake(bell).await;
+            awake::await_end(bell).await;
         }
         ended
     }

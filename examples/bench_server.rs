@@ -24,6 +24,9 @@ struct Arguments {
     /// Milliseconds that a client has to answer one.
     #[arg(long, default_value_t = 20_000)]
     ping_timeout: u64,
+    /// Let every client join this room as it connects, and send what `pub` brings to the room.
+    #[arg(long)]
+    room: Option<String>,
     /// Compress websocket messages of so many bytes or more.
     #[arg(long, value_name = "THRESHOLD")]
     deflate: Option<usize>,
@@ -56,9 +59,13 @@ fn main() -> Result<(), corecast::Error> {
         options.slow_reader = SlowReader::Drop;
     }
     let io = Server::new(options)?;
-    io.on("pub", |socket: Socket, event: Event| async move {
-        let _ = socket.server().emit("msg", event.raw());
-    });
+    if let Some(room) = arguments.room {
+        all_in_one_room(&io, &room);
+    } else {
+        io.on("pub", |socket: Socket, event: Event| async move {
+            let _ = socket.server().emit("msg", event.raw());
+        });
+    }
     io.on("echo", |socket: Socket, event: Event| async move {
         let _ = socket.emit("echo", event.raw());
     });
@@ -91,6 +98,18 @@ fn main() -> Result<(), corecast::Error> {
         });
     }
     running.join()
+}
+
+fn all_in_one_room(io: &Server, room: &str) {
+    let (own, whole) = (room.to_owned(), room.to_owned());
+    io.on_connect(move |socket: Socket| {
+        socket.join(own.clone());
+        async {}
+    });
+    io.on("pub", move |socket: Socket, event: Event| {
+        let _ = socket.server().to(whole.clone()).emit("msg", event.raw());
+        async {}
+    });
 }
 
 /// What the server holds, and how evenly its shards share it.

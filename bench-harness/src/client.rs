@@ -45,8 +45,6 @@ const PER_SOURCE: usize = 12_000;
 const BUFFER: usize = 256 * 1024;
 /// Token of the descriptor that `Client::watch` was given.
 const CALL: u64 = u64::MAX;
-/// Nothing at all for so long means that something is lost.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {

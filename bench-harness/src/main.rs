@@ -140,15 +140,19 @@ fn run(arguments: RunArguments) -> Result<u8> {
     arguments.change(&mut scenario);
     scenario.check()?;
     run::catch_interrupts()?;
+    let outputs = &arguments.outputs;
+    let keep = |record: &record::Record| {
+        arguments.json.as_deref().map_or(Ok(()), |path| record.write(path))?;
+        outputs.make(&[report::Labelled { label: &record.server, record }])
+    };
     let record = match arguments.url {
         Some(address) => {
-            let label = arguments.label.unwrap_or_else(|| address.to_string());
-            run::measure(&scenario, &run::Target { address, pid: arguments.pid, label })?
+            let label = arguments.label.clone().unwrap_or_else(|| address.to_string());
+            let target = run::Target { address, pid: arguments.pid, label };
+            run::measure(&scenario, &target, &keep)?
         }
-        None => run::with_server(&scenario)?,
+        None => run::with_server(&scenario, &keep)?,
     };
-    arguments.json.as_deref().map_or(Ok(()), |path| record.write(path))?;
-    arguments.outputs.make(&[report::Labelled { label: &record.server, record: &record }])?;
     if record.complete {
         return Ok(0);
     }

@@ -220,7 +220,7 @@ impl Bench {
         let mut server = engine.start(self.server_cpu, setup.ping_interval, setup.shards)?;
         let pid = Some(server.pid());
         let target = Target { address: server.address, pid, label: engine.label() };
-        run::measure(&scenario, &target).map_err(|error| match server.ended() {
+        run::measure(&scenario, &target, &|_| Ok(())).map_err(|error| match server.ended() {
             Some(ended) => error.context(format!("the server {ended}")),
             None => error,
         })

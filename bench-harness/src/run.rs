@@ -54,7 +54,7 @@ fn is_interrupted() -> bool {
 }
 
 /// Starts the scenario's own server and measures it.
-pub(crate) fn with_server(scenario: &Scenario) -> Result<Record> {
+pub(crate) fn with_server(scenario: &Scenario, keep: Keep<'_>) -> Result<Record> {
     let own = scenario.server.as_ref().context(
         "no server: give --url (and --pid for CPU time and memory), or let the scenario start one \
          by `[server] command`",
@@ -63,15 +63,19 @@ pub(crate) fn with_server(scenario: &Scenario) -> Result<Record> {
     let program = std::path::Path::new(&own.command[0]).file_name().unwrap_or_default();
     let label = own.label.clone().unwrap_or_else(|| program.to_string_lossy().into_owned());
     let target = Target { address: server.address, pid: Some(server.pid()), label };
-    measure(scenario, &target).map_err(|error| match server.ended() {
+    measure(scenario, &target, keep).map_err(|error| match server.ended() {
         Some(ended) => error.context(format!("the server {ended}")),
         None => error,
     })
 }
 
+/// What is done with the record while all clients are still connected: a million of them take
+/// minutes to leave.
+pub(crate) type Keep<'a> = &'a dyn Fn(&Record) -> Result<()>;
+
 /// Runs all phases against a server that is there. After an interruption the record has what was
 /// found until then, and is not complete.
-pub(crate) fn measure(scenario: &Scenario, target: &Target) -> Result<Record> {
+pub(crate) fn measure(scenario: &Scenario, target: &Target, keep: Keep<'_>) -> Result<Record> {
     let server = target.pid.map(Probe::new).transpose()?;
     check_sources(scenario, target.address)?;
     check_limits(scenario, server.as_ref())?;
@@ -103,6 +107,7 @@ pub(crate) fn measure(scenario: &Scenario, target: &Target) -> Result<Record> {
     if scenario.clients.stalled() > 0 && record.complete {
         record.stalled = Some(crew.wake(&record.phases)?);
     }
+    keep(&record)?;
     Ok(record)
 }
 

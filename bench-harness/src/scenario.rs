@@ -100,6 +100,9 @@ pub(crate) struct Clients {
     /// Share of the clients that stops reading as soon as they have joined. They take part in
     /// nothing; when all is over the record says what became of them. 0 to 0.9, default: 0.
     pub(crate) stalled: f64,
+    /// Seconds without any receipt after which what is missing is lost, and the run has failed. A
+    /// server that is emulated needs more. Default: 10.
+    pub(crate) patience: f64,
 }
 
 impl Default for Clients {
@@ -115,6 +118,7 @@ impl Default for Clients {
             data: Data::Text,
             leaving: 0.0,
             stalled: 0.0,
+            patience: 10.0,
         }
     }
 }
@@ -313,6 +317,9 @@ impl Scenario {
         }
         if !(0.0..=0.9).contains(&leaving) || self.steady() < processes {
             return wrong("leaving", "a share between 0 and 0.9; each process keeps one at least");
+        }
+        if !(1.0..=1e6).contains(&self.clients.patience) {
+            return wrong("patience", "between 1 and 1000000 seconds");
         }
         if deflate && transport == Transport::Polling {
             return wrong("deflate", "it is an extension of websocket; drop it or the transport");

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::client::{Client, Heard, PATIENCE, Wait};
+use crate::client::{Client, Heard, Wait};
 use crate::load::{self, Load, Part, Setting, Tally};
 use crate::meter::{self, Meter, Reading, nanoseconds};
 use crate::probe::Probe;
@@ -165,11 +165,15 @@ impl Worker {
             {
                 loads[0].send(&mut self.client, sys::now())?;
                 watch.turn(&mut self.client, &mut loads, Duration::from_millis(5))?;
-                watch.look(&loads, &self.client, PATIENCE)?;
+                watch.look(&loads, &self.client, self.patience())?;
             }
             self.rooms.push(size);
         }
         Ok(())
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::from_secs_f64(self.job.scenario.clients.patience)
     }
 
     fn phase(&mut self, (number, connected): (usize, usize), begin: u64) -> Result<Done> {
@@ -214,7 +218,11 @@ impl Worker {
             let next = foreseen.chain(meter.next()).chain([now + LOOK]).min().unwrap_or(now);
             let timeout = Duration::from_nanos(next.saturating_sub(sys::now()).max(1_000));
             watch.turn(&mut self.client, &mut loads, timeout)?;
-            if !watch.look(&loads, &self.client, if is_stopped { GIVE_UP } else { PATIENCE })? {
+            if !watch.look(
+                &loads,
+                &self.client,
+                if is_stopped { GIVE_UP } else { self.patience() },
+            )? {
                 break;
             }
         }

@@ -90,9 +90,9 @@ fn main() -> Result<(), corecast::Error> {
         std::thread::spawn(move || {
             loop {
                 std::thread::sleep(Duration::from_secs(seconds));
-                let stats = io.stats();
-                let lines = format!("{:?} {:?}
-{}", stats.totals, stats.gauges, figures(&io));
+                let (stats, figures) = (io.stats(), figures(&io));
+                // In one piece, for who reads the last line only.
+                let lines = format!("{:?} {:?}\n{figures}", stats.totals, stats.gauges);
                 eprintln!("{lines}");
             }
         });

@@ -145,11 +145,14 @@ CORECAST_BENCH="$target/debug/bench-harness" npm_suite test:report report
 section "admin UI"
 CORECAST_ADMIN_CMD="'$target/debug/examples/admin_server' --cpus ${cpus[0]}" npm_suite test:admin admin
 
+section "many connections, in a guest"
+scripts/million.sh --smoke 2>&1 | tee "$logs/million.txt"
+
 section "summary"
 for log in doc rust e2e-one e2e-several recovery-one recovery-several e2e-msgpack e2e-counted msgpack \
-    v2 protocol python deflate autobahn browser report admin; do
+    v2 protocol python deflate autobahn browser report admin million; do
     [ -f "$logs/$log.txt" ] || continue
     echo "$log:"
-    grep -E '^ *Summary \[|^test result: |^(#|ℹ) (tests|pass|fail|skipped) |^(Ran|OK|FAILED)|^[0-9]+ passed, ' \
+    grep -E '^ *Summary \[|^test result: |^(#|ℹ) (tests|pass|fail|skipped) |^(Ran|OK|FAILED)|^[0-9]+ passed, |^(connections|deliveries|server RSS) ' \
         "$logs/$log.txt"
 done

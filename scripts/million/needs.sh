@@ -1,0 +1,15 @@
+#!/bin/sh
+# Prints the sysctls that N loopback connections in one server and one client need: a name and the
+# least value on each line, several numbers joined by commas.
+# Usage: needs.sh N
+set -eu
+clients=$1
+# Files of one process; those of all, both ends of each connection.
+echo "fs.nr_open $((clients + 20000))"
+echo "fs.file-max $((2 * clients + 200000))"
+# 20,000 connections leave each source address.
+echo "net.ipv4.ip_local_port_range 1024,65535"
+# Pages: a broadcast may leave one with each socket.
+echo "net.ipv4.tcp_mem $((2 * clients + 400000)),$((3 * clients + 400000)),$((4 * clients + 400000))"
+echo "net.core.somaxconn 4096"
+echo "net.ipv4.tcp_max_syn_backlog 4096"

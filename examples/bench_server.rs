@@ -4,10 +4,12 @@
 //!
 //! `cargo run --release --example bench_server -- --listen 127.0.0.1:4000 --cpus 0`
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use clap::Parser;
 use corecast::{Event, Options, PerMessageDeflate, Server, SlowReader, Socket};
+use rustix::time::{ClockId, clock_gettime};
 
 /// Broadcasts and echoes as fast as it can.
 #[derive(Parser)]
@@ -39,6 +41,30 @@ struct Arguments {
     /// Print counters and sizes to standard error every so many seconds.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     stats: Option<u64>,
+    /// Waste so many percent of the CPU time, to see whether a comparison notices.
+    #[arg(long, default_value_t = 0)]
+    handicap: u32,
+}
+
+/// CPU time of this thread so far.
+fn thread_cpu() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// Burns `percent` of the CPU time that this shard has used since the last event.
+fn waste(percent: u32) {
+    thread_local!(static PAID: Cell<Duration> = const { Cell::new(Duration::ZERO) });
+    if percent == 0 {
+        return;
+    }
+    let now = thread_cpu();
+    let until = now + (now - PAID.get()) * percent / 100;
+    let mut now = now;
+    while now < until {
+        now = thread_cpu();
+    }
+    PAID.set(now);
 }
 
 fn main() -> Result<(), corecast::Error> {
@@ -58,18 +84,22 @@ fn main() -> Result<(), corecast::Error> {
     if arguments.drop_slow {
         options.slow_reader = SlowReader::Drop;
     }
+    let handicap = arguments.handicap;
     let io = Server::new(options)?;
     if let Some(room) = arguments.room {
         all_in_one_room(&io, &room);
     } else {
-        io.on("pub", |socket: Socket, event: Event| async move {
+        io.on("pub", move |socket: Socket, event: Event| async move {
+            waste(handicap);
             let _ = socket.server().emit("msg", event.raw());
         });
     }
-    io.on("echo", |socket: Socket, event: Event| async move {
+    io.on("echo", move |socket: Socket, event: Event| async move {
+        waste(handicap);
         let _ = socket.emit("echo", event.raw());
     });
-    io.on("to", |socket: Socket, event: Event| async move {
+    io.on("to", move |socket: Socket, event: Event| async move {
+        waste(handicap);
         let Ok(room) = event.data::<String>() else { return };
         let _ = socket.server().to(room).emit("msg", event.raw().skip(1));
     });

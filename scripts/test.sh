@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The test command: formatting, lints, all Rust tests, documentation, the official JavaScript client
-# end to end and in a browser, python-socketio, Autobahn. Installs what is missing (cargo-nextest,
-# Node.js, Chromium, Python, the packages of tests/npm, tests/python and tests/autobahn) by the
-# package managers of this machine, and nothing else.
+# end to end and in a browser, python-socketio, Autobahn, and whether the commit before was faster.
+# Installs what is missing (cargo-nextest, Node.js, Chromium, Python, the packages of tests/npm,
+# tests/python and tests/autobahn) by the package managers of this machine, and nothing else.
 # Screenshots and logs go to artifacts/. The first failure or warning ends it with a non-zero code.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -88,6 +88,9 @@ RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps
 
 section "binaries and examples"
 cargo build --workspace --bins --examples
+
+section "against the commit before"
+scripts/ab.sh 2>&1 | tee "$logs/ab.txt"
 
 export NODE_OPTIONS=--test-reporter=spec
 

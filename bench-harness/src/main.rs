@@ -2,8 +2,10 @@
 //!
 //! This file is the command line; the README says what is measured and how to read it.
 
+mod ab;
 mod client;
 mod codec;
+mod compare;
 mod deflate;
 mod engines;
 mod event;
@@ -59,6 +61,10 @@ enum Command {
     Report(report::Arguments),
     /// Start each engine in turn, measure all of them, print a table of ratios to the floor
     Peers(peers::Arguments),
+    /// Compare two builds by their records; exit status 1 says that the new one is worse
+    Compare(compare::Arguments),
+    /// Measure two builds of a server in turn, and compare them
+    Ab(ab::Arguments),
     /// Be the floor: the server that does the least work the load allows
     Floor {
         #[arg(long, default_value = "127.0.0.1:4000")]
@@ -74,8 +80,8 @@ enum Command {
 
 #[derive(clap::Args)]
 struct RunArguments {
-    /// A TOML file, or the name of one that comes along: all, binary, churn, connect, deflate,
-    /// echo, fanout, idle, mixed, overload, polling, rooms, stalled
+    /// A TOML file, or the name of one that comes along: ab, all, binary, churn, connect,
+    /// deflate, echo, fanout, idle, mixed, overload, polling, rooms, stalled
     scenario: PathBuf,
     /// Where the server listens, HOST:PORT; without it the scenario has to start one
     #[arg(long, value_parser = address)]
@@ -120,6 +126,8 @@ fn main() -> ExitCode {
         Command::Scenario { name } => print_scenario(&name),
         Command::Report(arguments) => report::run(&arguments).map(|()| 0),
         Command::Peers(arguments) => peers::run(arguments).map(|()| 0),
+        Command::Compare(arguments) => return compare::run(&arguments),
+        Command::Ab(arguments) => return ab::run(&arguments),
         Command::Floor { listen, ping_interval } => {
             floor::run(listen, Duration::from_millis(ping_interval)).map(|()| 0)
         }

@@ -28,7 +28,8 @@ use crate::record::Kind;
 use crate::shared;
 
 /// Scenarios that come along, by name.
-pub(crate) const READY: [(&str, &str); 13] = [
+pub(crate) const READY: [(&str, &str); 14] = [
+    ("ab", include_str!("../scenarios/ab.toml")),
     ("all", include_str!("../scenarios/all.toml")),
     ("binary", include_str!("../scenarios/binary.toml")),
     ("churn", include_str!("../scenarios/churn.toml")),

@@ -267,6 +267,6 @@ fn table(table: &Table) -> String {
     text + "</tbody></table>"
 }
 
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::record::Record;
-pub(crate) use html::Page;
+pub(crate) use html::{Page, escaped};
 
 /// A record and what it is called beside others. Records of the same label share a colour: they
 /// are rounds of one thing.

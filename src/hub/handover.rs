@@ -17,7 +17,7 @@ use std::rc::Rc;
 use super::command::{Names, Publish, Target};
 use super::fanout::Encoded;
 use super::id::Id;
-use super::namespace::State;
+use super::namespace::{Member, State};
 use super::recovery::{Data, Leaving, Log, Logged, Offset, Phase, Place};
 use super::rooms::NamespaceId;
 use super::session::Goodbye;
@@ -44,6 +44,8 @@ pub struct Ask {
     pub(super) member: Key,
     /// What that shard has applied.
     pub(super) clock: Vec<u64>,
+    /// When its CONNECT came, by the clock that all shards share. Who asks later is the client.
+    pub(super) since_ms: u64,
 }
 
 /// A session on its way to another shard.
@@ -52,6 +54,7 @@ pub struct Given {
     id: Id,
     pid: Id,
     moves: u32,
+    since_ms: u64,
     namespace: NamespaceId,
     rooms: Vec<Box<str>>,
     base: Option<Offset>,
@@ -176,6 +179,9 @@ impl Hub {
         let by = Tick::after(self.now_ms, RESTORE_MS);
         let Some(table) = &mut self.recovery else { return };
         let older = table.asks.iter().position(|waiting| waiting.ask.pid == ask.pid);
+        if older.is_some_and(|at| table.asks[at].ask.since_ms > ask.since_ms) {
+            return self.refuse_ask(&ask);
+        }
         let older = older.map(|at| table.asks.swap_remove(at));
         table.asks.push(Waiting { ask, by });
         if let Some(older) = older {
@@ -238,6 +244,7 @@ impl Hub {
             Place::Suspended(key) => {
                 let Some(suspended) = table.suspended.get(key) else { return Verdict::Refuse };
                 let is_it = suspended.namespace == ask.namespace
+                    && suspended.since_ms <= ask.since_ms
                     && suspended.log.position(ask.offset).is_some();
                 if !is_it {
                     return Verdict::Refuse;
@@ -246,6 +253,9 @@ impl Hub {
                     return Verdict::Wait;
                 }
                 if let Some(other) = suspended.claimed {
+                    if self.came_after(other, ask) {
+                        return Verdict::Refuse;
+                    }
                     // Two connections with one private id: the later one is the client's.
                     self.close_former(other);
                 }
@@ -261,7 +271,8 @@ impl Hub {
         let Some(track) = member.track().filter(|_| member.namespace == ask.namespace) else {
             return Verdict::Refuse;
         };
-        let can = track.log.position(ask.offset).is_some();
+        // A question of an attempt that its client has given up may be late.
+        let can = track.log.position(ask.offset).is_some() && track.since_ms <= ask.since_ms;
         match member.state {
             State::Connected if can => {
                 self.close_former(index);
@@ -270,6 +281,12 @@ impl Hub {
             State::Leaving if can && track.phase == Phase::Suspending => Verdict::Wait,
             _ => Verdict::Refuse,
         }
+    }
+
+    /// Whether a member has come later than the one that asks.
+    fn came_after(&self, index: u32, ask: &Ask) -> bool {
+        let track = self.members.at(index).and_then(Member::track);
+        track.is_some_and(|track| track.since_ms > ask.since_ms)
     }
 
     pub(super) fn close_former(&mut self, index: u32) {
@@ -311,11 +328,12 @@ impl Hub {
         }
         let at = leaving.log.position(ask.offset).unwrap_or_default();
         leaving.log.cut(at);
-        let Leaving { id, pid, namespace, rooms, log, data, .. } = leaving;
+        let Leaving { id, pid, since_ms, namespace, rooms, log, data, .. } = leaving;
         let entries = log.entries().map(|entry| (entry.offset, entry.encoded.clone())).collect();
         let rooms = rooms.iter().map(|name| (&**name).into()).collect();
         let base = log.base();
-        let given = Box::new(Given { id, pid, moves, namespace, rooms, base, entries, clock });
+        let given = Given { id, pid, moves, since_ms, namespace, rooms, base, entries, clock };
+        let given = Box::new(given);
         let answer = Message::Answer { member: ask.member, given: Some(given) };
         self.tell(ask.asker, answer, data);
     }
@@ -407,7 +425,7 @@ impl Hub {
         since: &[Rc<(Target, Rc<Logged>)>],
     ) {
         let Some(table) = &mut self.recovery else { return };
-        let Given { id, pid, moves, namespace, rooms, base, entries, clock } = given;
+        let Given { id, pid, moves, since_ms, namespace, rooms, base, entries, clock } = given;
         let mut log = Log::after(base);
         for (offset, encoded) in entries {
             log.push(&table.logged(offset, encoded));
@@ -423,7 +441,8 @@ impl Hub {
             }
         }
         let rooms = rooms.iter().map(|name| (&**name).into()).collect();
-        let key = self.suspend(Leaving { id, pid, moves, namespace, rooms, log, data });
+        let leaving = Leaving { id, pid, moves, since_ms, namespace, rooms, log, data };
+        let key = self.suspend(leaving);
         if let Some(key) = key {
             self.claim(member, key, base);
         }

@@ -189,6 +189,8 @@ pub(super) struct Track {
     pub(super) pid: Id,
     /// How often the session has changed shards.
     pub(super) moves: u32,
+    /// When the CONNECT came.
+    pub(super) since_ms: u64,
     /// The public id, where it is not this record's address.
     pub(super) alias: Option<Id>,
     pub(super) log: Log,
@@ -220,6 +222,8 @@ pub(super) struct Suspended {
     pub(super) id: Id,
     pub(super) pid: Id,
     pub(super) moves: u32,
+    /// When the CONNECT came that it was last restored by, or opened.
+    pub(super) since_ms: u64,
     pub(super) namespace: NamespaceId,
     /// Its rooms and its id, in [`Table::rooms`].
     rooms: Memberships,
@@ -330,7 +334,7 @@ impl Table {
 
     /// Keeps a socket; the caller makes room afterwards.
     pub(super) fn suspend(&mut self, leaving: Leaving, until: Tick) -> Key {
-        let Leaving { id, pid, moves, namespace, rooms, log, data } = leaving;
+        let Leaving { id, pid, moves, since_ms, namespace, rooms, log, data } = leaving;
         let index = self.suspended.next_index();
         let mut places = Memberships::new();
         let own = id.text();
@@ -341,6 +345,7 @@ impl Table {
             id,
             pid,
             moves,
+            since_ms,
             namespace,
             rooms: places,
             log,
@@ -363,7 +368,7 @@ impl Table {
     pub(super) fn take(&mut self, key: Key) -> Option<Leaving> {
         let rooms = self.rooms_of(key);
         self.suspended.get(key)?;
-        let Suspended { id, pid, moves, namespace, rooms: places, log, data, .. } =
+        let Suspended { id, pid, moves, since_ms, namespace, rooms: places, log, data, .. } =
             self.suspended.remove(key.index)?;
         let suspended = &mut self.suspended;
         for membership in places {
@@ -380,7 +385,7 @@ impl Table {
             self.rooms.forget_namespace(namespace);
         }
         self.places.remove(&pid);
-        Some(Leaving { id, pid, moves, namespace, rooms, log, data })
+        Some(Leaving { id, pid, moves, since_ms, namespace, rooms, log, data })
     }
 
     /// The rooms of a suspended socket, without its own id.
@@ -481,6 +486,7 @@ pub(super) struct Leaving {
     pub(super) id: Id,
     pub(super) pid: Id,
     pub(super) moves: u32,
+    pub(super) since_ms: u64,
     pub(super) namespace: NamespaceId,
     pub(super) rooms: Vec<Rc<str>>,
     pub(super) log: Log,
@@ -600,7 +606,8 @@ mod tests {
     fn suspended_in(table: &mut Table, namespace: NamespaceId, slot: u32) -> Key {
         let id = Id { shard: 0, slot, secret: Default::default() };
         let (rooms, log) = (vec!["a".into()], Log::default());
-        let leaving = Leaving { id, pid: id, moves: 0, namespace, rooms, log, data: None };
+        let (moves, since_ms, data) = (0, 0, None);
+        let leaving = Leaving { id, pid: id, moves, since_ms, namespace, rooms, log, data };
         table.suspend(leaving, Tick::after(0, 5_000))
     }
 }

@@ -60,7 +60,8 @@ impl Hub {
         let pid = Id { shard: self.config.shard, slot: index, secret: self.secrets.draw() };
         let (log, phase) = (Log::default(), Phase::New);
         let (alias, is_recovered, data) = (None, false, None);
-        Some(Box::new(Track { pid, moves: 0, alias, log, phase, is_recovered, data }))
+        let since_ms = self.now_ms;
+        Some(Box::new(Track { pid, moves: 0, since_ms, alias, log, phase, is_recovered, data }))
     }
 
     /// Asks for the session that a CONNECT names; false if it names none.
@@ -81,7 +82,8 @@ impl Hub {
         };
         track.phase = Phase::Restoring;
         let asker = self.config.shard;
-        let ask = Ask { pid, offset, namespace, asker, member, clock };
+        let since_ms = self.now_ms;
+        let ask = Ask { pid, offset, namespace, asker, member, clock, since_ms };
         if self.place_of(&pid).is_none() && pid.shard != asker {
             self.relay(pid.shard, ask);
         } else {
@@ -230,7 +232,7 @@ impl Hub {
         if table.aliases.get(&id) == Some(&index) {
             table.aliases.remove(&id);
         }
-        let Track { pid, moves, log, phase, data, .. } = track;
+        let Track { pid, moves, since_ms, log, phase, data, .. } = track;
         match phase {
             // A session that comes for it is suspended here.
             Phase::Restoring => return,
@@ -239,7 +241,8 @@ impl Hub {
             }
             Phase::Suspending => {
                 let rooms = rooms.unwrap_or_default();
-                self.suspend(Leaving { id, pid, moves, namespace, rooms, log, data });
+                let leaving = Leaving { id, pid, moves, since_ms, namespace, rooms, log, data };
+                self.suspend(leaving);
                 self.settle_asks();
             }
             Phase::New if pid.slot == index && pid.shard == self.config.shard => return,

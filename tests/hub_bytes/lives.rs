@@ -67,7 +67,7 @@ struct Client {
     /// It was cut while its session was on its way, or away for too long: it may have lost it.
     is_excused: bool,
     /// When it last gave an attempt up before it was answered. The question of that attempt may
-    /// still be under way, and take the session from a later one (docs/decisions.md).
+    /// still be under way, but must not take the session from a later one.
     gave_up: Option<u64>,
     /// Sessions that it was refused for that reason alone.
     taken: u64,
@@ -348,10 +348,6 @@ impl World {
         let client = &mut self.clients[at];
         let Some(link) = &client.link else { return };
         if self.holders.get(&(link.shard, link.conn)) != Some(&link.serial) {
-            eprintln!(
-                "REUSED client {at} shard {} conn {} now {}",
-                link.shard, link.conn, self.now
-            );
             (client.link, client.away_since, client.is_excused) = (None, self.now, true);
         }
     }
@@ -549,8 +545,8 @@ fn l9_random_lives() {
     eprintln!("{checked} events, {recovered} sessions restored, {taken} taken");
     let is_one = std::env::var("LIVES_SEED").is_ok();
     assert!(is_one || (checked > 500 && recovered > 20), "{checked} events, {recovered} sessions");
-    // Mail is far slower here than between shards; even so it hardly ever happens.
-    assert!(taken * 20 <= recovered || is_one, "{taken} of {recovered} sessions were taken");
+    // Only within one millisecond, which these seeds do not meet.
+    assert!(taken == 0 || is_one, "{taken} of {recovered} sessions were taken");
 }
 
 /// The checks notice a fault.

@@ -129,9 +129,7 @@ impl Hub {
             let tag = tag.trim();
             tag.strip_prefix("W/").unwrap_or(tag) == file.etag
         });
-        let accept =
-            head.headers().filter(|(name, _)| name.eq_ignore_ascii_case("accept-encoding"));
-        let accept = accept.map(|(_, value)| value);
+        let accept = head.values("accept-encoding");
         let offered: &[Coding] = if file.coded.is_some() { &THOROUGH } else { &[] };
         let coding = Coding::choose(accept, offered);
         let mut headers = SmallVec::<[(&str, &str); 4]>::new();

@@ -58,8 +58,7 @@ impl Codec {
         head: &Head<'_>,
     ) -> Result<Option<(Agreed, String)>, Malformed> {
         let Some(settings) = &self.settings else { return Ok(None) };
-        let named = |name: &str| name.eq_ignore_ascii_case("sec-websocket-extensions");
-        let offers = head.headers().filter(|(name, _)| named(name)).map(|(_, value)| value);
+        let offers = head.values("sec-websocket-extensions");
         let most = Agreed { server_bits: 15, server_takeover: true, client_takeover: true };
         let may_keep = self.context_bytes + most.context_bytes() <= settings.context_bytes_max;
         let agreed = negotiate(offers, settings, may_keep)?;
@@ -76,8 +75,7 @@ impl Codec {
     /// Whether a handshake offers what cannot be read; it is read where it matters only (C-7).
     pub(super) fn is_malformed(&self, head: &Head<'_>) -> bool {
         let Some(settings) = &self.settings else { return false };
-        let named = |name: &str| name.eq_ignore_ascii_case("sec-websocket-extensions");
-        let offers = head.headers().filter(|(name, _)| named(name)).map(|(_, value)| value);
+        let offers = head.values("sec-websocket-extensions");
         negotiate(offers, settings, false).is_err()
     }
 

@@ -49,14 +49,13 @@ pub(super) struct Form {
 
 impl Form {
     fn of(head: &Head<'_>) -> Form {
-        let accept =
-            head.headers().filter(|(name, _)| name.eq_ignore_ascii_case("accept-encoding"));
+        let accept = head.values("accept-encoding");
         let agent = head.header("user-agent").unwrap_or_default();
         let kind = head.header("content-type").unwrap_or_default().split(';').next();
         let is_octets = |kind: &str| kind.trim().eq_ignore_ascii_case("application/octet-stream");
         Form {
             jsonp: http::query_value(head.query, "j").map(|j| jsonp::callback(&j)),
-            coding: Coding::choose(accept.map(|(_, value)| value), &coding::QUICK),
+            coding: Coding::choose(accept, &coding::QUICK),
             is_trident: agent.contains(";MSIE") || agent.contains("Trident/"),
             is_octets: kind.is_some_and(is_octets),
         }

@@ -145,7 +145,20 @@ pub struct Head<'a> {
 impl<'a> Head<'a> {
     /// The first field of that name, in any case. A value that is not UTF-8 is passed over.
     pub fn header(&self, name: &str) -> Option<&'a str> {
-        self.headers().find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+        self.values(name).next()
+    }
+
+    /// All fields of that name, in any case and in order, without values that are not UTF-8.
+    pub fn values<'n>(&self, name: &'n str) -> impl Iterator<Item = &'a str> + use<'a, 'n> {
+        self.fields
+            .split_inclusive(|byte| *byte == b'\n')
+            .filter_map(move |line| {
+                // The name first, as most lines are others.
+                let (found, value) = line.split_at_checked(name.len())?;
+                let value = value.strip_prefix(b":")?;
+                found.eq_ignore_ascii_case(name.as_bytes()).then_some(value)
+            })
+            .filter_map(|value| std::str::from_utf8(trim(value)).ok())
     }
 
     /// All fields in order, names as they were sent, without values that are not UTF-8.

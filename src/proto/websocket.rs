@@ -100,8 +100,8 @@ pub fn check_handshake<'a>(head: &Head<'a>) -> Result<Handshake<'a>, HandshakeEr
 
 /// The value of a field that must not be repeated (section 11.3).
 fn only<'a>(head: &Head<'a>, name: &str) -> Option<&'a str> {
-    let mut found = head.headers().filter(|(other, _)| other.eq_ignore_ascii_case(name));
-    let (_, value) = found.next()?;
+    let mut found = head.values(name);
+    let value = found.next()?;
     found.next().is_none().then_some(value)
 }
 
@@ -113,8 +113,7 @@ fn is_key(key: &[u8]) -> bool {
 
 /// A list of different tokens, over all fields of that name.
 fn first_subprotocol<'a>(head: &Head<'a>) -> Result<Option<&'a str>, HandshakeError> {
-    let named = |name: &str| name.eq_ignore_ascii_case("sec-websocket-protocol");
-    let lists = head.headers().filter(|(name, _)| named(name)).map(|(_, value)| value);
+    let lists = head.values("sec-websocket-protocol");
     let mut offered = smallvec::SmallVec::<[&str; 4]>::new();
     for item in lists.flat_map(|list| list.split(',')).map(|item| item.trim_matches([' ', '\t'])) {
         let sound = !item.is_empty() && item.bytes().all(http::is_token);

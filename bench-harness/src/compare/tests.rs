@@ -1,3 +1,5 @@
+//! The rule of `ab` on simulated machines, and what a comparison says.
+
 use super::stats::Random;
 use super::thresholds::Thresholds;
 use super::*;

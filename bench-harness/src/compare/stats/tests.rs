@@ -1,3 +1,5 @@
+//! The distributions by their tables, and intervals of a few rounds.
+
 use super::*;
 
 fn close(found: f64, expected: f64, relative: f64) {

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# A million websocket clients against one server process: connects N clients, joins each to a room of
-# 1,000 and all to one room, broadcasts to one room and to all, and says what it took. The load runs
-# in a small QEMU guest of its own, since N needs limits that this machine may not grant; emulated
-# time says nothing about speed, but counts, deliveries and memory are real.
+# A million websocket clients against one server process: connects N clients, joins each to a room
+# of 1,000 and all to one room, broadcasts to one room and to all, and says what it took. The load
+# runs in a small QEMU guest of its own, since N needs limits that this machine may not grant;
+# emulated time says nothing about speed, but counts, deliveries and memory are real.
 #
 #   scripts/million.sh [N]           N clients, by default 1,000,000
 #   scripts/million.sh --smoke       2,000, for CI

@@ -10,6 +10,7 @@ echo "fs.file-max $((2 * clients + 200000))"
 # 20,000 connections leave each source address.
 echo "net.ipv4.ip_local_port_range 1024,65535"
 # Pages: a broadcast may leave one with each socket.
-echo "net.ipv4.tcp_mem $((2 * clients + 400000)),$((3 * clients + 400000)),$((4 * clients + 400000))"
+pages=$((clients + 400000))
+echo "net.ipv4.tcp_mem $((pages + clients)),$((pages + 2 * clients)),$((pages + 3 * clients))"
 echo "net.core.somaxconn 4096"
 echo "net.ipv4.tcp_max_syn_backlog 4096"

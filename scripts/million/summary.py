@@ -1,6 +1,6 @@
 """Says what a run of scripts/million.sh found: N.txt and N.json from the files that load.sh wrote.
 
-Usage: summary.py N FOLDER TITLE. Ends with 1 if a client is missing or a delivery was not made once.
+Usage: summary.py N FOLDER TITLE. Ends with 1 if a client or a delivery is missing.
 """
 
 import json
@@ -46,7 +46,11 @@ holding = [int(sample[0]) for sample in samples if int(sample[1]) >= clients]
 found = {
     "clients": clients,
     "guest": record["host"],
-    "connections": {"held": held["sockets"], "at_the_end": last["sockets"], "shards": last["shards"]},
+    "connections": {
+        "held": held["sockets"],
+        "at_the_end": last["sockets"],
+        "shards": last["shards"],
+    },
     "tcp_sockets": int(sockets[1]),
     "seconds": {"connected": holding[0], "all": int(samples[-1][0])},
     "broadcasts": [

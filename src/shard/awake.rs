@@ -1,6 +1,6 @@
 //! Against what glommio 0.9 sleeps through (docs/decisions.md): when its preemption timer fires
-//! between being armed and the first look at the tasks, the executor parks over tasks that are ready.
-//! Only what its reactor waits for wakes it then, so here there is always a timer to wait for.
+//! between being armed and the first look at the tasks, the executor parks over tasks that are
+//! ready. Only what its reactor waits for wakes it then, so here there is always a timer.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};

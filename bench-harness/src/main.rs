@@ -125,7 +125,7 @@ fn main() -> ExitCode {
         Command::Run(arguments) => run(arguments),
         Command::Scenario { name } => print_scenario(&name),
         Command::Report(arguments) => report::run(&arguments).map(|()| 0),
-        Command::Peers(arguments) => peers::run(arguments).map(|()| 0),
+        Command::Peers(arguments) => peers::run(arguments),
         Command::Compare(arguments) => return compare::run(&arguments),
         Command::Ab(arguments) => return ab::run(&arguments),
         Command::Floor { listen, ping_interval } => {

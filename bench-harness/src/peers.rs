@@ -87,8 +87,8 @@ pub(crate) struct Found {
     table: Table,
 }
 
-/// Measures, prints, and writes what is asked for.
-pub(crate) fn run(arguments: Arguments) -> Result<()> {
+/// Measures, prints, and writes what is asked for. 0, or 130 if it was interrupted.
+pub(crate) fn run(arguments: Arguments) -> Result<u8> {
     let engines = engines::installed(arguments.corecast.as_deref(), arguments.engines.as_deref())?;
     let files = sys::raise_open_files().context("raise the limit of open files")?;
     let numbers = Numbers::new(
@@ -112,7 +112,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
             std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
         }
     }
-    Ok(())
+    Ok(if run::is_interrupted() { 130 } else { 0 })
 }
 
 /// Names of all measures, for errors and the command line's help.
@@ -136,8 +136,12 @@ impl Bench {
             .collect();
         let column = |engine: &Engine| Column { name: engine.label(), values: Vec::new() };
         let mut columns: Vec<Column> = engines.iter().map(column).collect();
-        for round in 0..self.rounds {
+        'rounds: for round in 0..self.rounds {
             for turn in 0..engines.len() {
+                if run::is_interrupted() {
+                    eprintln!("interrupted; this is what was found until then");
+                    break 'rounds;
+                }
                 let index = (round + turn) % engines.len();
                 let (engine, of) = (&engines[index], self.rounds);
                 eprintln!("round {} of {of}: {}", round + 1, engine.label());
@@ -185,18 +189,25 @@ impl Bench {
         let mut figures = BTreeMap::new();
         for setup in &SETUPS {
             let measures: Vec<&Measure> = self.wanted(setup).collect();
+            if run::is_interrupted() {
+                break;
+            }
             if measures.is_empty() || !setup.who.has(engine.name) {
                 continue;
             }
             let record = match self.measure(engine, setup, &measures) {
                 Ok(record) => record,
+                // The terminal tells the server as well, and whoever goes first spoils it for the other.
+                Err(_) if run::is_interrupted() => break,
                 Err(error) if engine.is_peer() => {
                     eprintln!("{} fails: {error:#}", engine.name);
                     continue;
                 }
                 Err(error) => return Err(error),
             };
-            ensure!(record.complete, "interrupted");
+            if !record.complete {
+                break;
+            }
             for row in measures.iter().flat_map(|measure| measure.rows) {
                 let phase = record.phases.iter().find(|phase| phase.name == row.phase);
                 if let Some(figure) = phase.and_then(|phase| row.figure(phase)) {

@@ -49,7 +49,8 @@ pub(crate) fn catch_interrupts() -> Result<()> {
     Ok(())
 }
 
-fn is_interrupted() -> bool {
+/// Whether it has come to that.
+pub(crate) fn is_interrupted() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
 }
 

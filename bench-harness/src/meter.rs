@@ -110,7 +110,7 @@ impl<'a> Meter<'a> {
         if self.state == State::Open {
             self.end_interval(now.min(self.end.unwrap_or(now)), loads);
             self.sample(now, joined)?;
-            loads.iter_mut().for_each(|load| load.tally().close());
+            loads.iter_mut().for_each(|load| load.tally().close(now));
             self.reading.opened = self.first.at;
             self.reading.seconds = seconds(self.first.at, now);
             self.reading.server_cpu = self.last.server - self.first.server;

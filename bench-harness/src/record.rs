@@ -126,7 +126,9 @@ pub(crate) struct Load {
     pub(crate) intervals: Vec<Interval>,
 }
 
-/// The receipts of one interval.
+/// The receipts of one interval. The last one also has those that came after it, of what began
+/// before, and what a schedule had that could not begin any more, as late as it was by then; so
+/// latencies may be more than deliveries.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Interval {
     /// Seconds from the start of the phase, and the length.
@@ -218,8 +220,12 @@ impl Load {
 impl Distribution {
     /// Enters a latency; above an hour it counts as an hour.
     pub(crate) fn record(&mut self, nanoseconds: u64) {
+        self.record_many(nanoseconds, 1);
+    }
+
+    pub(crate) fn record_many(&mut self, nanoseconds: u64, count: u64) {
         // Within the range that a histogram grows to, this cannot fail.
-        let _ = self.0.record(nanoseconds.min(3_600_000_000_000));
+        let _ = self.0.record_n(nanoseconds.min(3_600_000_000_000), count);
     }
 
     /// Adds what another one holds.

@@ -202,6 +202,7 @@ impl Worker {
             if !is_silent && (is_stopped || meter.is_closed() || loads[0].is_complete()) {
                 is_silent = true;
                 self.shared.fall_silent();
+                loads.iter_mut().for_each(|load| load.fall_silent(now));
             }
             if is_silent && self.shared.silent() == self.part.processes {
                 meter.close(now, &mut loads, self.shared.joined())?;

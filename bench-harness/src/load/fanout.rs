@@ -118,6 +118,11 @@ impl<'a> Fanout<'a> {
         Ok(true)
     }
 
+    /// Receipts that are due for a broadcast to a whole room.
+    pub(crate) fn receipts(&self) -> u64 {
+        self.room_size.min(self.members) as u64
+    }
+
     pub(crate) fn unfinished(&self) -> u64 {
         self.flights.unfinished()
     }

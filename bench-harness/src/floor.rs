@@ -321,6 +321,10 @@ impl Floor {
         let place = connection.place as usize;
         if place < self.members.len() {
             self.members.swap_remove(place);
+            // The one that takes its place may have been ahead of the sweep and be behind it now.
+            if self.left > 0 {
+                self.left = self.members.len();
+            }
             if let Some(&moved) = self.members.get(place)
                 && let Some(moved) = &mut self.connections[moved as usize]
             {

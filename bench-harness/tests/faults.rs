@@ -182,7 +182,7 @@ fn what_cannot_begin_says_why() -> Test {
     ] {
         says(&floor.run(&[&scenario(name, text)?])?, &[fix]);
     }
-    says(&floor.run(&["no-such-file"])?, &["give a file, or one of all, binary"]);
+    says(&floor.run(&["no-such-file"])?, &["give a file, or one of ", " rooms"]);
     Ok(())
 }
 

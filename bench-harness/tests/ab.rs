@@ -107,7 +107,7 @@ fn live_equal_builds_pass_and_compare_reads_their_records() -> Result<(), Box<dy
     // Five rounds are too few for any rate of false alarms, all the more for a millionth.
     let thresholds = folder.join("strict.toml");
     fs::write(&thresholds, "false-alarms = 0.000001")?;
-    for number in 6..=40 {
+    for number in 6..=160 {
         let _ = fs::remove_file(folder.join(format!("records/new/{number}.json")));
     }
     let few = compare(&["--thresholds", thresholds.to_str().ok_or("path")?])?;
@@ -119,7 +119,7 @@ fn live_equal_builds_pass_and_compare_reads_their_records() -> Result<(), Box<dy
 #[test]
 fn live_a_build_slower_by_a_tenth_is_caught() -> Result<(), Box<dyn Error>> {
     let folder = folder("ab-slower")?;
-    let output = ab(&folder, &["--new-args", "--handicap 10"])?;
+    let output = ab(&folder, &["--max-rounds", "160", "--new-args", "--handicap 10"])?;
     let (found, error) = (text(&output.stdout), text(&output.stderr));
     assert_eq!(output.status.code(), Some(1), "{found}\n{error}");
     let summary = fs::read_to_string(folder.join("summary.md"))?;

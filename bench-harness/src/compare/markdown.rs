@@ -10,7 +10,11 @@ pub(super) fn markdown(found: &Comparison) -> String {
     let _ = writeln!(
         text,
         "### {} {}: {}\n",
-        if found.regressed() { "❌" } else { "✅" },
+        match (found.judged(), found.regressed()) {
+            (Err(_), _) => "⚠️",
+            (Ok(()), true) => "❌",
+            (Ok(()), false) => "✅",
+        },
         found.scenario,
         found.headline()
     );

@@ -256,12 +256,12 @@ impl Comparison {
                 .map(|(base, new)| (figures(&base.phases[at]), figures(&new.phases[at])))
                 .collect();
             for (index, (load, metric, _)) in all[0].0.iter().enumerate() {
-                let pairs = all.iter().map(|(base, new)| Some((base[index].2?, new[index].2?)));
-                if let Some(pairs) = pairs.collect::<Option<Vec<_>>>() {
-                    let load = load.map(|load| phase.loads[load].name.clone());
-                    let rule = thresholds.rule(&phase.name, *metric);
-                    rows.extend(Row::new(&phase.name, load, *metric, rule, &pairs));
-                }
+                // On a starved machine a round may deliver nothing; the others still count.
+                let pairs = all.iter().filter_map(|(base, new)| base[index].2.zip(new[index].2));
+                let pairs: Vec<_> = pairs.collect();
+                let load = load.map(|load| phase.loads[load].name.clone());
+                let rule = thresholds.rule(&phase.name, *metric);
+                rows.extend(Row::new(&phase.name, load, *metric, rule, &pairs));
             }
         }
         let gates = rows.iter().filter(|row| row.gate).count();
@@ -289,11 +289,16 @@ impl Comparison {
 
     /// Whether more rounds could not change the exit status: something is worse, or nothing may be.
     pub(crate) fn decided(&self) -> bool {
-        self.regressed() || !self.gates().any(Row::may_be_worse)
+        self.regressed() || self.gates().next().is_some() && !self.gates().any(Row::may_be_worse)
     }
 
-    /// Fails, with the number of rounds that it takes, if there were too few.
+    /// Fails if nothing gates, or with the number of rounds that it takes if there were too few.
     fn judged(&self) -> Result<()> {
+        ensure!(
+            self.gates().next().is_some(),
+            "nothing gates, so nothing can fail: `run` needs --pid to know the server's CPU time, \
+             or let the thresholds say `gate = true` for another metric"
+        );
         ensure!(
             self.rounds >= self.rounds_needed,
             "{} rounds are too few for a verdict: {} metrics gate, and to keep false alarms at \
@@ -316,9 +321,9 @@ impl Comparison {
         let worse = count(|row| row.verdict == Some(Verdict::Worse));
         let unsure = count(|row| row.may_be_worse() && row.verdict != Some(Verdict::Worse));
         match (self.judged(), worse, unsure, self.gates().count()) {
+            (_, _, _, 0) => "no verdict: nothing gates".into(),
             (Err(_), ..) => format!("no verdict: {} rounds are too few", self.rounds),
             (_, 1.., _, gates) => format!("regression: {worse} of {gates} gates worse"),
-            (_, 0, _, 0) => "nothing gates: no figure of the server was compared".into(),
             (_, 0, 0, _) => "no regression".into(),
             (_, 0, _, gates) => {
                 format!("no regression found, but {unsure} of {gates} gates are unsure")

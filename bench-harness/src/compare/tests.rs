@@ -225,7 +225,8 @@ fn verdicts_need_the_whole_interval() -> Result<()> {
     assert_eq!(lax.rows[0].verdict, Some(Verdict::Same));
     let informs = compared(&steady, &times([2.0; 3]), "[metric.cpu-per-delivery]\ngate=false")?;
     assert_eq!((informs.rows[0].verdict, informs.regressed()), (Some(Verdict::Worse), false));
-    assert!(informs.headline().starts_with("nothing gates"), "{}", informs.headline());
+    assert_eq!(informs.headline(), "no verdict: nothing gates");
+    assert!(informs.judged().is_err() && !informs.decided());
     Ok(())
 }
 
@@ -238,6 +239,22 @@ fn few_rounds_are_not_judged() -> Result<()> {
     assert!(!found.regressed() && !found.decided());
     assert_eq!(found.rows[0].verdict, None);
     assert!(markdown::markdown(&found).contains("no verdict: 3 rounds are too few"));
+    Ok(())
+}
+
+#[test]
+fn rounds_without_the_figure_leave_the_gate_to_the_others() -> Result<()> {
+    let rounds = |without: usize| -> Vec<(Record, Record)> {
+        let round = |at| (record(&[(at >= without).then_some(1e-6)]), record(&[Some(1.2e-6)]));
+        (0..12).map(round).collect()
+    };
+    let found = Comparison::of(&rounds(2), &Thresholds::default(), 1)?;
+    assert_eq!(found.rows[0].ratios.len(), 10);
+    assert!(found.regressed());
+    // Six of twelve are one fewer than a verdict takes: that is doubt, not health.
+    let found = Comparison::of(&rounds(6), &Thresholds::default(), 1)?;
+    assert_eq!((found.rows[0].verdict, found.regressed(), found.decided()), (None, false, false));
+    assert_eq!(found.headline(), "no regression found, but 1 of 1 gates are unsure");
     Ok(())
 }
 

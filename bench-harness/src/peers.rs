@@ -197,7 +197,7 @@ impl Bench {
             }
             let record = match self.measure(engine, setup, &measures) {
                 Ok(record) => record,
-                // The terminal tells the server as well, and whoever goes first spoils it for the other.
+                // The terminal tells the server as well; either may be the first to go.
                 Err(_) if run::is_interrupted() => break,
                 Err(error) if engine.is_peer() => {
                     eprintln!("{} fails: {error:#}", engine.name);

@@ -220,6 +220,10 @@ impl Floor {
             connection.place = self.members.len() as u32;
             connection.cursor = self.head;
             self.members.push(fd);
+            // It has nothing to get, but the sweep passes it on its way to those behind it.
+            if self.left > 0 {
+                self.left += 1;
+            }
             self.send_whole(fd, self.welcome);
         }
     }

@@ -311,12 +311,17 @@ impl Server {
         }
     }
 
-    /// What clients make the server hold, by kind. O(connections): for tests and operators.
+    /// What clients make the server hold, by kind; [`Server::stats`] is of the same moment
+    /// afterwards. O(connections): for tests and operators.
     ///
     /// # Errors
     /// [`Error::NotRunning`].
     pub async fn fetch_held(&self) -> Result<Gathered<Held>, Error> {
-        let (parts, silent) = self.ask_shards(None, |shard| shard.hub().held())?.await;
+        let held = |shard: &Rc<Shard>| {
+            shard.leave_stats();
+            shard.hub().held()
+        };
+        let (parts, silent) = self.ask_shards(None, held)?.await;
         let mut value = Held::default();
         parts.iter().for_each(|part| value.add(part));
         Ok(Gathered { value, is_complete: silent == 0 })

@@ -435,7 +435,8 @@ impl Server {
     }
 
     /// Counters since the start and sizes, of all shards together, as each has left them: up to
-    /// 100 ms ago while it is busy, and before it last went to sleep. O(shards).
+    /// 100 ms ago while it is busy, and before it last went to sleep; [`Server::fetch_held`] makes
+    /// them of now. O(shards).
     pub fn stats(&self) -> Stats {
         let mut sum = Stats::default();
         for shard in self.lock_stats().iter() {

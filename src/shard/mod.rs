@@ -528,7 +528,7 @@ impl Shard {
     }
 
     /// Leaves the counters where other threads can read them.
-    fn leave_stats(&self) {
+    pub(crate) fn leave_stats(&self) {
         self.stats_at.set(self.now_ms() + STATS_MS);
         self.server.leave_stats(self.index, &self.hub());
     }

@@ -209,7 +209,7 @@ fn requests_that_always_arrive_at_the_wrong_shard() {
             peer.ask(get(&format!("{POLLING}&sid={sid}"))).is(400, UNKNOWN_SESSION);
         }
         site.bad_requests(count);
-        let migrated = site.server.stats().totals.migrated;
+        let migrated = site.stats().totals.migrated;
         assert!(if shards == 1 { migrated == 0 } else { migrated >= count - 1 }, "{migrated}");
         // Many at a time, some of which go away on the way.
         let mut peers: Vec<Peer> = (0..300).map(|_| site.peer()).collect();

@@ -43,6 +43,14 @@ pub fn attack(change: impl Fn(&mut Options), attack: impl Fn(&mut Site)) {
     }
 }
 
+/// Counters of now.
+pub fn fresh(server: &Server) -> Stats {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let held = runtime.block_on(server.fetch_held()).expect("the server runs");
+    assert!(held.is_complete);
+    server.stats()
+}
+
 /// The usual options.
 pub fn usual(_: &mut Options) {}
 
@@ -71,7 +79,7 @@ impl Site {
             _alone: alone,
         };
         site.wait("the healthy clients", |stats| stats.gauges.sockets == HEALTHY);
-        site.before = site.server.stats();
+        site.before = site.stats();
         site.descriptors = descriptors();
         site
     }
@@ -108,13 +116,21 @@ impl Site {
         query
     }
 
+    /// Counters of now: those that shards leave by themselves may be of before an attack.
+    pub fn stats(&self) -> Stats {
+        fresh(&self.server)
+    }
+
     /// Waits until the counters say so.
     pub fn wait(&self, what: &str, holds: impl Fn(&Stats) -> bool) -> Stats {
         let start = Instant::now();
         loop {
             let stats = self.server.stats();
             if holds(&stats) {
-                return stats;
+                let stats = self.stats();
+                if holds(&stats) {
+                    return stats;
+                }
             }
             assert!(start.elapsed() < PATIENCE, "waited for {what}: {stats:?}");
             std::thread::sleep(Duration::from_millis(5));
@@ -202,7 +218,7 @@ impl Site {
             (held.connections, held.sessions, held.sockets, held.rooms)
                 == (HEALTHY, HEALTHY, HEALTHY, 0)
         };
-        while !baseline(&self.server.stats()) {
+        while !baseline(&self.stats()) {
             assert!(start.elapsed() < PATIENCE, "{:?}", self.server.stats());
             self.check_healthy();
             std::thread::sleep(Duration::from_millis(20));

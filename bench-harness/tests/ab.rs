@@ -117,7 +117,7 @@ fn live_equal_builds_pass_and_compare_reads_their_records() -> Result<(), Box<dy
 }
 
 #[test]
-fn live_a_build_slower_by_a_tenth_is_caught() -> Result<(), Box<dyn Error>> {
+fn live_a_build_that_wastes_a_tenth_is_caught() -> Result<(), Box<dyn Error>> {
     let folder = folder("ab-slower")?;
     let output = ab(&folder, &["--max-rounds", "160", "--new-args", "--handicap 10"])?;
     let (found, error) = (text(&output.stdout), text(&output.stderr));

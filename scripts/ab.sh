@@ -42,11 +42,21 @@ git worktree prune
 trap 'git worktree remove --force "$source" 2>/dev/null || true' EXIT
 git worktree add --quiet --detach "$source" "$base"
 
+# Cargo takes a package at the same place in another work tree for the same one, and would call
+# the older build fresh. A wrapper's name is part of what tells builds of our own crates apart, and
+# of no dependency.
+printf '#!/bin/sh\nexec "$@"\n' >"$target/ab/base-rustc"
+chmod +x "$target/ab/base-rustc"
+(cd "$source" && CARGO_TARGET_DIR=$target RUSTC_WORKSPACE_WRAPPER=$target/ab/base-rustc \
+    cargo build --example bench_server)
+cp "$target/debug/examples/bench_server" "$target/ab/base"
 cargo build --package bench-harness
 cargo build --example bench_server
 cp "$target/debug/examples/bench_server" "$target/ab/new"
-(cd "$source" && CARGO_TARGET_DIR=$target cargo build --example bench_server)
-cp "$target/debug/examples/bench_server" "$target/ab/base"
+if cmp -s "$target/ab/base" "$target/ab/new"; then
+    echo "both binaries are the same file: $base was not built" >&2
+    exit 2
+fi
 
 "$target/debug/bench-harness" ab --base-bin "$target/ab/base" --new-bin "$target/ab/new" \
     --base-name "$(git describe --always --tags "$base")" \

@@ -20,7 +20,7 @@ pub(super) fn markdown(found: &Comparison) -> String {
     );
     let _ = writeln!(
         text,
-        "`{}` → `{}`, {} rounds, both in each. Medians; the change with its {:.5} % interval. \
+        "`{}` → `{}`, {} rounds, both in each. Medians; the change with its {} % interval. \
          Equal builds fail in {} % of comparisons at most.\n",
         found.base,
         found.new,

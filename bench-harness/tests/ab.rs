@@ -9,8 +9,7 @@ use std::process::{Command, Output};
 const HARNESS: &str = env!("CARGO_BIN_EXE_bench-harness");
 
 /// One fan-out, in windows as short as can be, so that many rounds take little time. One at a time:
-/// with several in flight a server that wastes a tenth has fewer of them share a send, and costs up
-/// to twice as much.
+/// with eight in flight wasting a tenth was seen to cost up to twice as much.
 const SCENARIO: &str = "
 [clients]
 count = 60

@@ -1,10 +1,11 @@
 //! A namespace as an application sees it: what to do when clients come, and whom to send to.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
 
 use crate::children::PARENTS;
 use crate::cluster::OnServerEvent;
@@ -51,7 +52,7 @@ pub(crate) type OnRoomMember = dyn Fn(&Namespace, &str, &str) + Send + Sync;
 pub(crate) struct Handlers {
     pub(crate) middleware: Vec<Shared<OnMiddleware>>,
     pub(crate) connect: Vec<Shared<OnConnect>>,
-    pub(crate) events: HashMap<String, Vec<Shared<OnEvent>>>,
+    pub(crate) events: FxHashMap<String, Vec<Shared<OnEvent>>>,
     pub(crate) disconnecting: Vec<Shared<OnClose>>,
     pub(crate) disconnect: Vec<Shared<OnClose>>,
     pub(crate) error: Vec<Shared<OnError>>,
@@ -63,7 +64,7 @@ pub(crate) struct Handlers {
     pub(crate) delete_room: Vec<Shared<OnRoom>>,
     pub(crate) join_room: Vec<Shared<OnRoomMember>>,
     pub(crate) leave_room: Vec<Shared<OnRoomMember>>,
-    pub(crate) server_events: HashMap<String, Vec<Shared<OnServerEvent>>>,
+    pub(crate) server_events: FxHashMap<String, Vec<Shared<OnServerEvent>>>,
 }
 
 impl Handlers {

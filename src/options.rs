@@ -293,7 +293,9 @@ pub struct Options {
     pub max_queue_bytes: usize,
     /// What happens at `max_queue_bytes`. Default [`SlowReader::Disconnect`].
     pub slow_reader: SlowReader,
-    /// Sends handed to the kernel per turn of a shard. Default 256, about a millisecond.
+    /// Sends handed to the kernel per turn of a shard. Default 64, about a third of a
+    /// millisecond. What one client waits for goes first in the next turn, so this is its wait
+    /// behind a broadcast.
     pub sends_per_turn: usize,
     /// Commands that may wait in a shard's mailbox. Default 65,536; 64 MiB of them at most, as
     /// many again on the way from each other shard. Beyond it `emit` answers [`Error::Limit`], and
@@ -365,7 +367,7 @@ impl Default for Options {
             max_pending_handlers: 1_000,
             max_queue_bytes: 1 << 20,
             slow_reader: SlowReader::Disconnect,
-            sends_per_turn: 256,
+            sends_per_turn: 64,
             max_mailbox: 65_536,
             per_message_deflate: None,
             connection_state_recovery: None,

@@ -1,13 +1,13 @@
 //! One client in one namespace, as its handlers see it.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use rustc_hash::FxHashMap;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -16,6 +16,7 @@ use crate::children::NamespaceSpec;
 use crate::emit::{Args, Broadcast, check_name, encode_event};
 use crate::error::{Error, Reason};
 use crate::event::{Event, Handshake, Raw};
+use crate::hub::id::SocketId;
 use crate::hub::slab::Key;
 use crate::hub::{AckLost, Arguments, Flags};
 use crate::kept::Kept;
@@ -34,7 +35,7 @@ pub(crate) type SocketUse = dyn Fn(Socket, Event) -> LocalFuture<Result<(), Stri
 /// What was registered for, or kept with, one socket. Exists only where something was.
 #[derive(Default)]
 pub(crate) struct Own {
-    pub(crate) events: HashMap<Box<str>, Vec<Named<SocketEvent>>>,
+    pub(crate) events: FxHashMap<Box<str>, Vec<Named<SocketEvent>>>,
     pub(crate) middleware: Vec<Named<SocketUse>>,
     pub(crate) disconnecting: Vec<Named<SocketClose>>,
     pub(crate) disconnect: Vec<Named<SocketClose>>,
@@ -96,12 +97,12 @@ pub struct Socket {
     pub(crate) shard: Rc<Shard>,
     pub(crate) key: Key,
     pub(crate) namespace: Rc<NamespaceSpec>,
-    id: Rc<str>,
+    id: SocketId,
 }
 
 impl std::fmt::Debug for Socket {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Socket").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("Socket").field("id", &self.id()).finish_non_exhaustive()
     }
 }
 
@@ -112,7 +113,6 @@ impl Socket {
         namespace: &Rc<NamespaceSpec>,
     ) -> Option<Socket> {
         let id = shard.hub().socket_id(key)?;
-        let id = id.as_str().into();
         Some(Socket { shard: shard.clone(), key, namespace: namespace.clone(), id })
     }
 
@@ -121,7 +121,7 @@ impl Socket {
     /// [recovered](Self::recovered). That of a Socket.IO 2 client is a secret,
     /// see [`Options::allow_eio3`](crate::Options::allow_eio3).
     pub fn id(&self) -> &str {
-        &self.id
+        self.id.as_str()
     }
 
     /// Its namespace.
@@ -280,7 +280,7 @@ impl Socket {
 
     /// Everyone in the namespace but this socket (`socket.broadcast`).
     pub fn broadcast(&self) -> Broadcast {
-        self.namespace().except(&*self.id)
+        self.namespace().except(self.id())
     }
 
     /// Everyone in a room, or in any of several, but this socket, also where a room is named by its
@@ -330,7 +330,7 @@ impl Socket {
     /// The rooms it is in, its own id first; none once it has gone (J-17).
     pub fn rooms(&self) -> Vec<Rc<str>> {
         let hub = self.shard.hub();
-        let own = hub.socket_id(self.key).map(|_| self.id.clone());
+        let own = hub.socket_id(self.key).map(|id| Rc::from(id.as_str()));
         own.into_iter().chain(hub.rooms_of(self.key)).collect()
     }
 
@@ -641,4 +641,4 @@ pub async fn sleep(duration: Duration) {
 }
 
 /// Records of [`Own`], by socket.
-pub(crate) type Owns = RefCell<HashMap<Key, Box<Own>>>;
+pub(crate) type Owns = RefCell<FxHashMap<Key, Box<Own>>>;

@@ -197,8 +197,8 @@ impl Hub {
             conn.out.clear();
             return self.handle_peer_closed(index, PeerEnd::Reset);
         }
-        if !conn.out.is_empty() {
-            return self.links.dirty.mark(index, &conn.out, &mut conn.line, false);
+        if conn.out.is_waiting() {
+            return self.links.dirty.enter(index, conn.line);
         }
         if conn.close_after_flush {
             return self.shut_write(index);

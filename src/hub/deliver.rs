@@ -145,9 +145,11 @@ impl Links {
         if wire.keeps_window {
             return self.deliver_alone(index, conn, frame, urgency);
         }
+        let is_single = matches!(urgency, Urgency::Control | Urgency::One);
         let at = frame.runs.iter().position(|(other, _)| *other == wire).unwrap_or_else(|| {
             let codec = &mut self.codec;
-            let run = self.palette.push(|bytes| frame.write(conn, wire, codec, bytes));
+            let palette = if is_single { &mut self.single } else { &mut self.palette };
+            let run = palette.push(|bytes| frame.write(conn, wire, codec, bytes));
             frame.runs.push((wire, run));
             frame.runs.len() - 1
         });
@@ -158,7 +160,7 @@ impl Links {
         }
         out.stage(run);
         self.stats.delivered(frame.packets, frame.bytes);
-        self.dirty.mark(conn, out, line, matches!(urgency, Urgency::Control | Urgency::One));
+        self.dirty.mark(conn, out, line, is_single);
     }
 
     /// Queues frames that nobody else can read. What was compressed has to be sent, so the bound

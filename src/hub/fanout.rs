@@ -164,6 +164,11 @@ impl OutQueue {
         self.in_flight > 0
     }
 
+    /// Whether something is left for a later send.
+    pub fn is_waiting(&self) -> bool {
+        self.waiting > 0
+    }
+
     /// Whether nothing is waiting or in flight.
     pub fn is_empty(&self) -> bool {
         self.bytes() == 0
@@ -266,7 +271,7 @@ fn append(rest: &mut VecDeque<SendBuf>, run: &Run) {
     }
 }
 
-/// Where a connection stands in [`Dirty`].
+/// Where a connection stands in [`Dirty`], or will stand after what is in flight.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Line {
     /// Nowhere.
@@ -288,17 +293,30 @@ pub struct Dirty {
 
 impl Dirty {
     /// Notes that `conn` has something to send. One that becomes urgent moves ahead with all it
-    /// has; its place in the other line is passed over when its turn comes.
+    /// has; its place in the other line is passed over when its turn comes. While a send is in
+    /// flight its place is only noted, for [`Dirty::enter`].
     pub fn mark(&mut self, conn: u32, queue: &OutQueue, place: &mut Line, urgent: bool) {
         let line = if urgent { Line::Urgent } else { Line::Bulk };
-        if *place >= line || queue.in_flight > 0 {
+        if *place >= line {
             return;
         }
         *place = line;
-        if urgent { self.urgent.push_back(conn) } else { self.bulk.push_back(conn) }
+        if queue.in_flight == 0 {
+            self.enter(conn, line);
+        }
     }
 
-    /// The next connection to flush, from either line first. The caller clears its place.
+    /// Puts `conn`, of which nothing is in flight any more, into the line that was noted.
+    pub fn enter(&mut self, conn: u32, place: Line) {
+        match place {
+            Line::None => {}
+            Line::Bulk => self.bulk.push_back(conn),
+            Line::Urgent => self.urgent.push_back(conn),
+        }
+    }
+
+    /// The next connection to flush, from either line first. The caller clears its place, unless
+    /// something of it is left for after the send that is in flight.
     pub fn pop(&mut self, bulk_first: bool) -> Option<u32> {
         if bulk_first {
             return self.bulk.pop_front().or_else(|| self.urgent.pop_front());

@@ -84,6 +84,9 @@ use wheel::{Due, TICK_MS, Tick, Timer, Wheel};
 
 /// Events that the queue keeps memory for while it is empty.
 const EVENTS_KEPT: usize = 4_096;
+/// Packets staged before the next flush: a millisecond or so, and enough that what goes to the same
+/// sockets still leaves in one send.
+const STAGED_MAX: u64 = 16 * 1_024;
 
 /// What the kernel side has to do for the hub.
 #[derive(Debug)]
@@ -427,6 +430,8 @@ struct Links {
     /// Sessions on polling that are not over.
     polling: usize,
     palette: Palette,
+    /// For what goes to one session: between two broadcasts it would part their frames.
+    single: Palette,
     dirty: Dirty,
     /// Polling sessions with something new in their outbox.
     polls: Vec<u32>,
@@ -463,6 +468,8 @@ pub struct Hub {
     outputs: VecDeque<Output>,
     /// Number of the latest broadcast that had to visit members once; see `Member::mark`.
     mark: u32,
+    /// How many packets had been staged at the last flush.
+    flushed: u64,
     is_closing: bool,
     /// Number of members that are watched; see [`Hub::watch_sent`].
     watched: usize,
@@ -478,6 +485,7 @@ impl Hub {
             sessions: Slab::new(),
             polling: 0,
             palette: Palette::new(),
+            single: Palette::new(),
             dirty: Dirty::default(),
             polls: Vec::new(),
             overflowed: Vec::new(),
@@ -509,6 +517,7 @@ impl Hub {
             events: VecDeque::new(),
             outputs: VecDeque::new(),
             mark: 0,
+            flushed: 0,
             is_closing: false,
             watched: 0,
             is_all_watched: false,
@@ -590,6 +599,7 @@ impl Hub {
 
     /// Hands up to `budget` sends to `send`, each for another connection. Returns how many.
     pub fn flush(&mut self, budget: usize, mut send: impl FnMut(u32, SendBuf)) -> usize {
+        self.flushed = self.links.stats.staged;
         self.close_overflowed();
         self.flush_polls();
         let mut sends = 0;
@@ -597,13 +607,25 @@ impl Hub {
             // A quarter of the budget is for what goes to many, whatever else there is.
             let Some(index) = self.links.dirty.pop(sends % 4 == 3) else { break };
             let Some(conn) = self.links.conns.at_mut(index) else { continue };
-            conn.line = Line::None;
-            if let Some(buf) = conn.out.take() {
+            if conn.out.is_in_flight() {
+                continue;
+            }
+            let buf = conn.out.take();
+            if !conn.out.is_waiting() {
+                conn.line = Line::None;
+            }
+            if let Some(buf) = buf {
                 send(index, buf);
                 sends += 1;
             }
         }
         sends
+    }
+
+    /// Whether so much was staged since the last flush that what came for one client before should
+    /// not wait for more of it.
+    pub fn should_flush(&self) -> bool {
+        self.links.stats.staged - self.flushed >= STAGED_MAX
     }
 
     /// Whether there is something to flush or to poll.

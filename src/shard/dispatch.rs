@@ -23,10 +23,13 @@ use crate::namespace::{LocalFuture, Named, Shared};
 use crate::socket::{Own, Socket};
 
 impl Shard {
-    /// Passes on everything that the hub has to tell.
+    /// Passes on everything that the hub has to tell, as far as the next flush allows.
     pub(super) fn dispatch(self: &Rc<Self>) {
         loop {
-            let Some(event) = self.hub().poll_event() else { return };
+            let mut hub = self.hub();
+            let event = if hub.should_flush() { None } else { hub.poll_event() };
+            drop(hub);
+            let Some(event) = event else { return };
             match event {
                 hub::Event::Connect { member, namespace } => self.on_connect(member, namespace),
                 hub::Event::Unknown(member) => self.on_unknown(member),

@@ -450,10 +450,13 @@ impl Shard {
             Completion::Closed { conn } => self.hub().handle_closed(conn),
         }
         self.settle(ring);
+        if self.hub().should_flush() {
+            ring.leave_turn();
+        }
     }
 
     /// Does what the hub asks for and tells the application what it has to know, until both are
-    /// quiet.
+    /// quiet or what was staged should leave first.
     fn settle(self: &Rc<Self>, ring: &mut Ring) {
         loop {
             self.dispatch();
@@ -489,6 +492,9 @@ impl Shard {
                 mail => self.handle(mail),
             }
             self.settle(ring);
+            if self.hub().should_flush() {
+                break;
+            }
         }
         count
     }

@@ -205,6 +205,8 @@ pub struct Ring {
     /// Completions taken from the queue; those before `batch_next` have been handled.
     batch: Vec<cqueue::Entry>,
     batch_next: usize,
+    /// What is left of the batch is for the next turn.
+    is_left: bool,
     /// Receives that ran out of buffers or that the kernel ended; first come, first served.
     starved: VecDeque<u32>,
     /// Closing connections with operations, to be shut down after the next submission.
@@ -250,6 +252,7 @@ impl Ring {
             backlog: VecDeque::new(),
             batch: Vec::new(),
             batch_next: 0,
+            is_left: false,
             starved: VecDeque::new(),
             closing: Vec::new(),
             closed: Vec::new(),
@@ -415,7 +418,10 @@ impl Ring {
             self.batch.extend(self.io.completion());
         }
         let mut handled = 0;
-        while let Some(cqe) = self.batch.get(self.batch_next).cloned() {
+        self.is_left = false;
+        while !self.is_left
+            && let Some(cqe) = self.batch.get(self.batch_next).cloned()
+        {
             self.batch_next += 1;
             if cqe.user_data() & KIND == BELL {
                 self.bell_armed = cqueue::more(cqe.flags());
@@ -432,6 +438,11 @@ impl Ring {
             on(self, Completion::Closed { conn });
         }
         Ok(handled)
+    }
+
+    /// For the callback of a turn: what else has completed is reported in the next one.
+    pub fn leave_turn(&mut self) {
+        self.is_left = true;
     }
 
     /// Sleeps in the kernel until something completes, a [`Doorbell`] rings, or `timeout` has

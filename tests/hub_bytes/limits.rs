@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use corecast::hub::buffer::SendBuf;
-use corecast::hub::{Config, StaticFile};
+use corecast::hub::fanout::Encoded;
+use corecast::hub::{Config, Flags, Publish, StaticFile, Target};
 
-use crate::wire::{Wire, config, frame, get, post, text, upgrade};
+use crate::wire::{Wire, config, frame, get, post, text, unframe, upgrade};
 
 #[test]
 fn a_head_of_short_lines_is_refused_at_the_first_line_too_many() {
@@ -176,4 +177,27 @@ fn auth_of_many_namespaces_is_bounded_together() {
     wire.put(conn, text(&format!("40{},{auth}", namespaces[2])));
     assert_eq!(wire.hub.gauges().sockets, 0);
     assert!(wire.is_over(conn));
+}
+
+/// An answer that is staged while a send of its connection is in flight does not wait for the end
+/// of a broadcast.
+#[test]
+fn what_one_waits_for_goes_ahead_after_a_send_in_flight_too() {
+    let mut wire = Wire::new();
+    let conns: Vec<u32> = (0..20).map(|_| wire.joined()).collect();
+    wire.holds = true;
+    let encoded = Encoded { text: "42[1]".into(), attachments: Vec::new() };
+    let (target, flags) = (Target::default(), Flags::default());
+    wire.hub.publish(&Publish { namespace: 0, target, flags, encoded });
+    let next = |wire: &mut Wire| {
+        let mut send = None;
+        wire.hub.flush(1, |conn, buf| send = Some((conn, unframe(&buf.to_vec()))));
+        send.unwrap()
+    };
+    let (conn, broadcast) = next(&mut wire);
+    assert_eq!(broadcast, ["42[1]"]);
+    let member = conns.iter().position(|other| *other == conn).unwrap();
+    assert!(wire.emit(member, "42[2]"));
+    wire.hub.handle_sent(conn, true);
+    assert_eq!(next(&mut wire), (conn, vec!["42[2]".into()]));
 }

@@ -655,6 +655,8 @@ pub mod error;
 mod event;
 mod files;
 mod gather;
+#[cfg(feature = "gateway")]
+pub mod gateway;
 mod hooks;
 mod http;
 #[doc(hidden)]

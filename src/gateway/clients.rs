@@ -1,0 +1,99 @@
+//! What clients meet: whether they may come, and what becomes of their events.
+
+use std::sync::Arc;
+
+use super::auth::Credentials;
+use super::routes::{self, Refusal};
+use super::state::{NamespaceRules, State, User, user_room};
+use super::webhooks;
+use crate::{ConnectError, Event, Namespace, Reason, Socket};
+
+/// Registers everything on the server; before it listens.
+pub(crate) fn register(state: &Arc<State>) {
+    let known = state.rules();
+    for name in known.namespaces.keys() {
+        serve(state, &state.server.of(name));
+    }
+    // Namespaces that a reload adds later.
+    let asked = state.clone();
+    let parent = state.server.of_dynamic(move |name: String, _auth| {
+        let is_known = asked.rules().namespaces.contains_key(name.as_str());
+        async move { is_known }
+    });
+    serve(state, &parent);
+}
+
+fn serve(state: &Arc<State>, namespace: &Namespace) {
+    let (admitting, handling, leaving) = (state.clone(), state.clone(), state.clone());
+    namespace
+        .middleware(move |socket: Socket| {
+            let state = admitting.clone();
+            async move { admit(&state, &socket).await }
+        })
+        .on_any(move |socket: Socket, event: Event| {
+            let state = handling.clone();
+            async move { handle(&state, &socket, &event).await }
+        })
+        .on_disconnect(move |socket: Socket, reason: Reason| {
+            let state = leaving.clone();
+            async move { left(&state, &socket, reason) }
+        });
+}
+
+/// The rules of a socket's namespace; `None` if a reload has removed it.
+pub(crate) fn rules_of(state: &State, socket: &Socket) -> Option<Arc<NamespaceRules>> {
+    state.rules().namespaces.get(&*socket.namespace().name()).cloned()
+}
+
+/// Who a socket belongs to.
+pub(crate) fn user_of(socket: &Socket) -> User {
+    socket.get::<User>().map(|user| User::clone(&user)).unwrap_or_default()
+}
+
+/// Decides about a new socket: by its token, then by the webhook.
+async fn admit(state: &Arc<State>, socket: &Socket) -> Result<(), ConnectError> {
+    let rules = rules_of(state, socket).ok_or_else(|| ConnectError::new("Invalid namespace"))?;
+    let credentials = Credentials::of(socket);
+    let (name, id) = (rules.name.to_string(), socket.id().to_owned());
+    let job = {
+        let state = state.clone();
+        async move {
+            let (mut user, mut rooms) = rules.auth.authenticate(&credentials).await?;
+            let asked = webhooks::Connecting { namespace: name, id, credentials };
+            state.rules().webhooks.connect(&state, asked, &mut user, &mut rooms).await?;
+            Ok((user, rooms))
+        }
+    };
+    let decided = state.on_control(job).await;
+    let (user, rooms) = decided.unwrap_or_else(|| Err(ConnectError::new("shutting down")))?;
+    if let Some(id) = &user.id {
+        socket.join(user_room(id));
+    }
+    for room in rooms {
+        socket.join(room);
+    }
+    socket.set(user);
+    Ok(())
+}
+
+async fn handle(state: &Arc<State>, socket: &Socket, event: &Event) {
+    let Some(rules) = rules_of(state, socket) else { return };
+    if let Err(refusal) = routes::run(state, &rules, socket, event).await {
+        state.metrics.refused(&rules.name, &refusal);
+        answer_refusal(event, &refusal);
+    }
+}
+
+/// Tells the client why nothing was done, where it asks for an answer.
+fn answer_refusal(event: &Event, refusal: &Refusal) {
+    if event.wants_ack() {
+        let _ = event.ack(serde_json::json!({ "error": refusal }));
+    }
+}
+
+fn left(state: &Arc<State>, socket: &Socket, reason: Reason) {
+    let user = user_of(socket);
+    let namespace = socket.namespace().name().to_string();
+    let gone = webhooks::Gone { namespace, id: socket.id().to_owned(), user, reason };
+    state.rules().webhooks.disconnected(state, gone);
+}

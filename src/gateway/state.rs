@@ -1,0 +1,119 @@
+//! What all parts of the gateway share.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use serde_json::Value;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use super::auth::{self, Permissions};
+use super::config::Config;
+use super::metrics::Metrics;
+use super::{limits, routes, webhooks, workers};
+use crate::Server;
+
+/// One gateway, for as long as it runs.
+pub(crate) struct State {
+    pub(crate) server: Server,
+    /// What the configuration says now; see [`State::rules`].
+    rules: ArcSwap<Rules>,
+    pub(crate) metrics: Metrics,
+    pub(crate) workers: workers::Workers,
+    /// The control thread.
+    control: Handle,
+}
+
+/// The configuration made ready for use. Never changed, only swapped as a whole.
+pub(crate) struct Rules {
+    pub(crate) config: Config,
+    pub(crate) namespaces: HashMap<Box<str>, Arc<NamespaceRules>>,
+    pub(crate) webhooks: webhooks::Webhooks,
+    pub(crate) limits: limits::Limits,
+}
+
+/// What holds in one namespace.
+pub(crate) struct NamespaceRules {
+    pub(crate) name: Box<str>,
+    pub(crate) auth: auth::Verifier,
+    pub(crate) routes: routes::Table,
+}
+
+/// Who a socket belongs to; kept with it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct User {
+    /// `None` for an anonymous client.
+    pub(crate) id: Option<Arc<str>>,
+    /// The claims of its token; `null` without one.
+    pub(crate) claims: Arc<Value>,
+    pub(crate) permissions: Arc<Permissions>,
+    /// When its token expires, in seconds since 1970.
+    pub(crate) expires_at: Option<u64>,
+}
+
+/// The room of all sockets of a user; no client event can join or leave it.
+pub(crate) fn user_room(user: &str) -> String {
+    format!("user:{user}")
+}
+
+impl Rules {
+    /// Makes a configuration ready.
+    ///
+    /// # Errors
+    /// Something in it cannot work; the text names the key.
+    pub(crate) fn new(config: Config) -> Result<Rules, String> {
+        let mut namespaces = HashMap::new();
+        for namespace in &config.namespaces {
+            let name: Box<str> = namespace.name.as_str().into();
+            let at = |error: String| format!("namespace \"{name}\": {error}");
+            let auth = namespace.auth.as_ref().unwrap_or(&config.auth);
+            let auth = auth::Verifier::new(auth).map_err(at)?;
+            let routes = routes::Table::new(&namespace.routes).map_err(at)?;
+            let rules = Arc::new(NamespaceRules { name: name.clone(), auth, routes });
+            if namespaces.insert(name.clone(), rules).is_some() {
+                return Err(at("is there twice".into()));
+            }
+        }
+        let webhooks = webhooks::Webhooks::new(&config.webhooks)?;
+        let limits = limits::Limits::new(&config.limits)?;
+        Ok(Rules { config, namespaces, webhooks, limits })
+    }
+}
+
+impl State {
+    pub(crate) fn new(server: Server, rules: Rules, control: Handle) -> Arc<State> {
+        let workers = workers::Workers::default();
+        let metrics = Metrics::new(server.clone());
+        Arc::new(State { server, rules: ArcSwap::from_pointee(rules), metrics, workers, control })
+    }
+
+    /// What holds now. Costs two atomic operations; keep it no longer than one event.
+    pub(crate) fn rules(&self) -> Arc<Rules> {
+        self.rules.load_full()
+    }
+
+    /// Lets other rules hold from now on.
+    pub(crate) fn replace_rules(&self, rules: Rules) {
+        self.rules.store(Arc::new(rules));
+    }
+
+    /// Runs a job on the control thread and awaits its result, on a shard or anywhere else. `None`:
+    /// the gateway is being shut down.
+    pub(crate) async fn on_control<T: Send + 'static>(
+        &self,
+        job: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
+        let (sender, receiver) = oneshot::channel();
+        self.control.spawn(async move {
+            let _ = sender.send(job.await);
+        });
+        receiver.await.ok()
+    }
+
+    /// Runs a job on the control thread, whatever comes of it.
+    pub(crate) fn spawn(&self, job: impl Future<Output = ()> + Send + 'static) {
+        self.control.spawn(job);
+    }
+}

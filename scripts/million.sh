@@ -83,7 +83,7 @@ install() {
 }
 
 build() {
-    cargo build --release --package bench-harness --bin bench-harness \
+    cargo build --release --no-default-features --package bench-harness --bin bench-harness \
         --package corecast --example bench_server
     local programs
     programs=$(cargo metadata --format-version 1 --no-deps |

@@ -22,5 +22,5 @@ fi
 (cd "$engines/socketioxide" && cargo build --release --locked) || without "build of it" socketioxide
 
 [[ ${1:-} == --install-only ]] && exit
-cargo build --release --workspace --bins --example bench_server
+cargo build --release --no-default-features --workspace --bins --example bench_server
 exec target/release/bench-harness peers --server-cpu 0 --client-cpu 1 "$@"

@@ -654,9 +654,9 @@ mod emit;
 pub mod error;
 mod event;
 mod files;
-mod gather;
 #[cfg(feature = "gateway")]
 pub mod gateway;
+mod gather;
 mod hooks;
 mod http;
 #[doc(hidden)]

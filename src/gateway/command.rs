@@ -125,7 +125,9 @@ impl Command {
     /// It cannot be done; nothing was.
     pub(crate) async fn execute(self, state: &Arc<State>) -> Result<Value, Problem> {
         match self {
-            Command::Emit { target, event, args } => target.select(state)?.emit(&event, spread(&args)?)?,
+            Command::Emit { target, event, args } => {
+                target.select(state)?.emit(&event, spread(&args)?)?
+            }
             Command::Join { target, join } => target.select(state)?.sockets_join(join)?,
             Command::Leave { target, leave } => target.select(state)?.sockets_leave(leave)?,
             Command::Disconnect { target, close } => {

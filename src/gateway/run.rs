@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::config::{self, Config};
+use super::config;
 use super::state::{Rules, State};
 use super::{api, clients, doctor, log};
 use crate::Server;

@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::event::Raw;
 use crate::gather::Gathering;
 use crate::hub::Answers;
+use crate::hub::id::SocketId;
 use crate::server::Server;
 use crate::shard::mesh::{Ask, Mail};
 
@@ -32,6 +33,12 @@ pub struct Unanswered {
     /// and whose answer was dropped for its size
     /// ([`Options::max_gather_bytes`](crate::Options::max_gather_bytes)).
     pub oversized: usize,
+    /// The sockets that `responses` came from, in the same order, where names were asked for.
+    #[cfg_attr(not(feature = "gateway"), expect(dead_code))]
+    pub(crate) answered: Vec<SocketId>,
+    /// Those that gave no answer, as `answered`.
+    #[cfg_attr(not(feature = "gateway"), expect(dead_code))]
+    pub(crate) unanswered: Vec<SocketId>,
     /// Shards that are stalled: whether they have sent the event, and to whom, is not known.
     pub silent_shards: usize,
 }
@@ -144,7 +151,9 @@ impl Future for Asked {
 }
 
 fn add(mut sum: Unanswered, part: Answers) -> Unanswered {
-    let Answers { responses, asked, timed_out, disconnected, unawaited, oversized } = part;
+    let Answers { responses, asked, timed_out, disconnected, unawaited, oversized, .. } = part;
+    sum.answered.extend(part.answered);
+    sum.unanswered.extend(part.unanswered);
     sum.responses.extend(responses.into_iter().map(Raw::from));
     sum.asked += asked;
     sum.timed_out += timed_out;

@@ -194,6 +194,13 @@ impl Broadcast {
         self
     }
 
+    /// With acknowledgements: keeps which sockets have answered, and which have not.
+    #[cfg(feature = "gateway")]
+    pub(crate) fn named(mut self) -> Broadcast {
+        self.flags.named = true;
+        self
+    }
+
     /// Sends the event: encoded once, staged on every socket by the shard that owns it. Events
     /// from one thread arrive in order. Costs one mail per other shard, and O(members of the rooms
     /// named) on each.

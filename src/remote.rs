@@ -333,7 +333,17 @@ impl Server {
         only: Option<u16>,
         answer: impl Fn(&Rc<Shard>) -> T + Clone + Send + 'static,
     ) -> Result<Gathering<T>, Error> {
-        self.gather(only, self.options().requests_timeout, |part| {
+        self.ask_shards_within(self.options().requests_timeout, only, answer)
+    }
+
+    /// As [`Server::ask_shards`], within a time.
+    pub(crate) fn ask_shards_within<T: Send + 'static>(
+        &self,
+        within: Duration,
+        only: Option<u16>,
+        answer: impl Fn(&Rc<Shard>) -> T + Clone + Send + 'static,
+    ) -> Result<Gathering<T>, Error> {
+        self.gather(only, within, |part| {
             let answer = answer.clone();
             Mail::Call(Box::new(move |shard| part.put(answer(shard))))
         })

@@ -11,6 +11,7 @@ use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 
 use crate::admin::{Admin, tap::watching};
 use crate::children::{Matcher, NamespaceSpec, OnNew, PARENTS, ParentSpec, Registry};
+use crate::delays::Delays;
 use crate::emit::{Args, Broadcast};
 use crate::error::{Error, Reason};
 use crate::event::Event;
@@ -119,6 +120,8 @@ pub struct Stats {
     pub totals: crate::Totals,
     /// What is held now.
     pub gauges: Gauges,
+    /// How long broadcasts have taken to leave.
+    pub fan_out: Delays,
 }
 
 impl PartialEq for Server {
@@ -442,6 +445,7 @@ impl Server {
         for shard in self.lock_stats().iter() {
             sum.totals.add(&shard.totals);
             sum.gauges.add(&shard.gauges);
+            sum.fan_out.add(&shard.fan_out);
         }
         sum
     }
@@ -452,9 +456,9 @@ impl Server {
         self.lock_stats().clone()
     }
 
-    pub(crate) fn leave_stats(&self, shard: u16, hub: &Hub) {
+    pub(crate) fn leave_stats(&self, shard: u16, hub: &Hub, fan_out: Delays) {
         if let Some(place) = self.lock_stats().get_mut(usize::from(shard)) {
-            *place = Stats { totals: hub.stats(), gauges: hub.gauges() };
+            *place = Stats { totals: hub.stats(), gauges: hub.gauges(), fan_out };
         }
     }
 
@@ -601,8 +605,8 @@ impl Server {
             return shard.publish(publish);
         }
         let only = publish.target.only.map(|id| id.shard);
-        let publish = Arc::new(publish);
-        self.post_to(only, || Mail::Publish(publish.clone()))
+        let (publish, now) = (Arc::new(publish), Instant::now());
+        self.post_to(only, || Mail::Publish(publish.clone(), now))
     }
 
     /// Runs something on every shard, or on one of them.

@@ -1,8 +1,11 @@
 //! Broadcasts whose receivers are to answer (L-3): one record here for all that were asked, one
 //! pending acknowledgement with each of them.
 
+use rustc_hash::FxHashMap;
+
 use super::command::Publish;
 use super::deliver::{Frame, Urgency};
+use super::id::SocketId;
 use super::namespace::{PendingAck, Waiter};
 use super::slab::Key;
 use super::wheel::{Alarm, Tick, Timer};
@@ -29,6 +32,10 @@ pub struct Answers {
     pub unawaited: usize,
     /// and whose answers there was no room for (`Config::gather_bytes_max`).
     pub oversized: usize,
+    /// Who has given each of the responses; empty unless `Flags::named` asks for it.
+    pub answered: Vec<SocketId>,
+    /// Who has given none, whatever the reason; as `answered`.
+    pub unanswered: Vec<SocketId>,
 }
 
 /// An ask that is not over.
@@ -43,6 +50,8 @@ pub(super) struct Ask {
     answers: Answers,
     /// Bytes of the responses.
     bytes: usize,
+    /// Who has not answered yet, by their places, if somebody wants to know.
+    names: FxHashMap<u32, SocketId>,
 }
 
 impl Hub {
@@ -53,9 +62,11 @@ impl Hub {
         let Publish { namespace, target, flags, encoded } = publish;
         let mut members = self.selected(*namespace, target);
         let answers = Answers { asked: members.len(), ..Answers::default() };
-        let (alarm, bytes) = (Alarm::default(), 0);
-        let ask =
-            self.asks.insert(Ask { id, alarm, members: Vec::new(), waiting: 0, answers, bytes });
+        let name = |key: &Key| Some((key.index, self.socket_id(*key)?));
+        let names = members.iter().filter(|_| flags.named).filter_map(name).collect();
+        let (alarm, bytes, waiting) = (Alarm::default(), 0, 0);
+        let ask = Ask { id, alarm, members: Vec::new(), waiting, answers, bytes, names };
+        let ask = self.asks.insert(ask);
         let mut frame = Frame::new(&encoded.text, &encoded.attachments);
         frame.compress = flags.compress;
         let urgency = if flags.volatile { Urgency::Volatile } else { Urgency::Many };
@@ -89,8 +100,8 @@ impl Hub {
         }
     }
 
-    /// One of those asked has answered, with the arguments of its acknowledgement.
-    pub(super) fn ask_answered(&mut self, ask: Key, mut arguments: Arguments) {
+    /// One of those asked, at this place, has answered with the arguments of its acknowledgement.
+    pub(super) fn ask_answered(&mut self, ask: Key, member: u32, mut arguments: Arguments) {
         let bytes_max = self.config.gather_bytes_max;
         let Some(record) = self.asks.get_mut(ask) else { return };
         record.waiting -= 1;
@@ -100,6 +111,7 @@ impl Hub {
         record.bytes += size_of::<Arguments>() + arguments.bytes();
         if record.bytes <= bytes_max {
             record.answers.responses.push(arguments);
+            record.answers.answered.extend(record.names.remove(&member));
         } else {
             record.bytes -= size_of::<Arguments>() + arguments.bytes();
             record.answers.oversized += 1;
@@ -156,8 +168,9 @@ impl Hub {
     /// Tells what came of it, if all have answered, have gone, or were given up.
     fn finish_ask(&mut self, ask: Key) {
         if self.asks.get(ask).is_some_and(|record| record.waiting == 0)
-            && let Some(Ask { id, answers, .. }) = self.asks.remove(ask.index)
+            && let Some(Ask { id, mut answers, names, .. }) = self.asks.remove(ask.index)
         {
+            answers.unanswered = names.into_values().collect();
             self.events.push_back(Event::Answers { id, answers });
         }
     }

@@ -42,13 +42,15 @@ pub struct Flags {
     pub volatile: bool,
     /// Compress it where that was agreed on.
     pub compress: bool,
+    /// With acknowledgements: say which sockets have answered, and which have not.
+    pub named: bool,
     /// What the event is kept under for clients that may miss it; its last argument then.
     pub offset: Option<Offset>,
 }
 
 impl Default for Flags {
     fn default() -> Flags {
-        Flags { volatile: false, compress: true, offset: None }
+        Flags { volatile: false, compress: true, named: false, offset: None }
     }
 }
 

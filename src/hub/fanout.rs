@@ -289,6 +289,9 @@ pub enum Line {
 pub struct Dirty {
     urgent: VecDeque<u32>,
     bulk: VecDeque<u32>,
+    /// Places taken in the bulk line since the start, and given up again.
+    entered: u64,
+    left: u64,
 }
 
 impl Dirty {
@@ -310,7 +313,10 @@ impl Dirty {
     pub fn enter(&mut self, conn: u32, place: Line) {
         match place {
             Line::None => {}
-            Line::Bulk => self.bulk.push_back(conn),
+            Line::Bulk => {
+                self.bulk.push_back(conn);
+                self.entered += 1;
+            }
             Line::Urgent => self.urgent.push_back(conn),
         }
     }
@@ -319,9 +325,21 @@ impl Dirty {
     /// something of it is left for after the send that is in flight.
     pub fn pop(&mut self, bulk_first: bool) -> Option<u32> {
         if bulk_first {
-            return self.bulk.pop_front().or_else(|| self.urgent.pop_front());
+            return self.pop_bulk().or_else(|| self.urgent.pop_front());
         }
-        self.urgent.pop_front().or_else(|| self.bulk.pop_front())
+        self.urgent.pop_front().or_else(|| self.pop_bulk())
+    }
+
+    fn pop_bulk(&mut self) -> Option<u32> {
+        let conn = self.bulk.pop_front()?;
+        self.left += 1;
+        Some(conn)
+    }
+
+    /// Places taken in the line of what goes to many since the start, and given up again. Since it
+    /// is a line, what was staged when so many had been taken has left when as many were given up.
+    pub fn places(&self) -> (u64, u64) {
+        (self.entered, self.left)
     }
 
     /// Whether nobody has anything to send.
@@ -417,6 +435,23 @@ mod tests {
         assert_eq!(frame(&mut palette, b"x").start, 3);
         assert_eq!(drain(&mut queue).0, b"abc");
         assert_eq!(frame(&mut palette, b"x").start, 0);
+    }
+
+    #[test]
+    fn places_in_the_line_are_counted() {
+        let (mut dirty, queue, mut places) =
+            (Dirty::default(), OutQueue::default(), [Line::None; 3]);
+        for _ in 0..2 {
+            for (conn, place) in places.iter_mut().enumerate() {
+                dirty.mark(conn as u32, &queue, place, false);
+            }
+        }
+        assert_eq!(dirty.places(), (3, 0));
+        // Who moves ahead leaves a place behind that is given up in its turn.
+        dirty.mark(1, &queue, &mut places[1], true);
+        let left: Vec<u32> = (0..3).filter_map(|_| dirty.pop(false)).collect();
+        assert_eq!((left, dirty.places()), (vec![1, 0, 1], (3, 2)));
+        assert_eq!((dirty.pop(true), dirty.places()), (Some(2), (3, 3)));
     }
 
     #[test]

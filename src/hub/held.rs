@@ -3,6 +3,8 @@
 use super::Hub;
 use super::conn::Stage;
 use super::http::Phase;
+use super::session::Transport;
+use super::slab::Key;
 
 /// Bytes that a shard holds for its clients, beside their records. All of it is bounded by
 /// [`Options`](crate::Options), per connection.
@@ -46,7 +48,45 @@ impl Held {
     }
 }
 
+/// What waits to be sent on a stretch of sessions. See [`Hub::queues`].
+#[derive(Debug, Clone, Default)]
+pub struct Queues {
+    /// Bytes of all of them, the kernel's part included.
+    pub bytes: usize,
+    /// Those with most of it: bytes and one of the session's sockets.
+    pub longest: Vec<(usize, Key)>,
+    /// Where the next stretch begins; `None` at the end.
+    pub next: Option<u32>,
+}
+
 impl Hub {
+    /// What waits to be sent, on up to `count` sessions from a place on, and the `top` longest
+    /// queues. O(count).
+    pub fn queues(&self, from: u32, count: u32, top: usize) -> Queues {
+        let sessions = &self.links.sessions;
+        let end = from.saturating_add(count).min(sessions.places());
+        let mut queues =
+            Queues { next: (end < sessions.places()).then_some(end), ..Queues::default() };
+        for session in (from..end).filter_map(|index| sessions.at(index)) {
+            let bytes = match &session.transport {
+                Transport::WebSocket(conn) => {
+                    self.links.conns.at(*conn).map_or(0, |conn| conn.out.bytes())
+                }
+                Transport::Polling(polling) => polling.outbox.len(),
+            };
+            queues.bytes += bytes;
+            let member = session.members.as_slice().first();
+            if let Some(key) = member.and_then(|member| self.members.key_at(*member))
+                && bytes > 0
+            {
+                queues.longest.push((bytes, key));
+            }
+        }
+        queues.longest.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+        queues.longest.truncate(top);
+        queues
+    }
+
     /// Bytes held for clients. O(connections and sockets): for tests and for operators, not for
     /// every turn.
     pub fn held(&self) -> Held {

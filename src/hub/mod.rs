@@ -57,7 +57,7 @@ pub use conn::PeerEnd;
 pub use endpoint::{Endpoint, Happening};
 pub use handover::Message;
 pub use handshake::Handshake;
-pub use held::Held;
+pub use held::{Held, Queues};
 pub use known::{RoomChange, Traits, UNKNOWN_NAME_MAX};
 pub use namespace::Arguments;
 
@@ -626,6 +626,11 @@ impl Hub {
     /// not wait for more of it.
     pub fn should_flush(&self) -> bool {
         self.links.stats.staged - self.flushed >= STAGED_MAX
+    }
+
+    /// See [`Dirty::places`]. What is behind a send that is in flight has no place yet.
+    pub fn bulk_places(&self) -> (u64, u64) {
+        self.links.dirty.places()
     }
 
     /// Whether there is something to flush or to poll.

@@ -331,7 +331,7 @@ impl Hub {
             Waiter::One(token) => {
                 self.events.push_back(Event::Ack { token, outcome: Ok(arguments) });
             }
-            Waiter::Ask(ask) => self.ask_answered(ask, arguments),
+            Waiter::Ask(ask) => self.ask_answered(ask, index, arguments),
         }
     }
 

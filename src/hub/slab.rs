@@ -93,6 +93,11 @@ impl<T> Slab<T> {
         self.len() == 0
     }
 
+    /// Positions that there are, with a value or without.
+    pub fn places(&self) -> u32 {
+        self.values.len() as u32
+    }
+
     /// Positions that hold a value.
     pub fn indices(&self) -> impl Iterator<Item = u32> + '_ {
         let held = |(index, value): (usize, &Option<T>)| value.as_ref().map(|_| index as u32);

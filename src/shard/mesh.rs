@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
@@ -25,8 +26,8 @@ pub(crate) type Call = Box<dyn FnOnce(&Rc<Shard>) + Send>;
 
 /// One item between shards, or from any thread to one.
 pub(crate) enum Mail {
-    /// A broadcast, for the members on that shard.
-    Publish(Arc<Publish>),
+    /// A broadcast, for the members on that shard, and when it was made.
+    Publish(Arc<Publish>, Instant),
     /// A broadcast that those members are to acknowledge.
     Ask(Ask),
     /// A connection whose session lives on that shard, with the bytes read so far.
@@ -51,7 +52,7 @@ impl Mail {
     /// Bytes that it keeps in memory until it is read, about.
     pub(super) fn bytes(&self) -> usize {
         match self {
-            Mail::Publish(publish) | Mail::Ask(Ask { publish, .. }) => {
+            Mail::Publish(publish, _) | Mail::Ask(Ask { publish, .. }) => {
                 let Encoded { text, attachments } = &publish.encoded;
                 text.len() + attachments.iter().map(|attachment| attachment.len()).sum::<usize>()
             }
@@ -104,6 +105,16 @@ impl Mesh {
     /// Connects a shard's doorbell; to be called once, before it reads mail.
     pub(crate) fn set_doorbell(&self, shard: u16, doorbell: Doorbell) {
         let _ = self.boxes[usize::from(shard)].doorbell.set(doorbell);
+    }
+
+    /// Whether so much mail waits for one of the shards that a sender who can should wait: half of
+    /// what its mailbox takes.
+    #[cfg_attr(not(any(test, feature = "gateway")), expect(dead_code))]
+    pub(crate) fn is_congested(&self) -> bool {
+        self.boxes.iter().any(|mailbox| {
+            let is_half = mailbox.sender.capacity().is_some_and(|it| mailbox.sender.len() > it / 2);
+            is_half || mailbox.bytes.load(Ordering::Relaxed) > BYTES_MAX / 2
+        })
     }
 
     /// Puts an item into a mailbox; gives it back when that is full, or its shard has ended.
@@ -165,13 +176,16 @@ mod tests {
         let publish = |bytes: usize| {
             let encoded = Encoded { text: vec![b'4'; bytes].into(), attachments: Vec::new() };
             let (target, flags) = Default::default();
-            Mail::Publish(Arc::new(Publish { namespace: 0, target, flags, encoded }))
+            let publish = Publish { namespace: 0, target, flags, encoded };
+            Mail::Publish(Arc::new(publish), Instant::now())
         };
         assert!(mesh.post(1, publish(5)).is_ok());
+        assert!(!mesh.is_congested(), "half of it is room");
         assert!(mesh.post(1, call()).is_ok());
         assert!(matches!(mesh.post(1, call()), Err(TrySendError::Full(Mail::Call(_)))));
+        assert!(mesh.is_congested());
         let first = receivers[1].try_recv().expect("the first item");
-        assert!(matches!(first, Mail::Publish(_)));
+        assert!(matches!(first, Mail::Publish(..)));
         mesh.taken(1, &first);
         assert!(matches!(receivers[1].try_recv(), Ok(Mail::Call(_))));
         assert!(mesh.post(1, publish(BYTES_MAX + 1)).is_ok(), "one is taken, however large");

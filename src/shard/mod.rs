@@ -7,6 +7,7 @@
 //! ring, so it ends both kinds of sleep.
 
 pub(crate) mod awake;
+mod delays;
 mod dispatch;
 mod endpoint;
 mod hooks;
@@ -85,6 +86,8 @@ pub(crate) struct Shard {
     /// Broadcasts whose acknowledgements are awaited, by their numbers.
     asks: RefCell<FxHashMap<u64, (Key, Part<Answers>)>>,
     next_token: Cell<u64>,
+    /// Broadcasts on their way out.
+    leaving: RefCell<delays::Leaving>,
     scratch: RefCell<Vec<u8>>,
     /// An outgoing listener is running; what it sends is not reported.
     is_reporting: Cell<bool>,
@@ -148,6 +151,7 @@ impl Shard {
             acks: RefCell::default(),
             asks: RefCell::default(),
             next_token: Cell::new(0),
+            leaving: RefCell::default(),
             scratch: RefCell::default(),
             is_reporting: Cell::new(false),
             pulse,
@@ -417,6 +421,7 @@ impl Shard {
         self.settle(ring);
         let budget = self.spec().options.sends_per_turn;
         let sends = self.hub().flush(budget, |conn, buf| ring.send(conn, buf));
+        self.note_left();
         self.settle(ring);
         if now_ms >= self.stats_at.get() {
             self.leave_stats();
@@ -536,7 +541,7 @@ impl Shard {
     /// Leaves the counters where other threads can read them.
     pub(crate) fn leave_stats(&self) {
         self.stats_at.set(self.now_ms() + STATS_MS);
-        self.server.leave_stats(self.index, &self.hub());
+        self.server.leave_stats(self.index, &self.hub(), self.leaving.borrow().delays);
     }
 
     /// Reads what is kept with a socket, if anything is.
@@ -628,7 +633,7 @@ impl Shard {
     /// Does what mail asks for that needs no ring.
     pub(crate) fn handle(self: &Rc<Self>, mail: Mail) {
         match mail {
-            Mail::Publish(publish) => self.hub().publish(&publish),
+            Mail::Publish(publish, made) => self.publish_here(&publish, made),
             Mail::Ask(ask) => self.ask(ask),
             Mail::Recover(parts) => {
                 let (message, kept) = *parts;
@@ -666,16 +671,16 @@ impl Shard {
     /// Applies a broadcast here and posts it to the other shards.
     pub(crate) fn publish(&self, publish: crate::hub::Publish) -> Result<(), Error> {
         let only = publish.target.only.map(|id| id.shard);
-        let publish = Arc::new(publish);
+        let (publish, now) = (Arc::new(publish), Instant::now());
         if only.is_none_or(|only| only == self.index) {
-            self.hub().publish(&publish);
+            self.publish_here(&publish, now);
             self.wake();
         }
         let shards = among(only, self.spec().shards);
         let others = shards.filter(|shard| *shard != self.index);
         // All are tried, whatever one of them answers.
         others
-            .map(|shard| self.post(shard, Mail::Publish(publish.clone())))
+            .map(|shard| self.post(shard, Mail::Publish(publish.clone(), now)))
             .fold(Ok(()), Result::and)
     }
 }

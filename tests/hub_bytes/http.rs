@@ -8,7 +8,7 @@ fn refusal(code: u8, message: &str) -> String {
     format!("{{\"code\":{code},\"message\":\"{message}\"}}")
 }
 
-const VOLATILE: Flags = Flags { volatile: true, compress: true, offset: None };
+const VOLATILE: Flags = Flags { volatile: true, compress: true, named: false, offset: None };
 
 /// A.2 and A.3: which check, in which order, with which bytes. `S` is a polling session, `W` one
 /// on a websocket.

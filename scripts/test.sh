@@ -142,6 +142,9 @@ CORECAST_AUTOBAHN_CPUS=${cpus[0]} scripts/autobahn.sh 2>&1 | tee "$logs/autobahn
 section "browser"
 CORECAST_DEMO_CMD="'$target/debug/corecast' serve" npm_suite test:browser browser
 
+section "dashboard"
+CORECAST_GATEWAY="$target/debug/corecast" npm_suite test:dashboard dashboard
+
 section "reports"
 CORECAST_BENCH="$target/debug/bench-harness" npm_suite test:report report
 
@@ -153,7 +156,7 @@ scripts/million.sh --smoke 2>&1 | tee "$logs/million.txt"
 
 section "summary"
 for log in doc rust e2e-one e2e-several recovery-one recovery-several e2e-msgpack e2e-counted msgpack \
-    v2 protocol python deflate autobahn browser report admin million; do
+    v2 protocol python deflate autobahn browser dashboard report admin million; do
     [ -f "$logs/$log.txt" ] || continue
     echo "$log:"
     grep -E '^ *Summary \[|^test result: |^(#|ℹ) (tests|pass|fail|skipped) |^(Ran|OK|FAILED)|^[0-9]+ passed, |^(connections|deliveries|server RSS) ' \

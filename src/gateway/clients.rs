@@ -65,7 +65,9 @@ async fn admit(state: &Arc<State>, socket: &Socket) -> Result<(), ConnectError> 
         }
     };
     let decided = state.on_control(job).await;
-    let (user, rooms) = decided.unwrap_or_else(|| Err(ConnectError::new("shutting down")))?;
+    let decided = decided.unwrap_or_else(|| Err(ConnectError::new("shutting down")));
+    let count = |_: &_| state.metrics.rejected(&socket.namespace().name(), "refused");
+    let (user, rooms) = decided.inspect_err(count)?;
     if let Some(id) = &user.id {
         socket.join(user_room(id));
     }
@@ -78,6 +80,7 @@ async fn admit(state: &Arc<State>, socket: &Socket) -> Result<(), ConnectError> 
 
 async fn handle(state: &Arc<State>, socket: &Socket, event: &Event) {
     let Some(rules) = rules_of(state, socket) else { return };
+    rules.count_event(&state.metrics);
     if let Err(refusal) = routes::run(state, &rules, socket, event).await {
         state.metrics.refused(&rules.name, &refusal);
         answer_refusal(event, &refusal);

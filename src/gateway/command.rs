@@ -1,13 +1,31 @@
 //! What a backend may ask for, whichever way it comes: by the HTTP API, or as a worker.
+//!
+//! A command is one flat JSON object. Arguments stay the text that they are: what a backend sends
+//! is checked to be JSON once and then goes to clients byte for byte.
 
+use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use schemars::JsonSchema;
+use serde::de::{DeserializeOwned, Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::state::{State, user_room};
-use crate::{Broadcast, Error, Raw};
+use crate::hub::id::Id;
+use crate::hub::slab::Key;
+use crate::shard::Shard;
+use crate::{Broadcast, Error, Namespace, Raw, Unanswered};
+
+/// Rooms, ids and the like in one command.
+const NAMES_MAX: usize = 10_000;
+/// Longest wait for acknowledgements.
+const TIMEOUT_MS_MAX: u64 = 300_000;
 
 /// Whom a command concerns: the union of rooms, sockets and users, without those in `except`; all
 /// of the namespace if nobody is named.
@@ -22,93 +40,290 @@ pub(crate) struct Target {
     pub(crate) sockets: Vec<String>,
     /// Ids of users.
     pub(crate) users: Vec<String>,
-    /// Rooms whose members are left out.
+    /// Rooms, or ids of sockets, that are left out.
     pub(crate) except: Vec<String>,
 }
 
 impl Target {
+    /// The name of the namespace.
+    pub(crate) fn namespace(&self) -> &str {
+        self.namespace.as_deref().unwrap_or("/")
+    }
+
     /// The selection as the library knows it.
     ///
     /// # Errors
     /// There is no such namespace.
     pub(crate) fn select(&self, state: &State) -> Result<Broadcast, Problem> {
-        let name = self.namespace.as_deref().unwrap_or("/");
-        let namespace = state.server.namespace(name);
-        let namespace = namespace.ok_or_else(|| Problem::namespace(name))?;
+        let mut selected = find(state, self.namespace())?.broadcast();
+        if let ([id], [], [], []) =
+            (&*self.sockets, &*self.rooms, &*self.users, &*self.except)
+            // With recovery, a client may be on another shard than the one that its id names.
+            && state.server.options().connection_state_recovery.is_none()
+            && let Some(id) = Id::parse(id)
+        {
+            // One socket: its shard alone is asked.
+            selected.target.only = Some(id);
+            return Ok(selected);
+        }
         let users = self.users.iter().map(|user| user_room(user));
-        let rooms = self.rooms.iter().chain(&self.sockets).cloned().chain(users);
-        let broadcast = namespace.broadcast().to(rooms.collect::<Vec<_>>());
-        Ok(broadcast.except(self.except.clone()))
+        for name in self.rooms.iter().chain(&self.sockets) {
+            selected.target.rooms.push(name.as_str().into());
+        }
+        selected.target.rooms.extend(users.map(String::into_boxed_str));
+        selected.target.except.extend(self.except.iter().map(|name| name.as_str().into()));
+        Ok(selected)
     }
 }
 
-/// One command.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "do", rename_all = "kebab-case")]
-pub(crate) enum Command {
+/// The namespace of that name.
+///
+/// # Errors
+/// There is none.
+pub(crate) fn find(state: &State, name: &str) -> Result<Namespace, Problem> {
+    let found = state.server.namespace(name);
+    found.ok_or_else(|| {
+        Problem::new(404, "no such namespace", format!("there is no namespace \"{name}\""))
+    })
+}
+
+/// What a command does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Verb {
     /// Sends an event.
+    Emit,
+    /// Makes sockets join rooms.
+    Join,
+    /// Makes sockets leave rooms.
+    Leave,
+    /// Disconnects sockets.
+    Disconnect,
+    /// Replaces what is kept with sockets.
+    SetData,
+}
+
+impl Verb {
+    /// All there are.
+    pub(crate) const ALL: [Verb; 5] =
+        [Verb::Emit, Verb::Join, Verb::Leave, Verb::Disconnect, Verb::SetData];
+
+    /// As it stands in commands.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Verb::Emit => "emit",
+            Verb::Join => "join",
+            Verb::Leave => "leave",
+            Verb::Disconnect => "disconnect",
+            Verb::SetData => "set-data",
+        }
+    }
+}
+
+/// One command. In JSON it is an object with `do`, what says whom it concerns, and the keys below.
+#[derive(Debug, Clone)]
+pub(crate) enum Command {
+    /// Sends an event: `event`, `args` (a list; default none), `volatile` (drop it for clients that
+    /// are not ready), `ack` and `timeout_ms`.
     Emit {
         /// Whom to send to.
-        #[serde(flatten)]
         target: Target,
         /// Name of the event.
         event: String,
-        /// Its arguments. Default: none.
-        #[serde(default)]
-        args: Vec<Value>,
+        /// Its arguments.
+        args: Raw,
+        /// Drop it for clients that are not ready to take it.
+        volatile: bool,
+        /// Await acknowledgements for so long.
+        ack: Option<Duration>,
     },
-    /// Makes sockets join rooms.
+    /// Makes sockets join the rooms of `join`.
     Join {
         /// Which sockets.
-        #[serde(flatten)]
         target: Target,
         /// The rooms to join.
         join: Vec<String>,
     },
-    /// Makes sockets leave rooms.
+    /// Makes sockets leave the rooms of `leave`.
     Leave {
         /// Which sockets.
-        #[serde(flatten)]
         target: Target,
         /// The rooms to leave.
         leave: Vec<String>,
     },
-    /// Disconnects sockets.
+    /// Disconnects sockets; with `close` their connections, all namespaces included.
     Disconnect {
         /// Which sockets.
-        #[serde(flatten)]
         target: Target,
-        /// Close their connections, all namespaces included. Default: false.
-        #[serde(default)]
+        /// Close their connections.
         close: bool,
     },
+    /// Replaces what is kept with sockets by `data`.
+    SetData {
+        /// Which sockets.
+        target: Target,
+        /// Any JSON.
+        data: Box<str>,
+    },
+}
+
+/// The keys of all commands.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Fields {
+    r#do: Option<Verb>,
+    namespace: Option<String>,
+    rooms: Vec<String>,
+    sockets: Vec<String>,
+    users: Vec<String>,
+    except: Vec<String>,
+    event: Option<String>,
+    args: Option<Box<RawValue>>,
+    volatile: Option<bool>,
+    ack: Option<bool>,
+    timeout_ms: Option<u64>,
+    join: Option<Vec<String>>,
+    leave: Option<Vec<String>>,
+    close: Option<bool>,
+    data: Option<Box<RawValue>>,
+}
+
+impl Fields {
+    /// The first key that such a command does not have.
+    fn stranger(&self, verb: Verb) -> Option<&'static str> {
+        let keys = [
+            ("event", self.event.is_some(), Verb::Emit),
+            ("args", self.args.is_some(), Verb::Emit),
+            ("volatile", self.volatile.is_some(), Verb::Emit),
+            ("ack", self.ack.is_some(), Verb::Emit),
+            ("timeout_ms", self.timeout_ms.is_some(), Verb::Emit),
+            ("join", self.join.is_some(), Verb::Join),
+            ("leave", self.leave.is_some(), Verb::Leave),
+            ("close", self.close.is_some(), Verb::Disconnect),
+            ("data", self.data.is_some(), Verb::SetData),
+        ];
+        keys.iter().find(|(_, is_there, of)| *is_there && *of != verb).map(|(key, ..)| *key)
+    }
+
+    fn command(self, verb: Option<Verb>) -> Result<Command, String> {
+        let verb = match (self.r#do, verb) {
+            (Some(one), Some(other)) if one != other => {
+                return Err(format!("do: this is for `{}`", other.as_str()));
+            }
+            (one, other) => one.or(other).ok_or("missing field `do`")?,
+        };
+        if let Some(key) = self.stranger(verb) {
+            return Err(format!("unknown field `{key}` in `{}`", verb.as_str()));
+        }
+        let Fields { namespace, rooms, sockets, users, except, .. } = self;
+        let target = Target { namespace, rooms, sockets, users, except };
+        let lists = [&target.rooms, &target.sockets, &target.users, &target.except];
+        let lists = lists.into_iter().chain(&self.join).chain(&self.leave);
+        if lists.map(Vec::len).sum::<usize>() > NAMES_MAX {
+            return Err(format!("more than {NAMES_MAX} names; use several commands"));
+        }
+        let missing = |key: &str| format!("missing field `{key}`");
+        Ok(match verb {
+            Verb::Emit => Command::Emit {
+                target,
+                event: self.event.ok_or_else(|| missing("event"))?,
+                args: self.args.map_or_else(|| Ok(Raw::default()), arguments)?,
+                volatile: self.volatile.unwrap_or(false),
+                ack: wait(self.ack, self.timeout_ms)?,
+            },
+            Verb::Join => Command::Join { target, join: named(self.join, "join")? },
+            Verb::Leave => Command::Leave { target, leave: named(self.leave, "leave")? },
+            Verb::Disconnect => Command::Disconnect { target, close: self.close.unwrap_or(false) },
+            Verb::SetData => {
+                let data: Box<str> = self.data.ok_or_else(|| missing("data"))?.into();
+                Command::SetData { target, data }
+            }
+        })
+    }
+}
+
+fn named(rooms: Option<Vec<String>>, key: &str) -> Result<Vec<String>, String> {
+    rooms.filter(|rooms| !rooms.is_empty()).ok_or_else(|| format!("missing field `{key}`"))
+}
+
+/// How long to wait for acknowledgements, if at all.
+fn wait(ack: Option<bool>, timeout_ms: Option<u64>) -> Result<Option<Duration>, String> {
+    match (ack.unwrap_or(false), timeout_ms) {
+        (false, None) => Ok(None),
+        (false, Some(_)) => Err("timeout_ms: only with `ack`".into()),
+        (true, Some(ms)) if ms > TIMEOUT_MS_MAX => {
+            Err(format!("timeout_ms: at most {TIMEOUT_MS_MAX}"))
+        }
+        (true, ms) => Ok(Some(Duration::from_millis(ms.unwrap_or(5_000)))),
+    }
+}
+
+/// The arguments of an event, from a list.
+fn arguments(list: Box<RawValue>) -> Result<Raw, String> {
+    let list: Box<str> = list.into();
+    let inner = list.strip_prefix('[').and_then(|list| list.strip_suffix(']'));
+    let inner = inner.ok_or("args: has to be a list")?.trim_ascii();
+    let from = inner.as_ptr() as usize - list.as_ptr() as usize;
+    let range = from..from + inner.len();
+    Ok(Raw { json: Bytes::from(list.into_boxed_bytes()).slice(range), ..Raw::default() })
+}
+
+impl<'de> Deserialize<'de> for Command {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Command, D::Error> {
+        Fields::deserialize(deserializer)?.command(None).map_err(D::Error::custom)
+    }
 }
 
 /// Why a command was not carried out; `application/problem+json` (RFC 9457) on the HTTP API.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct Problem {
-    /// HTTP status.
-    pub(crate) status: u16,
+    /// The title as a URI.
+    pub(crate) r#type: String,
     /// What kind of problem, in a few words that do not change.
     pub(crate) title: String,
+    /// HTTP status.
+    pub(crate) status: u16,
     /// What was wrong with this one.
     pub(crate) detail: String,
 }
 
 impl Problem {
     pub(crate) fn new(status: u16, title: &str, detail: impl Into<String>) -> Problem {
-        Problem { status, title: title.into(), detail: detail.into() }
+        let r#type = format!("urn:corecast:problem:{}", title.replace(' ', "-"));
+        Problem { r#type, title: title.into(), status, detail: detail.into() }
     }
 
-    fn namespace(name: &str) -> Problem {
-        Problem::new(404, "no such namespace", format!("there is no namespace \"{name}\""))
+    /// What was sent cannot be read.
+    fn of_json(error: &serde_json::Error, detail: String) -> Problem {
+        match error.is_data() {
+            true => Problem::new(422, "not valid", detail),
+            false => Problem::new(400, "not JSON", detail),
+        }
     }
+}
+
+/// Reads JSON; what is wrong with it is told with its place.
+///
+/// # Errors
+/// It is no JSON (400), or not what it has to be (422).
+pub(crate) fn read<T: DeserializeOwned>(text: &[u8]) -> Result<T, Problem> {
+    serde_json::from_slice(text).map_err(|error| {
+        // Read again, for the place. Those who make no mistakes do not pay for it.
+        let mut again = serde_json::Deserializer::from_slice(text);
+        let detail = match serde_path_to_error::deserialize::<_, T>(&mut again) {
+            Err(error) if error.path().iter().next().is_some() => {
+                format!("{}: {}", error.path(), error.inner())
+            }
+            _ => error.to_string(),
+        };
+        Problem::of_json(&error, detail)
+    })
 }
 
 impl From<Error> for Problem {
     fn from(error: Error) -> Problem {
         let (status, title) = match &error {
-            Error::Json(_) | Error::ReservedEvent(_) => (422, "cannot be sent"),
+            Error::Json(_) | Error::ReservedEvent(_) | Error::Parser(_) => (422, "cannot be sent"),
             Error::Limit(_) => (503, "too busy"),
             Error::NotRunning => (503, "shutting down"),
             Error::Timeout => (504, "no answer in time"),
@@ -118,28 +333,237 @@ impl From<Error> for Problem {
     }
 }
 
+/// What came of a command.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(crate) enum Outcome {
+    /// The shards have got it.
+    Sent {},
+    /// It was done to so many sockets.
+    Done {
+        /// How many.
+        sockets: usize,
+        /// Every shard has answered.
+        complete: bool,
+    },
+    /// Who has acknowledged an event.
+    Answers(Answers),
+}
+
+/// The acknowledgements of an event.
+#[derive(Debug, Serialize)]
+pub(crate) struct Answers {
+    /// Sockets that it was sent to.
+    asked: usize,
+    responses: Vec<Response>,
+    /// Ids of those that have not answered,
+    unanswered: Vec<String>,
+    /// of which so many were too slow, had gone, or were asked too much already.
+    timed_out: usize,
+    disconnected: usize,
+    unawaited: usize,
+    oversized: usize,
+    /// All have answered, and every shard has said so.
+    complete: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Response {
+    socket: String,
+    /// The first argument of the acknowledgement.
+    response: Box<RawValue>,
+    /// What the placeholders in it stand for, in base64.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    attachments: Vec<String>,
+}
+
+impl From<Unanswered> for Answers {
+    fn from(it: Unanswered) -> Answers {
+        let complete = it.responses.len() == it.asked && it.silent_shards == 0;
+        let response = |(socket, raw): (String, Raw)| Response {
+            socket,
+            response: RawValue::from_string(raw.json().to_owned()).unwrap_or_default(),
+            attachments: raw.attachments().iter().map(|bytes| STANDARD.encode(bytes)).collect(),
+        };
+        let names = it.answered.iter().map(ToString::to_string);
+        Answers {
+            asked: it.asked,
+            responses: names.zip(it.responses).map(response).collect(),
+            unanswered: it.unanswered.iter().map(ToString::to_string).collect(),
+            timed_out: it.timed_out,
+            disconnected: it.disconnected,
+            unawaited: it.unawaited,
+            oversized: it.oversized,
+            complete,
+        }
+    }
+}
+
 impl Command {
-    /// Carries it out.
+    /// Reads a command; `verb` is what it does if it does not say so itself.
+    ///
+    /// # Errors
+    /// It is no JSON (400), or no command (422); the text names the key.
+    pub(crate) fn read(text: &[u8], verb: Option<Verb>) -> Result<Command, Problem> {
+        let command = read::<Fields>(text)?.command(verb);
+        command.map_err(|detail| Problem::new(422, "not valid", detail))
+    }
+
+    /// What it does.
+    pub(crate) fn verb(&self) -> Verb {
+        match self {
+            Command::Emit { .. } => Verb::Emit,
+            Command::Join { .. } => Verb::Join,
+            Command::Leave { .. } => Verb::Leave,
+            Command::Disconnect { .. } => Verb::Disconnect,
+            Command::SetData { .. } => Verb::SetData,
+        }
+    }
+
+    /// Whom it concerns.
+    pub(crate) fn target(&self) -> &Target {
+        match self {
+            Command::Emit { target, .. }
+            | Command::Join { target, .. }
+            | Command::Leave { target, .. }
+            | Command::Disconnect { target, .. }
+            | Command::SetData { target, .. } => target,
+        }
+    }
+
+    /// Carries it out; the answer as a value.
     ///
     /// # Errors
     /// It cannot be done; nothing was.
     pub(crate) async fn execute(self, state: &Arc<State>) -> Result<Value, Problem> {
+        let outcome = self.run(state).await?;
+        serde_json::to_value(&outcome).map_err(|error| Error::from(error).into())
+    }
+
+    /// Carries it out. An event is on its way to the shards when this is done; everything else has
+    /// happened. Counted in the metrics, whatever comes of it.
+    ///
+    /// # Errors
+    /// It cannot be done; nothing was.
+    pub(crate) async fn run(self, state: &Arc<State>) -> Result<Outcome, Problem> {
+        let verb = self.verb();
+        let outcome = self.carry_out(state).await;
+        state.metrics.command(verb, outcome.is_ok());
+        outcome
+    }
+
+    async fn carry_out(self, state: &Arc<State>) -> Result<Outcome, Problem> {
+        let selected = self.target().select(state)?;
         match self {
-            Command::Emit { target, event, args } => {
-                target.select(state)?.emit(&event, spread(&args)?)?
+            Command::Emit { event, args, volatile, ack, .. } => {
+                let selected = if volatile { selected.volatile() } else { selected };
+                match ack {
+                    None => {
+                        selected.emit(&event, args)?;
+                        Ok(Outcome::Sent {})
+                    }
+                    Some(timeout) => {
+                        let asked = selected.timeout(timeout).named().ask(&event, args)?;
+                        Ok(Outcome::Answers(asked.await.into()))
+                    }
+                }
             }
-            Command::Join { target, join } => target.select(state)?.sockets_join(join)?,
-            Command::Leave { target, leave } => target.select(state)?.sockets_leave(leave)?,
-            Command::Disconnect { target, close } => {
-                target.select(state)?.disconnect_sockets(close)?;
+            Command::Join { join, .. } => {
+                each(selected, move |shard, key| {
+                    let mut hub = shard.hub();
+                    join.iter().for_each(|room| {
+                        hub.join(key, room);
+                    });
+                })
+                .await
+            }
+            Command::Leave { leave, .. } => {
+                each(selected, move |shard, key| {
+                    let mut hub = shard.hub();
+                    leave.iter().for_each(|room| {
+                        hub.leave(key, room);
+                    });
+                })
+                .await
+            }
+            Command::Disconnect { close, .. } => {
+                each(selected, move |shard, key| shard.hub().disconnect(key, close)).await
+            }
+            Command::SetData { data, .. } => {
+                each(selected, move |shard, key| {
+                    shard.own_or_new(key, |own| own.kept.json.clone_from(&data));
+                })
+                .await
             }
         }
-        Ok(json!({}))
     }
 }
 
-/// Each value as an argument of its own.
-fn spread(args: &[Value]) -> Result<Raw, Problem> {
-    let json = serde_json::to_string(args).map_err(Error::from)?;
-    Ok(Raw { json: json[1..json.len() - 1].to_owned().into(), ..Raw::default() })
+/// Does something to each of the selected sockets, where it lives.
+async fn each(
+    selected: Broadcast,
+    act: impl Fn(&Rc<Shard>, Key) + Clone + Send + 'static,
+) -> Result<Outcome, Problem> {
+    let only = selected.home();
+    let Broadcast { namespace, target, .. } = selected;
+    let asked = namespace.ask_shards(only, move |shard, namespace| {
+        let members = shard.hub().selected(namespace.id, &target);
+        members.iter().for_each(|member| act(shard, *member));
+        members.len()
+    });
+    let (parts, silent) = asked?.await;
+    Ok(Outcome::Done { sockets: parts.iter().sum(), complete: silent == 0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(text: &str, verb: Option<Verb>) -> (u16, String) {
+        let problem = Command::read(text.as_bytes(), verb).expect_err(text);
+        (problem.status, problem.detail)
+    }
+
+    #[test]
+    fn arguments_are_kept_as_they_are() {
+        for (list, expected) in [
+            ("[]", ""),
+            (" [ ] ", ""),
+            ("[1.50,\"a\\u00e9\"]", "1.50,\"a\\u00e9\""),
+            ("[ [1] ]", "[1]"),
+        ] {
+            let text = format!("{{\"do\":\"emit\",\"event\":\"e\",\"args\":{list}}}");
+            for command in [
+                Command::read(text.as_bytes(), None).expect("a command"),
+                serde_json::from_str(&text).expect("a command"),
+            ] {
+                let Command::Emit { args, .. } = command else { panic!("{command:?}") };
+                assert_eq!(args.json(), expected, "{list}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (text, status, named) in [
+            ("{", 400, "EOF"),
+            ("{}", 422, "`do`"),
+            (r#"{"do":"sing"}"#, 422, "`sing`"),
+            (r#"{"do":"emit"}"#, 422, "`event`"),
+            (r#"{"do":"emit","event":"e","colour":1}"#, 422, "`colour`"),
+            (r#"{"do":"join","join":["a"],"event":"e"}"#, 422, "`event` in `join`"),
+            (r#"{"do":"join","join":[]}"#, 422, "`join`"),
+            (r#"{"do":"emit","event":"e","args":{}}"#, 422, "args"),
+            (r#"{"do":"emit","event":"e","rooms":["a",5]}"#, 422, "rooms[1]"),
+            (r#"{"do":"emit","event":"e","timeout_ms":5}"#, 422, "timeout_ms"),
+            (r#"{"do":"emit","event":"e","ack":true,"timeout_ms":300001}"#, 422, "timeout_ms"),
+            (r#"{"do":"set-data"}"#, 422, "`data`"),
+        ] {
+            let (found, detail) = problem(text, None);
+            assert_eq!(found, status, "{text}: {detail}");
+            assert!(detail.contains(named), "{text}: {detail}");
+        }
+        let (status, detail) = problem(r#"{"do":"emit","event":"e"}"#, Some(Verb::Join));
+        assert_eq!((status, detail.as_str()), (422, "do: this is for `join`"));
+    }
 }

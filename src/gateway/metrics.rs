@@ -1,20 +1,473 @@
-//! What Prometheus reads.
+//! What Prometheus reads. What shards count is read from them when somebody asks; the rest is
+//! counted here. `docs/metrics.md` lists all names.
 
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::Method;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeLabelSet, NoLabelSet, prometheus_text, text,
+};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Metric, Registry, Unit};
+
+use super::command::Verb;
+use super::queues::Queues;
 use super::routes::Refusal;
-use crate::Server;
+use super::state::State;
+use crate::{Delays, Reason, Stats};
 
-/// All metrics of the gateway; those of shards are read from them when somebody asks.
+/// What all names begin with.
+const PREFIX: &str = "corecast";
+/// Bounds of request durations, in seconds.
+const REQUEST_SECONDS: [f64; 14] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+/// Bounds of what backends take, in seconds.
+const WEBHOOK_SECONDS: [f64; 12] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+
+/// All metrics of the gateway.
 pub(crate) struct Metrics {
-    server: Server,
+    registry: std::sync::RwLock<Registry>,
+    requests: Family<RequestLabels, Histogram>,
+    /// By verb, and whether it was carried out.
+    commands: [[Counter; 2]; Verb::ALL.len()],
+    command_family: Family<CommandLabels, Counter>,
+    events: Family<NamespaceLabels, Counter>,
+    refused: Family<CodeLabels, Counter>,
+    rejected: Family<CodeLabels, Counter>,
+    webhooks: Family<WebhookLabels, Histogram>,
+    pub(crate) queues: Queues,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    method: &'static str,
+    path: String,
+    status: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CommandLabels {
+    action: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NamespaceLabels {
+    namespace: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CodeLabels {
+    namespace: String,
+    code: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WebhookLabels {
+    webhook: String,
+    outcome: &'static str,
+}
+
+fn request_seconds() -> Histogram {
+    Histogram::new(REQUEST_SECONDS)
+}
+
+fn webhook_seconds() -> Histogram {
+    Histogram::new(WEBHOOK_SECONDS)
 }
 
 impl Metrics {
-    pub(crate) fn new(server: Server) -> Metrics {
-        Metrics { server }
+    pub(crate) fn new() -> Metrics {
+        let command_family = Family::<CommandLabels, Counter>::default();
+        let commands = Verb::ALL.map(|verb| {
+            ["failed", "done"].map(|outcome| {
+                let labels = CommandLabels { action: verb.as_str(), outcome };
+                command_family.get_or_create_owned(&labels)
+            })
+        });
+        let metrics = Metrics {
+            registry: std::sync::RwLock::new(Registry::with_prefix(PREFIX)),
+            requests: Family::new_with_constructor(request_seconds),
+            commands,
+            command_family,
+            events: Family::default(),
+            refused: Family::default(),
+            rejected: Family::default(),
+            webhooks: Family::new_with_constructor(webhook_seconds),
+            queues: Queues::default(),
+        };
+        metrics.register_own();
+        metrics
+    }
+
+    fn register_own(&self) {
+        let help = "Commands of backends, those of batches and workers included";
+        self.register("commands", help, self.command_family.clone());
+        self.register("namespace_events", "Events of clients", self.events.clone());
+        self.register("events_refused", "Events with which nothing was done", self.refused.clone());
+        let help = "Clients that were not let into a namespace";
+        self.register("connects_refused", help, self.rejected.clone());
+        let help = "Time to the beginning of the answer of the HTTP API";
+        self.register_in("api_request_duration", help, Unit::Seconds, self.requests.clone());
+        let help = "Time that backends took to answer a webhook";
+        self.register_in("webhook_duration", help, Unit::Seconds, self.webhooks.clone());
+    }
+
+    /// Adds a metric; `name` without prefix and, for counters, without `_total`.
+    pub(crate) fn register(&self, name: &str, help: &str, metric: impl Metric) {
+        self.change(|registry| registry.register(name, help, metric));
+    }
+
+    /// Adds a metric with a base unit, which is appended to its name.
+    pub(crate) fn register_in(&self, name: &str, help: &str, unit: Unit, metric: impl Metric) {
+        self.change(|registry| registry.register_with_unit(name, help, unit, metric));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Registry)) {
+        change(&mut self.registry.write().unwrap_or_else(|poisoned| poisoned.into_inner()));
+    }
+
+    /// The counter of a namespace's events; to be kept where they are counted.
+    pub(crate) fn events_of(&self, namespace: &str) -> Counter {
+        let labels = NamespaceLabels { namespace: namespace.into() };
+        self.events.get_or_create_owned(&labels)
     }
 
     /// Counts an event with which nothing was done.
     pub(crate) fn refused(&self, namespace: &str, refusal: &Refusal) {
         tracing::debug!(namespace, code = refusal.code, "event refused");
+        let labels = CodeLabels { namespace: namespace.into(), code: refusal.code };
+        self.refused.get_or_create(&labels).inc();
+    }
+
+    /// Counts a client that was not let into a namespace.
+    pub(crate) fn rejected(&self, namespace: &str, code: &'static str) {
+        let labels = CodeLabels { namespace: namespace.into(), code };
+        self.rejected.get_or_create(&labels).inc();
+    }
+
+    /// Counts a command.
+    pub(crate) fn command(&self, verb: Verb, is_done: bool) {
+        self.commands[verb as usize][usize::from(is_done)].inc();
+    }
+
+    /// Counts a call of a webhook, and how long it took.
+    pub(crate) fn webhook(&self, name: &str, outcome: &'static str, duration: Duration) {
+        let labels = WebhookLabels { webhook: name.into(), outcome };
+        self.webhooks.get_or_create(&labels).observe(duration.as_secs_f64());
+    }
+
+    /// Counts a request of the API.
+    pub(crate) fn request(&self, method: &Method, path: &str, status: u16, duration: Duration) {
+        // Others are made up by callers, without end.
+        let known = [Method::GET, Method::POST, Method::PUT, Method::HEAD, Method::OPTIONS];
+        let known = known.iter().position(|known| known == method);
+        let method = known.map_or("other", |at| ["GET", "POST", "PUT", "HEAD", "OPTIONS"][at]);
+        let labels = RequestLabels { method, path: path.into(), status };
+        self.requests.get_or_create(&labels).observe(duration.as_secs_f64());
+    }
+
+    /// All metrics as text. O(shards and namespaces), and what [`Queues::look`] takes.
+    ///
+    /// # Errors
+    /// A metric cannot be written.
+    pub(crate) async fn render(
+        &self,
+        state: &Arc<State>,
+        format: Format,
+    ) -> Result<String, fmt::Error> {
+        self.write(Moment::take(state).await, format)
+    }
+
+    fn write(&self, moment: Moment, format: Format) -> Result<String, fmt::Error> {
+        let mut shards = Registry::with_prefix(PREFIX);
+        shards.register_collector(Box::new(moment));
+        let own = self.registry.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut out = String::with_capacity(16 * 1_024);
+        match format {
+            Format::Prometheus => {
+                prometheus_text::encode(&mut out, &shards)?;
+                prometheus_text::encode(&mut out, &own)?;
+            }
+            Format::OpenMetrics => {
+                text::encode_registry(&mut out, &shards)?;
+                text::encode_registry(&mut out, &own)?;
+                text::encode_eof(&mut out)?;
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// How metrics are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    Prometheus,
+    OpenMetrics,
+}
+
+impl Format {
+    /// What an `Accept` header asks for: OpenMetrics where it is named.
+    pub(crate) fn accepted(accept: Option<&str>) -> Format {
+        match accept.is_some_and(|accept| accept.contains("application/openmetrics-text")) {
+            true => Format::OpenMetrics,
+            false => Format::Prometheus,
+        }
+    }
+
+    pub(crate) fn content_type(self) -> &'static str {
+        match self {
+            Format::Prometheus => prometheus_text::CONTENT_TYPE,
+            Format::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
+
+/// What the shards say at a moment.
+#[derive(Debug)]
+struct Moment {
+    stats: Vec<Stats>,
+    queued: Vec<usize>,
+    /// Name, sockets, rooms.
+    namespaces: Vec<(String, usize, usize)>,
+}
+
+impl Moment {
+    async fn take(state: &Arc<State>) -> Moment {
+        // A server that has stopped has none.
+        let sizes = state.server.fetch_namespaces().await.unwrap_or_default();
+        let known = state.rules();
+        // Names that clients choose would be without end.
+        let sizes = sizes.into_iter().filter(|size| known.namespaces.contains_key(&size.name));
+        let namespaces = sizes.map(|size| (size.name.into(), size.sockets, size.rooms)).collect();
+        let queued = Queues::look(state).await.bytes.clone();
+        Moment { stats: state.server.shard_stats(), queued, namespaces }
+    }
+}
+
+type Encoder<'a> = DescriptorEncoder<'a>;
+
+/// A counter or gauge of shards: name, help, and where it is read.
+type OfShard<T> = (&'static str, &'static str, fn(&Stats) -> T);
+
+/// Counters of each shard.
+const COUNTERS: [OfShard<u64>; 16] = [
+    ("connections_accepted", "Connections accepted", |it| it.totals.accepted),
+    ("connections_refused", "Connections refused at the limit", |it| it.totals.refused),
+    ("connections_migrated", "Connections taken over from another shard", |it| it.totals.migrated),
+    ("sessions_opened", "Engine.IO sessions opened", |it| it.totals.sessions),
+    ("bad_requests", "Requests answered with a status of 400 or more", |it| it.totals.bad_requests),
+    ("bad_frames", "Connections closed for a websocket violation", |it| it.totals.bad_frames),
+    ("bad_packets", "Sessions closed for an invalid packet", |it| it.totals.bad_packets),
+    ("events_received", "Events received from clients", |it| it.totals.events),
+    ("packets_received", "Engine.IO packets received with data", |it| it.totals.packets_in),
+    ("packets_sent", "Engine.IO packets staged for clients", |it| it.totals.packets_out),
+    ("volatile_dropped", "Volatile packets dropped", |it| it.totals.volatile_dropped),
+    ("slow_reader_dropped", "Packets dropped as a queue was full", |it| it.totals.slow_dropped),
+    ("slow_reader_closed", "Connections closed as a queue was full", |it| it.totals.slow_closed),
+    ("pongs", "Heartbeats that clients have answered", |it| it.totals.pongs),
+    ("ping_timeouts", "Sessions closed for a missing heartbeat", |it| it.totals.ping_timeouts),
+    ("fan_outs", "Broadcasts that were timed", |it| it.fan_out.counts.iter().sum()),
+];
+
+/// Counters of bytes, of each shard.
+const BYTES: [OfShard<u64>; 2] = [
+    ("received", "Data received from clients, without framing", |it| it.totals.bytes_in),
+    ("sent", "Data staged for clients, without framing", |it| it.totals.bytes_out),
+];
+
+/// Gauges of each shard.
+const GAUGES: [OfShard<usize>; 6] = [
+    ("connections", "Connections, being closed included", |it| it.gauges.connections),
+    ("sessions", "Engine.IO sessions", |it| it.gauges.sessions),
+    ("polling_sessions", "Engine.IO sessions on polling", |it| it.gauges.polling_sessions),
+    ("sockets", "Socket.IO sockets", |it| it.gauges.sockets),
+    ("rooms", "Rooms with members, of each shard", |it| it.gauges.rooms),
+    ("suspended", "Sockets whose clients may come back", |it| it.gauges.suspended),
+];
+
+impl Collector for Moment {
+    fn encode(&self, mut encoder: Encoder<'_>) -> fmt::Result {
+        for (name, help, read) in COUNTERS {
+            self.counter(&mut encoder, name, help, None, read)?;
+        }
+        for (name, help, read) in BYTES {
+            self.counter(&mut encoder, name, help, Some(&Unit::Bytes), read)?;
+        }
+        for (name, help, read) in GAUGES {
+            let values = self.stats.iter().map(read);
+            gauge_of_shards(&mut encoder, name, help, None, values)?;
+        }
+        let queued = self.queued.iter().copied();
+        let help = "What waits to be sent, at the last look";
+        gauge_of_shards(&mut encoder, "queue", help, Some(&Unit::Bytes), queued)?;
+        self.closed(&mut encoder)?;
+        self.fan_out(&mut encoder)?;
+        let sockets = |it: &(String, usize, usize)| it.1;
+        self.of_namespaces(&mut encoder, "namespace_sockets", "Sockets of a namespace", sockets)?;
+        let help = "Rooms of a namespace, each shard's own";
+        self.of_namespaces(&mut encoder, "namespace_rooms", help, |it| it.2)
+    }
+}
+
+fn gauge_of_shards(
+    encoder: &mut Encoder<'_>,
+    name: &str,
+    help: &str,
+    unit: Option<&Unit>,
+    values: impl Iterator<Item = usize>,
+) -> fmt::Result {
+    let mut metric = encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?;
+    for (shard, value) in values.enumerate() {
+        metric.encode_family(&[("shard", shard)])?.encode_gauge(&(value as i64))?;
+    }
+    Ok(())
+}
+
+impl Moment {
+    fn counter(
+        &self,
+        encoder: &mut Encoder<'_>,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        read: fn(&Stats) -> u64,
+    ) -> fmt::Result {
+        let mut metric = encoder.encode_descriptor(name, help, unit, MetricType::Counter)?;
+        for (shard, stats) in self.stats.iter().enumerate() {
+            let labels = [("shard", shard)];
+            let mut metric = metric.encode_family(&labels)?;
+            metric.encode_counter::<NoLabelSet, u64, f64>(&read(stats), None)?;
+        }
+        Ok(())
+    }
+
+    fn closed(&self, encoder: &mut Encoder<'_>) -> fmt::Result {
+        let help = "Engine.IO sessions closed, by reason";
+        let kind = MetricType::Counter;
+        let mut metric = encoder.encode_descriptor("sessions_closed", help, None, kind)?;
+        for (shard, stats) in self.stats.iter().enumerate() {
+            for reason in Reason::ALL {
+                let shard = shard.to_string();
+                let labels = [("shard", shard.as_str()), ("reason", reason.as_str())];
+                let closed = stats.totals.closed(reason);
+                let mut metric = metric.encode_family(&labels)?;
+                metric.encode_counter::<NoLabelSet, u64, f64>(&closed, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn fan_out(&self, encoder: &mut Encoder<'_>) -> fmt::Result {
+        let help = "Time from a broadcast to its hand-over to the kernel";
+        let (name, kind, unit) = ("fan_out_delay", MetricType::Histogram, Unit::Seconds);
+        let mut metric = encoder.encode_descriptor(name, help, Some(&unit), kind)?;
+        for (shard, stats) in self.stats.iter().enumerate() {
+            let counts = &stats.fan_out.counts;
+            let bounds = Delays::BOUNDS_US.iter().map(|us| *us as f64 / 1e6).chain([f64::INFINITY]);
+            let buckets: Vec<(f64, u64)> = bounds.zip(counts.iter().copied()).collect();
+            let sum = stats.fan_out.sum_ns as f64 / 1e9;
+            let labels = [("shard", shard)];
+            let mut metric = metric.encode_family(&labels)?;
+            metric.encode_histogram::<NoLabelSet>(sum, counts.iter().sum(), &buckets, None)?;
+        }
+        Ok(())
+    }
+
+    fn of_namespaces(
+        &self,
+        encoder: &mut Encoder<'_>,
+        name: &str,
+        help: &str,
+        read: fn(&(String, usize, usize)) -> usize,
+    ) -> fmt::Result {
+        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for namespace in &self.namespaces {
+            let labels = [("namespace", namespace.0.as_str())];
+            metric.encode_family(&labels)?.encode_gauge(&(read(namespace) as i64))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// All that there is, each with a sample.
+    fn rendered(format: Format) -> String {
+        let metrics = Metrics::new();
+        metrics.events_of("/").inc();
+        metrics.refused("/", &Refusal { code: "rate", message: String::new() });
+        metrics.rejected("/", "token");
+        metrics.webhook("php", "ok", Duration::from_millis(3));
+        metrics.request(&Method::GET, "/v1/count", 200, Duration::from_micros(70));
+        metrics.request(
+            &Method::from_bytes(b"PURGE").expect("a method"),
+            "none",
+            405,
+            Duration::ZERO,
+        );
+        let moment = Moment {
+            stats: vec![Stats::default(); 2],
+            queued: vec![5, 0],
+            namespaces: vec![("/".into(), 2, 1)],
+        };
+        metrics.write(moment, format).expect("they can be written")
+    }
+
+    fn names(text: &str) -> BTreeSet<String> {
+        let of_line =
+            |line: &str| Some(line.strip_prefix("# TYPE ")?.split(' ').next()?.to_owned());
+        text.lines().filter_map(of_line).collect()
+    }
+
+    #[test]
+    fn names_follow_the_conventions() {
+        let text = rendered(Format::Prometheus);
+        let mut seen = BTreeSet::new();
+        for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+            let (name, kind) = line.split_once(' ').expect("name and type");
+            assert!(seen.insert(name.to_owned()), "{name} is there twice");
+            assert!(name.starts_with("corecast_"), "{name}");
+            assert_eq!(name.ends_with("_total"), kind == "counter", "{line}");
+            assert!(text.contains(&format!("# HELP {name} ")), "{name}");
+            let is_timed = name.ends_with("_seconds");
+            assert_eq!(is_timed, kind == "histogram", "{line}: base units");
+        }
+        assert!(text.contains("corecast_queue_bytes{shard=\"0\"} 5\n"), "{text}");
+        assert!(text.contains("method=\"other\",path=\"none\",status=\"405\""), "{text}");
+        let open = rendered(Format::OpenMetrics);
+        assert!(open.ends_with("# EOF\n"));
+        assert_eq!(open.matches("# EOF").count(), 1);
+    }
+
+    /// Each metric has its place on the Grafana dashboard, and nothing there is made up.
+    #[test]
+    fn the_grafana_dashboard_shows_what_there_is() {
+        let dashboard = include_str!("../../packaging/grafana/corecast.json");
+        serde_json::from_str::<serde_json::Value>(dashboard).expect("JSON");
+        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let mentioned = dashboard.match_indices("corecast_").map(|(at, _)| {
+            let rest = &dashboard[at..];
+            let name = &rest[..rest.find(|c| !is_name(c)).unwrap_or(rest.len())];
+            let name = name.strip_suffix("_bucket").unwrap_or(name);
+            name.strip_suffix("_count").unwrap_or(name).to_owned()
+        });
+        let all = names(&rendered(Format::Prometheus));
+        assert_eq!(mentioned.collect::<BTreeSet<_>>(), all);
+        // As has the documentation.
+        let listed = include_str!("../../docs/metrics.md").lines();
+        let listed = listed.filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+        assert_eq!(listed.map(str::to_owned).collect::<BTreeSet<_>>(), all);
     }
 }

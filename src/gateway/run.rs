@@ -123,7 +123,7 @@ fn serve(arguments: &ServeArguments, demo: fn(&Server)) -> Outcome {
     let control = state.clone();
     std::thread::Builder::new()
         .name("control".into())
-        .spawn(move || runtime.block_on(api::serve(api, control)))?;
+        .spawn(move || runtime.block_on(api::serve(api, control, axum::Router::new())))?;
     std::thread::spawn(move || on_signals(signals, &state, &arguments));
     running.join()?;
     tracing::info!("stopped");

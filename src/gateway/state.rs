@@ -2,13 +2,15 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
+use prometheus_client::metrics::counter::Counter;
 use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+use super::api::Callers;
 use super::auth::{self, Permissions};
 use super::config::Config;
 use super::metrics::Metrics;
@@ -32,6 +34,8 @@ pub(crate) struct Rules {
     pub(crate) namespaces: HashMap<Box<str>, Arc<NamespaceRules>>,
     pub(crate) webhooks: webhooks::Webhooks,
     pub(crate) limits: limits::Limits,
+    /// Who may use the API.
+    pub(crate) callers: Callers,
 }
 
 /// What holds in one namespace.
@@ -39,6 +43,15 @@ pub(crate) struct NamespaceRules {
     pub(crate) name: Box<str>,
     pub(crate) auth: auth::Verifier,
     pub(crate) routes: routes::Table,
+    /// Counts its events.
+    events: OnceLock<Counter>,
+}
+
+impl NamespaceRules {
+    /// Counts an event of a client.
+    pub(crate) fn count_event(&self, metrics: &Metrics) {
+        self.events.get_or_init(|| metrics.events_of(&self.name)).inc();
+    }
 }
 
 /// Who a socket belongs to; kept with it.
@@ -71,22 +84,33 @@ impl Rules {
             let auth = namespace.auth.as_ref().unwrap_or(&config.auth);
             let auth = auth::Verifier::new(auth).map_err(at)?;
             let routes = routes::Table::new(&namespace.routes).map_err(at)?;
-            let rules = Arc::new(NamespaceRules { name: name.clone(), auth, routes });
+            let rules = Arc::new(NamespaceRules {
+                name: name.clone(),
+                auth,
+                routes,
+                events: OnceLock::new(),
+            });
             if namespaces.insert(name.clone(), rules).is_some() {
                 return Err(at("is there twice".into()));
             }
         }
         let webhooks = webhooks::Webhooks::new(&config.webhooks)?;
         let limits = limits::Limits::new(&config.limits)?;
-        Ok(Rules { config, namespaces, webhooks, limits })
+        let callers = config.api.callers()?;
+        Ok(Rules { config, namespaces, webhooks, limits, callers })
     }
 }
 
 impl State {
     pub(crate) fn new(server: Server, rules: Rules, control: Handle) -> Arc<State> {
         let workers = workers::Workers::default();
-        let metrics = Metrics::new(server.clone());
+        let metrics = Metrics::new();
         Arc::new(State { server, rules: ArcSwap::from_pointee(rules), metrics, workers, control })
+    }
+
+    /// Whether new clients are let in.
+    pub(crate) fn is_accepting(&self) -> bool {
+        !self.server.is_stopping()
     }
 
     /// What holds now. Costs two atomic operations; keep it no longer than one event.

@@ -1,0 +1,466 @@
+//! Who may use the API, and for what: keys, of which only hashes are kept, and JSON web tokens.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use axum::http::{HeaderMap, header};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, Validation};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::gateway::command::{Problem, Verb};
+use crate::gateway::secret::Secret;
+
+/// Tokens whose signatures were verified and need not be again.
+const TOKENS_KEPT: usize = 4_096;
+
+/// One key of the API. A request shows it as `Authorization: Bearer KEY` or as `X-API-Key: KEY`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Key {
+    /// What logs call whoever uses it.
+    pub name: String,
+    /// The key itself; at least 16 characters. Exactly one of `key`, `key_file` and `sha256` is
+    /// to be given. Default: none.
+    pub key: Option<Secret>,
+    /// A file with the key; a newline at its end is not part of it. Default: none.
+    pub key_file: Option<PathBuf>,
+    /// The SHA-256 of the key, in 64 hexadecimal digits. Default: none.
+    pub sha256: Option<String>,
+    /// Namespaces that it is good for; `*` at the end of one stands for anything. Default: all.
+    #[serde(default = "everything")]
+    pub namespaces: Vec<String>,
+    /// What it may do. Default: everything.
+    #[serde(default = "Permission::all")]
+    pub actions: Vec<Permission>,
+    /// Requests per second, and as many commands of a batch; 429 beyond it, while a batch is read
+    /// more slowly. Default: no limit.
+    pub rate: Option<u32>,
+}
+
+/// JSON web tokens that the API takes, as `Authorization: Bearer TOKEN`. The claims `exp` and `sub`
+/// have to be there; `actions` and `namespaces` are lists as those of keys, and a token without one
+/// of them may do nothing.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Jwt {
+    /// Algorithms, of one family: HS256 to HS512, RS256 to RS512, PS256 to PS512, ES256 and ES384,
+    /// EdDSA. Default: HS256.
+    #[serde(default = "hs256")]
+    #[schemars(with = "Vec<String>")]
+    pub algorithms: Vec<Algorithm>,
+    /// The secret of the HS family. Default: none.
+    pub secret: Option<Secret>,
+    /// A file with that secret. Default: none.
+    pub secret_file: Option<PathBuf>,
+    /// A file with the public key of the other families, as PEM. Default: none.
+    pub public_key_file: Option<PathBuf>,
+    /// What `iss` has to be. Default: anything.
+    pub issuer: Option<String>,
+    /// What `aud` has to be, or hold. Default: a token with `aud` is refused.
+    pub audience: Option<String>,
+}
+
+fn everything() -> Vec<String> {
+    vec!["*".into()]
+}
+
+fn hs256() -> Vec<Algorithm> {
+    vec![Algorithm::HS256]
+}
+
+/// What somebody may do over the API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Permission {
+    /// Send events.
+    Emit,
+    /// Make sockets join rooms.
+    Join,
+    /// Make sockets leave rooms.
+    Leave,
+    /// Disconnect sockets.
+    Disconnect,
+    /// Replace what is kept with sockets.
+    SetData,
+    /// See sockets, rooms, counts and metrics.
+    Read,
+    /// Reload the configuration, drain the gateway.
+    Operate,
+}
+
+impl Permission {
+    fn all() -> Vec<Permission> {
+        use Permission::{Disconnect, Emit, Join, Leave, Operate, Read, SetData};
+        vec![Emit, Join, Leave, Disconnect, SetData, Read, Operate]
+    }
+}
+
+impl From<Verb> for Permission {
+    fn from(verb: Verb) -> Permission {
+        match verb {
+            Verb::Emit => Permission::Emit,
+            Verb::Join => Permission::Join,
+            Verb::Leave => Permission::Leave,
+            Verb::Disconnect => Permission::Disconnect,
+            Verb::SetData => Permission::SetData,
+        }
+    }
+}
+
+/// What a caller may do.
+#[derive(Debug)]
+pub(crate) struct Grant {
+    pub(crate) name: String,
+    namespaces: Vec<String>,
+    actions: Vec<Permission>,
+    bucket: Option<Mutex<Bucket>>,
+}
+
+impl Grant {
+    fn new(name: String, namespaces: Vec<String>, actions: Vec<Permission>) -> Grant {
+        Grant { name, namespaces, actions, bucket: None }
+    }
+
+    /// Whether it may do this at all.
+    ///
+    /// # Errors
+    /// 403.
+    pub(crate) fn may(&self, action: Permission) -> Result<(), Problem> {
+        if self.actions.contains(&action) {
+            return Ok(());
+        }
+        // As it stands in the configuration.
+        let action = serde_json::to_string(&action).unwrap_or_default();
+        Err(forbidden(format!("{} may not use {action}", self.name)))
+    }
+
+    /// Whether it may do something in a namespace.
+    ///
+    /// # Errors
+    /// 403.
+    pub(crate) fn may_in(&self, namespace: &str) -> Result<(), Problem> {
+        let fits = |pattern: &String| match pattern.strip_suffix('*') {
+            Some(start) => namespace.starts_with(start),
+            None => pattern == namespace,
+        };
+        if self.namespaces.iter().any(fits) {
+            return Ok(());
+        }
+        Err(forbidden(format!("{} may do nothing in namespace \"{namespace}\"", self.name)))
+    }
+
+    /// Takes one from what it may do this second; otherwise how long to wait.
+    pub(crate) fn take(&self) -> Result<(), Duration> {
+        let Some(bucket) = &self.bucket else { return Ok(()) };
+        let mut bucket = bucket.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        bucket.take(Instant::now())
+    }
+}
+
+fn forbidden(detail: String) -> Problem {
+    Problem::new(403, "not allowed", detail)
+}
+
+/// So many per second, and as many at once.
+#[derive(Debug)]
+struct Bucket {
+    rate: f64,
+    left: f64,
+    at: Instant,
+}
+
+impl Bucket {
+    fn new(rate: u32) -> Bucket {
+        Bucket { rate: rate.into(), left: rate.into(), at: Instant::now() }
+    }
+
+    fn take(&mut self, now: Instant) -> Result<(), Duration> {
+        let gained = now.saturating_duration_since(self.at).as_secs_f64() * self.rate;
+        (self.left, self.at) = ((self.left + gained).min(self.rate), now);
+        if self.left >= 1.0 {
+            self.left -= 1.0;
+            return Ok(());
+        }
+        Err(Duration::from_secs_f64((1.0 - self.left) / self.rate))
+    }
+}
+
+type Hash = [u8; 32];
+
+fn hash(text: &str) -> Hash {
+    Sha256::digest(text.as_bytes()).into()
+}
+
+/// Takes as long for any two hashes.
+fn is_same(one: &Hash, other: &Hash) -> bool {
+    let different = one.iter().zip(other).fold(0, |sum, (a, b)| sum | (a ^ b));
+    std::hint::black_box(different) == 0
+}
+
+/// All who may use the API.
+#[derive(Debug)]
+pub(crate) struct Callers {
+    keys: Vec<(Hash, Arc<Grant>)>,
+    jwt: Option<Tokens>,
+    /// Whoever reaches the listener, where neither keys nor tokens are configured.
+    anyone: Option<Arc<Grant>>,
+}
+
+impl Callers {
+    /// Makes the configuration ready.
+    ///
+    /// # Errors
+    /// It cannot work; the text names the key.
+    pub(crate) fn new(listen: SocketAddr, keys: &[Key], jwt: Option<&Jwt>) -> Result<Self, String> {
+        let mut known: Vec<(Hash, Arc<Grant>)> = Vec::with_capacity(keys.len());
+        for key in keys {
+            let at = |error: String| format!("api.key \"{}\": {error}", key.name);
+            let hash = key_hash(key).map_err(at)?;
+            if let Some((_, other)) = known.iter().find(|(other, _)| *other == hash) {
+                return Err(at(format!("is the same key as \"{}\"", other.name)));
+            }
+            let bucket = match key.rate {
+                Some(0) => return Err(at("rate: has to be at least 1".into())),
+                rate => rate.map(|rate| Mutex::new(Bucket::new(rate))),
+            };
+            let grant = Grant::new(key.name.clone(), key.namespaces.clone(), key.actions.clone());
+            known.push((hash, Arc::new(Grant { bucket, ..grant })));
+        }
+        let jwt = jwt.map(Tokens::new).transpose().map_err(|error| format!("api.jwt.{error}"))?;
+        let is_open = known.is_empty() && jwt.is_none();
+        if is_open && !listen.ip().is_loopback() {
+            return Err(format!(
+                "api.listen: {listen} can be reached from other machines, so an [[api.key]] or \
+                 [api.jwt] is needed"
+            ));
+        }
+        let anyone = Grant::new("anyone".into(), everything(), Permission::all());
+        Ok(Callers { keys: known, jwt, anyone: is_open.then(|| Arc::new(anyone)) })
+    }
+
+    /// Whoever has sent these headers. O(keys).
+    ///
+    /// # Errors
+    /// 401 without a key that is known; 403 where no key is needed, for what a browser sends on
+    /// behalf of some other page.
+    pub(crate) fn identify(&self, headers: &HeaderMap) -> Result<Arc<Grant>, Problem> {
+        if let Some(anyone) = &self.anyone {
+            check_host(headers)?;
+            return Ok(anyone.clone());
+        }
+        let shown = shown(headers).ok_or_else(|| unauthorized("a key or a token is needed"))?;
+        let hash = hash(shown);
+        // All are compared, whichever it is.
+        let found =
+            self.keys.iter().fold(
+                None,
+                |found, (known, grant)| {
+                    if is_same(known, &hash) { Some(grant) } else { found }
+                },
+            );
+        if let Some(grant) = found {
+            return Ok(grant.clone());
+        }
+        match &self.jwt {
+            Some(tokens) if shown.split('.').count() == 3 => tokens.verify(shown, hash),
+            _ => Err(unauthorized("the key is not known")),
+        }
+    }
+}
+
+fn unauthorized(detail: &str) -> Problem {
+    Problem::new(401, "not authorized", detail)
+}
+
+/// The key or token of a request.
+fn shown(headers: &HeaderMap) -> Option<&str> {
+    if let Some(authorization) = headers.get(header::AUTHORIZATION) {
+        let (scheme, shown) = authorization.to_str().ok()?.split_once(' ')?;
+        return scheme.eq_ignore_ascii_case("bearer").then(|| shown.trim());
+    }
+    headers.get("x-api-key")?.to_str().ok()
+}
+
+/// Without keys, the name that the request came to has to be an address or `localhost`: a page on
+/// some other site can make a browser ask for its own name, and let that name lead here.
+fn check_host(headers: &HeaderMap) -> Result<(), Problem> {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    if address.is_ok() || name.eq_ignore_ascii_case("localhost") {
+        return Ok(());
+    }
+    Err(forbidden("without a key, Host has to be an address or localhost".into()))
+}
+
+fn key_hash(key: &Key) -> Result<Hash, String> {
+    let secret = Secret::resolve("key", key.key.as_ref(), key.key_file.as_deref())?;
+    match (secret, &key.sha256) {
+        (Some(secret), None) if secret.reveal().len() < 16 => {
+            Err("key: needs at least 16 characters".into())
+        }
+        (Some(secret), None) => Ok(hash(secret.reveal())),
+        (None, Some(digits)) => {
+            from_hex(digits).ok_or_else(|| "sha256: needs 64 hexadecimal digits".into())
+        }
+        (Some(_), Some(_)) => Err("give key, key_file or sha256, not two of them".into()),
+        (None, None) => Err("needs key, key_file or sha256".into()),
+    }
+}
+
+fn from_hex(digits: &str) -> Option<Hash> {
+    let (digits, mut hash) = (digits.as_bytes(), Hash::default());
+    if digits.len() != 2 * hash.len() {
+        return None;
+    }
+    for (byte, pair) in hash.iter_mut().zip(digits.chunks_exact(2)) {
+        let digit = |at: usize| char::from(pair[at]).to_digit(16);
+        *byte = (digit(0)? * 16 + digit(1)?) as u8;
+    }
+    Some(hash)
+}
+
+/// JSON web tokens.
+struct Tokens {
+    key: DecodingKey,
+    validation: Validation,
+    /// Verified before, by their hashes, and when they end.
+    verified: Mutex<HashMap<Hash, (Arc<Grant>, u64)>>,
+}
+
+impl std::fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tokens").field("algorithms", &self.validation.algorithms).finish()
+    }
+}
+
+#[derive(Deserialize)]
+struct Claims {
+    sub: String,
+    exp: u64,
+    #[serde(default)]
+    actions: Vec<Permission>,
+    #[serde(default)]
+    namespaces: Vec<String>,
+}
+
+impl Tokens {
+    fn new(config: &Jwt) -> Result<Tokens, String> {
+        let first = *config.algorithms.first().ok_or("algorithms: at least one is needed")?;
+        let family = first.family();
+        if config.algorithms.iter().any(|algorithm| algorithm.family() != family) {
+            return Err("algorithms: have to be of one family".into());
+        }
+        let mut validation = Validation::new(first);
+        validation.algorithms.clone_from(&config.algorithms);
+        validation.validate_nbf = true;
+        validation.set_required_spec_claims(&["exp", "sub"]);
+        if let Some(issuer) = &config.issuer {
+            validation.set_issuer(&[issuer]);
+            validation.required_spec_claims.insert("iss".into());
+        }
+        if let Some(audience) = &config.audience {
+            validation.set_audience(&[audience]);
+            validation.required_spec_claims.insert("aud".into());
+        }
+        let key = decoding_key(config, family)?;
+        Ok(Tokens { key, validation, verified: Mutex::default() })
+    }
+
+    fn verify(&self, token: &str, hash: Hash) -> Result<Arc<Grant>, Problem> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let lock = || self.verified.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some((grant, ends)) = lock().get(&hash)
+            && *ends > now
+        {
+            return Ok(grant.clone());
+        }
+        let decoded = jsonwebtoken::decode::<Claims>(token, &self.key, &self.validation);
+        // Kinds of errors hold nothing of the token.
+        let claims = decoded.map_err(|error| match error.kind() {
+            jsonwebtoken::errors::ErrorKind::Json(_) => {
+                unauthorized("the token's claims are wrong")
+            }
+            kind => unauthorized(&format!("the token is not good: {kind:?}")),
+        })?;
+        let Claims { sub, exp, actions, namespaces } = claims.claims;
+        let grant = Arc::new(Grant::new(sub, namespaces, actions));
+        let mut verified = lock();
+        if verified.len() >= TOKENS_KEPT {
+            verified.clear();
+        }
+        verified.insert(hash, (grant.clone(), exp));
+        Ok(grant)
+    }
+}
+
+fn decoding_key(config: &Jwt, family: AlgorithmFamily) -> Result<DecodingKey, String> {
+    let secret = Secret::resolve("secret", config.secret.as_ref(), config.secret_file.as_deref())?;
+    match (family, secret, &config.public_key_file) {
+        (AlgorithmFamily::Hmac, Some(secret), None) => {
+            Ok(DecodingKey::from_secret(secret.reveal().as_bytes()))
+        }
+        (AlgorithmFamily::Hmac, ..) => Err("secret: is what the HS family needs, alone".into()),
+        (family, None, Some(path)) => {
+            let at = |error: &dyn std::fmt::Display| {
+                format!("public_key_file: {}: {error}", path.display())
+            };
+            let pem = std::fs::read(path).map_err(|error| at(&error))?;
+            let key = match family {
+                AlgorithmFamily::Rsa => DecodingKey::from_rsa_pem(&pem),
+                AlgorithmFamily::Ec => DecodingKey::from_ec_pem(&pem),
+                _ => DecodingKey::from_ed_pem(&pem),
+            };
+            key.map_err(|error| at(&error))
+        }
+        _ => Err("public_key_file: is what this family needs, alone".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_holds_a_second() {
+        let start = Instant::now();
+        let mut bucket = Bucket { at: start, ..Bucket::new(2) };
+        assert_eq!([bucket.take(start), bucket.take(start)], [Ok(()), Ok(())]);
+        let wait = bucket.take(start).expect_err("empty");
+        assert_eq!(wait, Duration::from_millis(500));
+        assert_eq!(bucket.take(start + wait), Ok(()));
+        assert!(bucket.take(start + wait).is_err());
+    }
+
+    #[test]
+    fn hosts_of_other_sites_are_refused() {
+        for (host, is_good) in [
+            ("127.0.0.1:4001", true),
+            ("localhost", true),
+            ("LocalHost:1", true),
+            ("[::1]:4001", true),
+            ("evil.example:4001", false),
+            ("", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, host.parse().expect("a value"));
+            assert_eq!(check_host(&headers).is_ok(), is_good, "{host}");
+        }
+    }
+
+    #[test]
+    fn a_hash_in_digits() {
+        let digits = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        assert_eq!(from_hex(digits), Some(hash("")));
+        assert_eq!((from_hex(&digits[1..]), from_hex(&"x".repeat(64))), (None, None));
+        assert!(is_same(&hash("a"), &hash("a")) && !is_same(&hash("a"), &hash("b")));
+    }
+}

@@ -1,0 +1,22 @@
+//! The gateway as its users have it: the binary with a configuration file, over its two ports.
+//!
+//! `rig.rs` starts it; each other file is one part of it.
+#![allow(clippy::unwrap_used)] // In a test, a panic is a finding.
+
+#[path = "gateway/api.rs"]
+mod api;
+#[path = "gateway/batch.rs"]
+mod batch;
+#[path = "gateway/callers.rs"]
+mod callers;
+// It has more than the gateway needs.
+#[allow(dead_code)]
+#[path = "e2e/client.rs"]
+mod client;
+#[path = "gateway/metrics.rs"]
+mod metrics;
+#[path = "gateway/openapi.rs"]
+mod openapi;
+#[allow(dead_code)]
+#[path = "gateway/rig.rs"]
+mod rig;

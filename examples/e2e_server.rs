@@ -57,7 +57,8 @@ struct Arguments {
 
 #[expect(clippy::print_stdout, reason = "the tests read the address from the first line")]
 fn main() -> Result<(), corecast::Error> {
-    env_logger::init();
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let arguments = Arguments::parse();
     let mut options = Options::default();
     options.cpus = arguments.cpus;

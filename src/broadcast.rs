@@ -52,6 +52,17 @@ impl Broadcast {
         self.for_each(move |hub, member| hub.disconnect(member, close))
     }
 
+    /// Closes the connections of the selected sockets after what is queued, without a DISCONNECT
+    /// packet: their clients see a closed transport and reconnect, other than after
+    /// [`Broadcast::disconnect_sockets`]. See
+    /// [`Socket::close_connection`](crate::Socket::close_connection).
+    ///
+    /// # Errors
+    /// [`Error::NotRunning`], [`Error::Limit`], as for [`Broadcast::emit`].
+    pub fn close_connections(self) -> Result<(), Error> {
+        self.for_each(|hub, member| hub.close_connection(member))
+    }
+
     /// The only shard that it concerns, if it does not concern all.
     pub(crate) fn home(&self) -> Option<u16> {
         self.target.only.map(|id| id.shard)

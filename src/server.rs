@@ -432,6 +432,19 @@ impl Server {
         }
     }
 
+    /// Lets no new session in from now on, while those that are there live on: a handshake, over
+    /// polling or websocket, is answered 503 with `Retry-After`, in whole seconds rounded up, and
+    /// so is a raw websocket. For a server that is about to go, and to be called once it listens;
+    /// there is no way back. [`Broadcast::close_connections`] then ends sessions one by one, and
+    /// [`Server::shutdown`] the rest.
+    ///
+    /// # Errors
+    /// [`Error::NotRunning`]; [`Error::Limit`] if the mailbox of a shard is full.
+    pub fn refuse_sessions(&self, retry_after: Duration) -> Result<(), Error> {
+        let seconds = retry_after.as_secs_f64().ceil() as u32;
+        self.on_shards(None, move |shard| shard.hub().refuse_sessions(seconds))
+    }
+
     /// Whether the shards have to end; they look in every turn.
     pub(crate) fn is_stopping(&self) -> bool {
         self.0.is_stopping.load(Ordering::Acquire)

@@ -268,6 +268,16 @@ impl Hub {
         self.finish_conn(index);
     }
 
+    /// No new session is let in.
+    pub(super) fn answer_busy(&mut self, index: u32) {
+        let seconds = self.refusing.map(|seconds| seconds.to_string());
+        self.end_keep_alive(index);
+        let headers = seconds.as_deref().map(|seconds| ("Retry-After", seconds));
+        let headers = headers.as_slice();
+        self.respond(index, &Answer { headers, ..Answer::of(503) });
+        self.finish_conn(index);
+    }
+
     pub(super) fn respond(&mut self, index: u32, answer: &Answer<'_>) {
         self.respond_with(index, answer, None);
     }

@@ -101,8 +101,8 @@ impl Hub {
         raw: &[u8],
         endpoint: u32,
     ) -> Step {
-        if self.is_closing {
-            self.answer_error(index, 503);
+        if self.is_closing || self.refusing.is_some() {
+            self.answer_busy(index);
             return Step::Answered;
         }
         if !head.upgrade {

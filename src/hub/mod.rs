@@ -471,6 +471,8 @@ pub struct Hub {
     /// How many packets had been staged at the last flush.
     flushed: u64,
     is_closing: bool,
+    /// No new session is let in, and the seconds after which to ask again.
+    refusing: Option<u32>,
     /// Number of members that are watched; see [`Hub::watch_sent`].
     watched: usize,
     /// See [`Hub::watch_all`].
@@ -519,6 +521,7 @@ impl Hub {
             mark: 0,
             flushed: 0,
             is_closing: false,
+            refusing: None,
             watched: 0,
             is_all_watched: false,
             config,

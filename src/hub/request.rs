@@ -105,8 +105,8 @@ impl Hub {
             if !is_polling && !is_upgrade {
                 return Err(refused(Refusal::BadRequest, ErrorContext::TransportHandshake));
             }
-            if self.is_full() {
-                self.answer_error(index, 503);
+            if self.is_full() || self.refusing.is_some() {
+                self.answer_busy(index);
                 return Ok(Step::Answered);
             }
             if self.must_ask(index, Ask::Allow, true) {

@@ -499,6 +499,12 @@ impl Hub {
         self.mark_logs(index, false);
     }
 
+    /// Lets no new session in from now on, and tells those that ask to come again in so many
+    /// seconds. What is there stays.
+    pub fn refuse_sessions(&mut self, retry_after: u32) {
+        self.refusing = Some(retry_after);
+    }
+
     /// Ends every session; used when the server goes. Sockets see `reason`.
     pub fn shut_down(&mut self, reason: Reason) {
         self.is_closing = true;

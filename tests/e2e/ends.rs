@@ -5,6 +5,7 @@ use std::sync::mpsc;
 
 use corecast::{Event, Reason, Socket};
 
+use super::asks::block_on;
 use super::client::{Frame, PATIENCE, Polling, Stream, WebSocket};
 use super::{on_cpus, options, serve};
 
@@ -84,6 +85,47 @@ fn a_client_that_does_not_go_cannot_hold_the_server_up() {
     // Never reads its close frame, never closes; nor does the polling client fetch its last packet.
     let _silent = WebSocket::connect(site.address);
     let _polling = Polling::connect(site.address);
+    site.stop();
+}
+
+#[test]
+fn a_server_that_refuses_sessions_keeps_those_it_has() {
+    let site = serve(on_cpus(2), |io| {
+        io.websocket("/raw").on_message(|_, _| async {});
+    });
+    let mut socket = WebSocket::connect(site.address);
+    let mut polling = Polling::connect(site.address);
+    site.io.refuse_sessions(std::time::Duration::from_millis(1_500)).expect("it runs");
+    // One question to each shard, behind the order to refuse.
+    assert_eq!(socket.ask("echo", "1"), "[1]");
+    let count = site.io.broadcast().count_sockets();
+    assert_eq!(block_on(count).expect("both answer").value, 2);
+    for query in ["transport=polling", "transport=websocket"] {
+        let mut stream = Stream::connect(site.address);
+        let upgrade = match query.ends_with("websocket") {
+            true => {
+                "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+            }
+            false => "",
+        };
+        let head = format!("GET /socket.io/?EIO=4&{query} HTTP/1.1\r\nHost: test\r\n{upgrade}\r\n");
+        stream.write(head.as_bytes());
+        let (status, head) = stream.head();
+        assert_eq!(status, 503, "{query}: {head}");
+        assert!(head.contains("\r\nretry-after: 2\r\n"), "{query}: {head}");
+        assert!(stream.rest().is_empty(), "{query}");
+    }
+    assert_eq!(Stream::connect(site.address).request("GET", "/raw", "").0, 503);
+    // A session on polling needs new connections to go on.
+    polling.post(r#"42["echo",2]"#);
+    assert_eq!(polling.packet(), r#"42["echo",2]"#);
+    let _upgraded = WebSocket::upgrade(&polling);
+    socket.emit("echo", "3");
+    assert_eq!(socket.event().1[0], 3);
+    site.io.broadcast().close_connections().expect("it runs");
+    // No packet that would keep the client from coming back.
+    assert_eq!(socket.rest(), [Frame::Close]);
     site.stop();
 }
 

@@ -55,7 +55,9 @@
 //!
 //! `examples/chat.rs` is a chat in one screen, with its page.
 //!
-//! What does not work yet: TLS, WebTransport, several machines. The README keeps the list.
+//! The `corecast` command makes of it a gateway for backends in any language: `docs/gateway.md`.
+//!
+//! What does not work yet: WebTransport, several machines. The README keeps the list.
 //!
 //! # For those who know Socket.IO
 //!

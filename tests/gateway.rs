@@ -13,10 +13,20 @@ mod callers;
 #[allow(dead_code)]
 #[path = "e2e/client.rs"]
 mod client;
+#[path = "gateway/config.rs"]
+mod config;
+#[path = "gateway/drain.rs"]
+mod drain;
+#[path = "gateway/logs.rs"]
+mod logs;
 #[path = "gateway/metrics.rs"]
 mod metrics;
 #[path = "gateway/openapi.rs"]
 mod openapi;
+#[path = "gateway/packaging.rs"]
+mod packaging;
+#[path = "gateway/reload.rs"]
+mod reload;
 #[allow(dead_code)]
 #[path = "gateway/rig.rs"]
 mod rig;

@@ -15,8 +15,10 @@ use serde::de::{DeserializeOwned, Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
+use tracing::Instrument;
 
 use super::state::{State, user_room};
+use super::trace;
 use crate::hub::id::Id;
 use crate::hub::slab::Key;
 use crate::shard::Shard;
@@ -447,7 +449,8 @@ impl Command {
     /// It cannot be done; nothing was.
     pub(crate) async fn run(self, state: &Arc<State>) -> Result<Outcome, Problem> {
         let verb = self.verb();
-        let outcome = self.carry_out(state).await;
+        let span = trace::command(verb.as_str(), self.target().namespace());
+        let outcome = self.carry_out(state).instrument(span).await;
         state.metrics.command(verb, outcome.is_ok());
         outcome
     }
@@ -459,7 +462,11 @@ impl Command {
                 let selected = if volatile { selected.volatile() } else { selected };
                 match ack {
                     None => {
+                        let audience = trace::is_recorded().then(|| selected.clone());
                         selected.emit(&event, args)?;
+                        if let Some(audience) = audience {
+                            trace::fan_out(audience, |job| state.spawn(job));
+                        }
                         Ok(Outcome::Sent {})
                     }
                     Some(timeout) => {

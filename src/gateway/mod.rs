@@ -19,6 +19,8 @@ mod clients;
 mod command;
 pub mod config;
 mod doctor;
+mod drain;
+mod life;
 mod limits;
 mod log;
 mod metrics;
@@ -27,6 +29,7 @@ mod routes;
 mod run;
 mod secret;
 mod state;
+mod trace;
 mod webhooks;
 mod workers;
 

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use super::api::Callers;
 use super::auth::{self, Permissions};
 use super::config::Config;
+use super::life::Life;
 use super::metrics::Metrics;
 use super::{limits, routes, webhooks, workers};
 use crate::Server;
@@ -24,6 +25,8 @@ pub(crate) struct State {
     rules: ArcSwap<Rules>,
     pub(crate) metrics: Metrics,
     pub(crate) workers: workers::Workers,
+    /// Reload and drain.
+    pub(crate) life: Life,
     /// The control thread.
     control: Handle,
 }
@@ -81,6 +84,9 @@ impl Rules {
         for namespace in &config.namespaces {
             let name: Box<str> = namespace.name.as_str().into();
             let at = |error: String| format!("namespace \"{name}\": {error}");
+            if !name.starts_with('/') {
+                return Err(at("name: it has to begin with /".into()));
+            }
             let auth = namespace.auth.as_ref().unwrap_or(&config.auth);
             let auth = auth::Verifier::new(auth).map_err(at)?;
             let routes = routes::Table::new(&namespace.routes).map_err(at)?;
@@ -105,12 +111,13 @@ impl State {
     pub(crate) fn new(server: Server, rules: Rules, control: Handle) -> Arc<State> {
         let workers = workers::Workers::default();
         let metrics = Metrics::new();
-        Arc::new(State { server, rules: ArcSwap::from_pointee(rules), metrics, workers, control })
+        let (rules, life) = (ArcSwap::from_pointee(rules), Life::default());
+        Arc::new(State { server, rules, metrics, workers, life, control })
     }
 
     /// Whether new clients are let in.
     pub(crate) fn is_accepting(&self) -> bool {
-        !self.server.is_stopping()
+        !self.life.is_draining() && !self.server.is_stopping()
     }
 
     /// What holds now. Costs two atomic operations; keep it no longer than one event.

@@ -30,6 +30,7 @@ use tokio::sync::Semaphore;
 
 use super::command::{Command, Outcome, Problem, Verb};
 use super::state::State;
+use super::trace;
 use answer::{Answer, expect_type, read_body};
 pub(crate) use callers::{Callers, Permission};
 use callers::{Grant, Jwt, Key};
@@ -232,6 +233,7 @@ fn router(api: Arc<Api>, operations: Router) -> Router {
         })
         .layer(from_fn_with_state(api, observe))
         .layer(from_fn(secure))
+        .layer(from_fn(trace::request))
 }
 
 /// Lets only those through who may operate the gateway.

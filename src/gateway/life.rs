@@ -1,0 +1,137 @@
+//! The life of a gateway after its start: reload, drain, and what systemd is told about it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use axum::extract::State as Shared;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use sd_notify::NotifyState;
+use serde_json::json;
+
+use super::command::Problem;
+use super::config::{self, Config, Loaded};
+use super::run::ServeArguments;
+use super::state::{Rules, State};
+use super::{drain, log, trace};
+use crate::Options;
+
+/// How the gateway was started, and whether it is about to end.
+#[derive(Default)]
+pub(crate) struct Life {
+    start: OnceLock<(ServeArguments, Config)>,
+    /// One reload at a time.
+    reloading: Mutex<()>,
+    is_draining: AtomicBool,
+}
+
+impl Life {
+    /// Remembers what to read again, and what the server was made of.
+    pub(super) fn begin(&self, arguments: ServeArguments, config: Config) {
+        let _ = self.start.set((arguments, config));
+    }
+
+    /// Whether new sessions are refused, because the gateway is about to end.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::Relaxed)
+    }
+}
+
+/// A configuration that can be run.
+pub(super) struct Ready {
+    pub(super) loaded: Loaded,
+    pub(super) options: Options,
+    pub(super) rules: Rules,
+    /// What is served at `/`.
+    pub(super) page: Option<Vec<u8>>,
+}
+
+/// Reads the configuration and checks all of it.
+///
+/// # Errors
+/// All that is wrong, a line each, with file, line and key where they are known.
+pub(super) fn ready(arguments: &ServeArguments) -> Result<Ready, String> {
+    let loaded = config::load(arguments)?;
+    let config = &loaded.config;
+    let options = config::options(config);
+    let rules = Rules::new(config.clone());
+    let (filter, traces) = (log::filter(&config.log).map(drop), trace::check(&config.trace));
+    let page = config.server.page.as_ref().map(std::fs::read).transpose();
+    let page = page.map_err(|error| format!("server.page: {error}"));
+    let made = [options.as_ref().err(), rules.as_ref().err()].into_iter().flatten().cloned();
+    let wrong = made.chain(page.as_ref().err().cloned()).chain(filter.err()).chain(traces.err());
+    let wrong: Vec<String> = wrong.map(|error| loaded.locate(&error)).collect();
+    match (options, rules, page) {
+        (Ok(options), Ok(rules), Ok(page)) if wrong.is_empty() => {
+            Ok(Ready { loaded, options, rules, page })
+        }
+        _ => Err(wrong.join("\n")),
+    }
+}
+
+/// Reads the configuration again. Returns the keys that have changed and need a restart; they stay
+/// what they were. Blocks for the reading of files.
+///
+/// # Errors
+/// What is wrong with it; nothing has changed then.
+pub(super) fn reload(state: &State) -> Result<Vec<String>, String> {
+    let _turn = state.life.reloading.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let Some((arguments, running)) = state.life.start.get() else {
+        return Err("the gateway has not started yet".into());
+    };
+    notify(&[NotifyState::Reloading]);
+    let outcome = ready(arguments).and_then(|ready| {
+        let config = &ready.loaded.config;
+        ready.loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        let fixed = config::fixed_changes(running, config);
+        log::replace(log::filter(&config.log)?);
+        state.replace_rules(ready.rules);
+        Ok(fixed)
+    });
+    notify(&[NotifyState::Ready]);
+    match &outcome {
+        Ok(fixed) if fixed.is_empty() => tracing::info!("reloaded"),
+        Ok(fixed) => tracing::warn!("reloaded, but a restart is needed for {}", fixed.join(", ")),
+        Err(error) => tracing::error!("not reloaded, nothing has changed: {error}"),
+    }
+    outcome
+}
+
+/// Begins to drain; false if that has begun before.
+pub(super) fn drain(state: &Arc<State>) -> bool {
+    let is_first = !state.life.is_draining.swap(true, Ordering::Relaxed);
+    if is_first {
+        notify(&[NotifyState::Stopping]);
+        state.spawn(drain::run(state.clone()));
+    }
+    is_first
+}
+
+/// Tells systemd, where it has started the process.
+pub(super) fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!("systemd is not told: {error}");
+    }
+}
+
+/// `POST /reload` and `POST /drain`, for the API to protect and to mount.
+pub(super) fn routes() -> Router<Arc<State>> {
+    Router::new().route("/reload", post(answer_reload)).route("/drain", post(answer_drain))
+}
+
+async fn answer_reload(Shared(state): Shared<Arc<State>>) -> Response {
+    let reloaded = tokio::task::spawn_blocking(move || reload(&state)).await;
+    match reloaded.unwrap_or_else(|_| Err("the reload has failed".into())) {
+        Ok(fixed) => Json(json!({ "reloaded": true, "restart_needed_for": fixed })).into_response(),
+        Err(error) => Problem::new(422, "configuration is wrong", error).into_response(),
+    }
+}
+
+async fn answer_drain(Shared(state): Shared<Arc<State>>) -> Response {
+    let over = state.rules().config.drain.over;
+    let has_begun = drain(&state);
+    (StatusCode::ACCEPTED, Json(json!({ "draining": true, "begun": has_begun, "over": over })))
+        .into_response()
+}

@@ -1,0 +1,140 @@
+//! Reload: by signal and by request, while thousands of clients are there.
+
+use std::net::SocketAddr;
+use std::os::unix::net::UnixDatagram;
+
+use super::client::{Frame, WebSocket};
+use super::rig::{Folder, Gateway, until};
+
+/// Clients of the tests under load.
+pub fn crowd() -> usize {
+    let files = rlimit::increase_nofile_limit(rlimit::INFINITY).unwrap_or(1_024) as usize;
+    let wanted = std::env::var("CORECAST_GATEWAY_CLIENTS").ok().and_then(|it| it.parse().ok());
+    wanted.unwrap_or(2_000).min(files.saturating_sub(500))
+}
+
+/// Sessions that have joined `/`, opened by several threads at once.
+pub fn many(address: SocketAddr, count: usize) -> Vec<WebSocket> {
+    const THREADS: usize = 4;
+    let threads = (0..THREADS).map(|thread| {
+        let share = count / THREADS + usize::from(thread < count % THREADS);
+        std::thread::spawn(move || (0..share).map(|_| WebSocket::connect(address)).collect())
+    });
+    let threads: Vec<_> = threads.collect();
+    let joined = threads.into_iter().map(|thread| thread.join().expect("all connect"));
+    joined.flat_map(|sockets: Vec<WebSocket>| sockets).collect()
+}
+
+/// How often a text was logged.
+fn logged(gateway: &Gateway, text: &str) -> usize {
+    gateway.log().matches(text).count()
+}
+
+/// Sends SIGHUP and waits for what is logged about it.
+pub fn hang_up(gateway: &Gateway, text: &str) {
+    let before = logged(gateway, text);
+    gateway.signal("HUP");
+    until(text, || logged(gateway, text) > before);
+}
+
+const QUIET: &str = "[server]\nping_interval = \"10m\"\n[[namespace]]\nname = \"/\"\n";
+
+fn route(event: &str) -> String {
+    format!("{QUIET}[[namespace.route]]\nevent = \"{event}\"\ndo = \"broadcast\"\n")
+}
+
+#[test]
+fn no_client_notices_a_reload() {
+    let gateway = Gateway::start(&route("say"));
+    let mut clients = many(gateway.address, crowd());
+    let mut speaker = WebSocket::connect(gateway.address);
+    let rounds = 12;
+    for round in 0..rounds {
+        speaker.emit("say", &round.to_string());
+        match round % 3 {
+            // By signal, and with something new each time.
+            0 => {
+                let new = format!("{}[[namespace]]\nname = \"/r{round}\"\n", route("say"));
+                gateway.configure(&new);
+                hang_up(&gateway, "reloaded");
+                WebSocket::connect(gateway.address).join(&format!("/r{round}"));
+            }
+            1 => {
+                gateway.post("/reload", "").expect(200);
+            }
+            // What is wrong changes nothing, and is told.
+            _ => {
+                gateway.configure("[server]\nlissten = []\n");
+                let said = ":2: server.lissten: there is no such key";
+                let reply = gateway.post("/reload", "");
+                assert!(reply.status == 422 && reply.body.contains(said), "{reply:?}");
+                gateway.configure(&route("say"));
+            }
+        }
+        assert_eq!(speaker.event(), ("say".into(), vec![round.into()]));
+    }
+    for client in &mut clients {
+        for round in 0..rounds {
+            assert_eq!(client.event(), ("say".into(), vec![round.into()]));
+        }
+    }
+}
+
+#[test]
+fn a_reload_changes_what_is_done_from_then_on() {
+    let gateway = Gateway::start(&route("old"));
+    let mut client = WebSocket::connect(gateway.address);
+    client.emit("old", "1");
+    assert_eq!(client.event().0, "old");
+    gateway.configure(&route("new"));
+    gateway.post("/reload", "").expect(200);
+    client.emit("old", "2");
+    client.emit("new", "3");
+    assert_eq!(client.event(), ("new".into(), vec![3.into()]));
+}
+
+#[test]
+fn keys_that_need_a_restart_are_named_and_stay() {
+    let gateway = Gateway::start(QUIET);
+    let changed = QUIET.replace("10m", "11m").replace("[server]", "[server]\npath = \"/other\"");
+    gateway.configure(&changed);
+    let body = gateway.post("/reload", "").expect(200);
+    let named = serde_json::json!(["server.path", "server.ping_interval"]);
+    assert_eq!(body["restart_needed_for"], named);
+    hang_up(&gateway, "a restart is needed for server.path, server.ping_interval");
+    // The old path is served still.
+    let _ = WebSocket::connect(gateway.address);
+}
+
+#[test]
+fn an_invalid_file_after_a_signal_is_logged_with_its_line() {
+    let gateway = Gateway::start(QUIET);
+    gateway.configure("[server]\n\nping_interval = 3\n");
+    hang_up(&gateway, "nothing has changed");
+    gateway.wait_for_log(":3: server.ping_interval: ");
+    let mut client = WebSocket::connect(gateway.address);
+    client.send("1");
+    assert!(matches!(client.rest()[..], [] | [Frame::Close]));
+}
+
+#[test]
+fn systemd_is_told() {
+    let folder = Folder::new();
+    let path = folder.path().join("notify");
+    let socket = UnixDatagram::bind(&path).expect("a socket");
+    socket.set_read_timeout(Some(super::client::PATIENCE)).expect("a timeout");
+    let told = || {
+        let mut bytes = [0; 256];
+        let count = socket.recv(&mut bytes).expect("it is told");
+        String::from_utf8_lossy(&bytes[..count]).trim().to_owned()
+    };
+    let mut gateway = Gateway::start_with(folder, QUIET, |command| {
+        command.env("NOTIFY_SOCKET", &path);
+    });
+    assert_eq!(told(), "READY=1");
+    gateway.signal("HUP");
+    assert_eq!([told(), told()], ["RELOADING=1", "READY=1"]);
+    gateway.signal("TERM");
+    assert_eq!(told(), "STOPPING=1");
+    assert!(gateway.wait().success());
+}

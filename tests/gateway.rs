@@ -5,6 +5,8 @@
 
 #[path = "gateway/api.rs"]
 mod api;
+#[path = "gateway/auth.rs"]
+mod auth;
 #[path = "gateway/batch.rs"]
 mod batch;
 #[path = "gateway/callers.rs"]
@@ -13,10 +15,20 @@ mod callers;
 #[allow(dead_code)]
 #[path = "e2e/client.rs"]
 mod client;
+#[path = "gateway/keysets.rs"]
+mod keysets;
+#[path = "gateway/limits.rs"]
+mod limits;
 #[path = "gateway/metrics.rs"]
 mod metrics;
 #[path = "gateway/openapi.rs"]
 mod openapi;
+#[path = "gateway/peer.rs"]
+mod peer;
 #[allow(dead_code)]
 #[path = "gateway/rig.rs"]
 mod rig;
+#[path = "gateway/routes.rs"]
+mod routes;
+#[path = "gateway/tokens.rs"]
+mod tokens;

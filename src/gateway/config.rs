@@ -6,9 +6,12 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use self::units::Size;
 use super::run::ServeArguments;
 use super::{api, auth, limits, routes, webhooks, workers};
 use crate::Options;
+
+pub mod units;
 
 /// All that can be configured. Each key is documented in `docs/configuration.md`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -40,7 +43,7 @@ impl Default for Config {
             auth: auth::Config::default(),
             limits: limits::Config::default(),
             workers: workers::Config::default(),
-            namespaces: vec![Namespace { name: "/".into(), auth: None, routes: Vec::new() }],
+            namespaces: vec![Namespace::new("/")],
             webhooks: Vec::new(),
         }
     }
@@ -79,6 +82,25 @@ pub struct Namespace {
     /// What to do with events. Default: nothing.
     #[serde(default, rename = "route")]
     pub routes: Vec<routes::Config>,
+    /// What becomes of events that no route is for. Default: `drop`.
+    #[serde(default)]
+    pub unknown: routes::Unknown,
+    /// Largest event, its name and attachments included; a larger one is refused as `too_large`.
+    /// Default: what the server takes.
+    pub max_payload: Option<Size>,
+}
+
+impl Namespace {
+    /// One without routes.
+    fn new(name: &str) -> Namespace {
+        Namespace {
+            name: name.into(),
+            auth: None,
+            routes: Vec::new(),
+            unknown: routes::Unknown::default(),
+            max_payload: None,
+        }
+    }
 }
 
 /// Reads the file, then the environment, then the flags.

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use clap::{Parser, Subcommand};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -12,7 +12,7 @@ use signal_hook::iterator::Signals;
 
 use super::config;
 use super::state::{Rules, State};
-use super::{api, clients, doctor, log};
+use super::{api, auth, clients, doctor, log};
 use crate::Server;
 
 /// A Socket.IO server for Linux: one shard per core on io_uring.
@@ -100,11 +100,22 @@ fn show(action: &ConfigAction) -> Outcome {
 fn serve(arguments: &ServeArguments, demo: fn(&Server)) -> Outcome {
     let config = config::load(arguments)?;
     log::start();
-    let server = Server::new(config::options(&config)?)?;
+    let mut options = config::options(&config)?;
+    let later = Arc::new(OnceLock::<Arc<State>>::new());
+    let rules = Rules::new(config)?;
+    if options.cors.is_none() && rules.origins.is_restricted() {
+        // Answers with what holds at that moment, so that a reload changes it.
+        let asked = later.clone();
+        options.cors = Some(auth::cors(move |origin| {
+            asked.get().is_some_and(|state| state.rules().origins.allow(origin))
+        }));
+    }
+    let server = Server::new(options)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (listen, api) = (config.server.listen.clone(), config.api.listen);
+    let (listen, api) = (rules.config.server.listen.clone(), rules.config.api.listen);
     let is_demo = arguments.config.is_none();
-    let state = State::new(server.clone(), Rules::new(config)?, runtime.handle().clone());
+    let state = State::new(server.clone(), rules, runtime.handle().clone());
+    let _ = later.set(state.clone());
     if is_demo {
         demo(&server);
     } else {

@@ -141,6 +141,8 @@ CORECAST_AUTOBAHN_CPUS=${cpus[0]} scripts/autobahn.sh 2>&1 | tee "$logs/autobahn
 
 section "browser"
 CORECAST_DEMO_CMD="'$target/debug/corecast' serve" npm_suite test:browser browser
+CORECAST_CHAT_CMD="'$target/debug/corecast' serve --config examples/gateway/chat/corecast.toml \
+    --api 127.0.0.1:0" npm_suite test:chat chat
 
 section "dashboard"
 CORECAST_GATEWAY="$target/debug/corecast" npm_suite test:dashboard dashboard
@@ -156,7 +158,7 @@ scripts/million.sh --smoke 2>&1 | tee "$logs/million.txt"
 
 section "summary"
 for log in doc rust e2e-one e2e-several recovery-one recovery-several e2e-msgpack e2e-counted msgpack \
-    v2 protocol python deflate autobahn browser dashboard report admin million; do
+    v2 protocol python deflate autobahn browser chat dashboard report admin million; do
     [ -f "$logs/$log.txt" ] || continue
     echo "$log:"
     grep -E '^ *Summary \[|^test result: |^(#|ℹ) (tests|pass|fail|skipped) |^(Ran|OK|FAILED)|^[0-9]+ passed, |^(connections|deliveries|server RSS) ' \

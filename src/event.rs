@@ -140,6 +140,14 @@ impl Event {
         Event(Rc::new(Inner { name, raw, shard, session: None, namespace, ack }))
     }
 
+    /// What a socket has done without sending an event, with a text as its argument.
+    #[cfg(feature = "gateway")]
+    pub(crate) fn own(socket: &crate::Socket, name: &str, text: &str) -> Event {
+        let json = serde_json::Value::from(text).to_string().into();
+        let arguments = Arguments { name: name.into(), json, attachments: Vec::new(), ack: None };
+        Event::sent(socket.shard.clone(), socket.namespace.clone(), arguments)
+    }
+
     /// Name of the event.
     pub fn name(&self) -> &str {
         &self.0.name

@@ -334,6 +334,11 @@ impl Socket {
         own.into_iter().chain(hub.rooms_of(self.key)).collect()
     }
 
+    /// Whether it is in a room; false once it has gone. O(rooms of this socket).
+    pub fn is_in(&self, room: &str) -> bool {
+        self.shard.hub().is_in(self.key, room)
+    }
+
     /// Leaves the namespace (J-15): the client sees `io server disconnect` and does not come back
     /// by itself. With `close`, its whole connection is closed, all its namespaces included (J-16).
     /// What was sent before still arrives.

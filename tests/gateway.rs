@@ -5,6 +5,8 @@
 
 #[path = "gateway/api.rs"]
 mod api;
+#[path = "gateway/auth.rs"]
+mod auth;
 #[path = "gateway/batch.rs"]
 mod batch;
 #[path = "gateway/callers.rs"]
@@ -19,6 +21,10 @@ mod config;
 mod drain;
 #[path = "gateway/logs.rs"]
 mod logs;
+#[path = "gateway/keysets.rs"]
+mod keysets;
+#[path = "gateway/limits.rs"]
+mod limits;
 #[path = "gateway/metrics.rs"]
 mod metrics;
 #[path = "gateway/openapi.rs"]
@@ -27,6 +33,12 @@ mod openapi;
 mod packaging;
 #[path = "gateway/reload.rs"]
 mod reload;
+#[path = "gateway/peer.rs"]
+mod peer;
 #[allow(dead_code)]
 #[path = "gateway/rig.rs"]
 mod rig;
+#[path = "gateway/routes.rs"]
+mod routes;
+#[path = "gateway/tokens.rs"]
+mod tokens;

@@ -2,14 +2,22 @@
 
 use std::sync::Arc;
 
-use super::auth::Credentials;
+use super::auth::{self, Credentials};
+use super::limits;
 use super::routes::{self, Refusal};
 use super::state::{NamespaceRules, State, User, user_room};
 use super::webhooks;
+use crate::http::Request;
 use crate::{ConnectError, Event, Namespace, Reason, Socket};
 
 /// Registers everything on the server; before it listens.
 pub(crate) fn register(state: &Arc<State>) {
+    let asked = state.clone();
+    state.server.allow_request(move |request: Request| {
+        let allowed = asked.rules().origins.check(&request);
+        async move { allowed }
+    });
+    state.spawn(auth::watch(state.clone()));
     let known = state.rules();
     for name in known.namespaces.keys() {
         serve(state, &state.server.of(name));
@@ -25,14 +33,27 @@ pub(crate) fn register(state: &Arc<State>) {
 
 fn serve(state: &Arc<State>, namespace: &Namespace) {
     let (admitting, handling, leaving) = (state.clone(), state.clone(), state.clone());
+    let (welcoming, parting) = (state.clone(), state.clone());
     namespace
         .middleware(move |socket: Socket| {
             let state = admitting.clone();
             async move { admit(&state, &socket).await }
         })
+        .on_connect(move |socket: Socket| {
+            let state = welcoming.clone();
+            async move { welcome(&state, &socket) }
+        })
         .on_any(move |socket: Socket, event: Event| {
             let state = handling.clone();
             async move { handle(&state, &socket, &event).await }
+        })
+        .on_disconnecting(move |socket: Socket, reason: Reason| {
+            let state = parting.clone();
+            async move {
+                if let Some(rules) = rules_of(&state, &socket) {
+                    routes::disconnecting(&state, &rules, &socket, reason).await;
+                }
+            }
         })
         .on_disconnect(move |socket: Socket, reason: Reason| {
             let state = leaving.clone();
@@ -58,7 +79,11 @@ async fn admit(state: &Arc<State>, socket: &Socket) -> Result<(), ConnectError> 
     let job = {
         let state = state.clone();
         async move {
-            let (mut user, mut rooms) = rules.auth.authenticate(&credentials).await?;
+            let authenticated = rules.auth.authenticate(&credentials).await;
+            let (mut user, mut rooms) = authenticated.map_err(|refusal| {
+                state.metrics.refused(&rules.name, &refusal);
+                auth::connect_error(&refusal)
+            })?;
             let asked = webhooks::Connecting { namespace: name, id, credentials };
             state.rules().webhooks.connect(&state, asked, &mut user, &mut rooms).await?;
             Ok((user, rooms))
@@ -78,13 +103,34 @@ async fn admit(state: &Arc<State>, socket: &Socket) -> Result<(), ConnectError> 
     Ok(())
 }
 
+/// A client has joined: from now on it is told of its end.
+fn welcome(state: &State, socket: &Socket) {
+    if let (Some(rules), Some(user)) = (rules_of(state, socket), socket.get::<User>()) {
+        auth::expect_expiry(state, &rules, socket, &user);
+    }
+}
+
 async fn handle(state: &Arc<State>, socket: &Socket, event: &Event) {
     let Some(rules) = rules_of(state, socket) else { return };
     rules.count_event(&state.metrics);
-    if let Err(refusal) = routes::run(state, &rules, socket, event).await {
+    if let Err(refusal) = take(state, &rules, socket, event).await {
         state.metrics.refused(&rules.name, &refusal);
         answer_refusal(event, &refusal);
+        limits::exceeded(state, socket, event, &refusal);
     }
+}
+
+async fn take(
+    state: &Arc<State>,
+    rules: &Arc<NamespaceRules>,
+    socket: &Socket,
+    event: &Event,
+) -> Result<(), Refusal> {
+    limits::admit(state, rules, socket, event)?;
+    if rules.auth.is_refresh(event.name()) {
+        return auth::refresh(state, rules, socket, event).await;
+    }
+    routes::run(state, rules, socket, event).await
 }
 
 /// Tells the client why nothing was done, where it asks for an answer.
@@ -95,6 +141,7 @@ fn answer_refusal(event: &Event, refusal: &Refusal) {
 }
 
 fn left(state: &Arc<State>, socket: &Socket, reason: Reason) {
+    state.expiries.forget(socket.id());
     let user = user_of(socket);
     let namespace = socket.namespace().name().to_string();
     let gone = webhooks::Gone { namespace, id: socket.id().to_owned(), user, reason };

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use clap::{Parser, Subcommand};
 use sd_notify::NotifyState;
@@ -14,7 +14,7 @@ use signal_hook::iterator::Signals;
 
 use super::life::{self, Ready};
 use super::state::State;
-use super::{api, clients, config, doctor, log};
+use super::{api, auth, clients, config, doctor, log};
 use crate::Server;
 
 /// A Socket.IO server for Linux: one shard per core on io_uring.
@@ -156,13 +156,22 @@ fn show(action: &ConfigAction) -> Outcome {
 }
 
 fn serve(arguments: &ServeArguments, demo: fn(&Server)) -> Outcome {
-    let Ready { loaded, options, rules, page } = life::ready(arguments)?;
+    let Ready { loaded, mut options, rules, page } = life::ready(arguments)?;
     let config = &loaded.config;
     let _traces = log::start(&config.log, &config.trace)?;
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let later = Arc::new(OnceLock::<Arc<State>>::new());
+    if options.cors.is_none() && rules.origins.is_restricted() {
+        // Answers with what holds at that moment, so that a reload changes it.
+        let asked = later.clone();
+        options.cors = Some(auth::cors(move |origin| {
+            asked.get().is_some_and(|state| state.rules().origins.allow(origin))
+        }));
+    }
     let server = Server::new(options)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let state = State::new(server.clone(), rules, runtime.handle().clone());
+    let _ = later.set(state.clone());
     state.life.begin(arguments.clone(), config.clone());
     if loaded.is_bare {
         demo(&server);

@@ -27,6 +27,10 @@ pub(crate) struct State {
     pub(crate) workers: workers::Workers,
     /// Reload and drain.
     pub(crate) life: Life,
+    /// When whose token expires.
+    pub(crate) expiries: auth::Expiries,
+    /// How much users may send.
+    pub(crate) users: limits::Users,
     /// The control thread.
     control: Handle,
 }
@@ -39,6 +43,8 @@ pub(crate) struct Rules {
     pub(crate) limits: limits::Limits,
     /// Who may use the API.
     pub(crate) callers: Callers,
+    /// Pages that may connect to any namespace.
+    pub(crate) origins: auth::Origins,
 }
 
 /// What holds in one namespace.
@@ -46,6 +52,8 @@ pub(crate) struct NamespaceRules {
     pub(crate) name: Box<str>,
     pub(crate) auth: auth::Verifier,
     pub(crate) routes: routes::Table,
+    /// Largest event, in bytes.
+    pub(crate) max_payload: Option<usize>,
     /// Counts its events.
     events: OnceLock<Counter>,
 }
@@ -67,6 +75,8 @@ pub(crate) struct User {
     pub(crate) permissions: Arc<Permissions>,
     /// When its token expires, in seconds since 1970.
     pub(crate) expires_at: Option<u64>,
+    /// Rooms that it is in because of its token.
+    pub(crate) rooms: Arc<[String]>,
 }
 
 /// The room of all sockets of a user; no client event can join or leave it.
@@ -81,29 +91,44 @@ impl Rules {
     /// Something in it cannot work; the text names the key.
     pub(crate) fn new(config: Config) -> Result<Rules, String> {
         let mut namespaces = HashMap::new();
-        for namespace in &config.namespaces {
+        let mut origins: Option<auth::Origins> = None;
+        for (at, namespace) in config.namespaces.iter().enumerate() {
             let name: Box<str> = namespace.name.as_str().into();
-            let at = |error: String| format!("namespace \"{name}\": {error}");
+            let inside = |error: String| format!("namespace[{at}].{error}");
             if !name.starts_with('/') {
-                return Err(at("name: it has to begin with /".into()));
+                return Err(inside("name: it has to begin with /".into()));
             }
-            let auth = namespace.auth.as_ref().unwrap_or(&config.auth);
-            let auth = auth::Verifier::new(auth).map_err(at)?;
-            let routes = routes::Table::new(&namespace.routes).map_err(at)?;
-            let rules = Arc::new(NamespaceRules {
+            let auth = match &namespace.auth {
+                Some(auth) => auth::Verifier::new(auth).map_err(inside)?,
+                None => auth::Verifier::new(&config.auth)?,
+            };
+            let routes = &namespace.routes;
+            for (at, webhook) in routes::Table::webhooks(routes) {
+                if !config.webhooks.iter().any(|known| known.name == webhook) {
+                    let problem = format!("route[{at}].webhook: there is no \"{webhook}\"");
+                    return Err(inside(problem));
+                }
+            }
+            let routes = routes::Table::new(routes, namespace.unknown).map_err(inside)?;
+            let allowed = origins.as_ref().map(|other| other.or(&auth.origins));
+            origins = Some(allowed.unwrap_or_else(|| auth.origins.clone()));
+            let max_payload = namespace.max_payload.map(|size| size.0);
+            let rules = NamespaceRules {
                 name: name.clone(),
                 auth,
                 routes,
+                max_payload,
                 events: OnceLock::new(),
-            });
-            if namespaces.insert(name.clone(), rules).is_some() {
-                return Err(at("is there twice".into()));
+            };
+            if namespaces.insert(name.clone(), Arc::new(rules)).is_some() {
+                return Err(inside(format!("name: \"{name}\" is there twice")));
             }
         }
+        let origins = origins.unwrap_or_default();
         let webhooks = webhooks::Webhooks::new(&config.webhooks)?;
         let limits = limits::Limits::new(&config.limits)?;
         let callers = config.api.callers()?;
-        Ok(Rules { config, namespaces, webhooks, limits, callers })
+        Ok(Rules { config, namespaces, webhooks, limits, callers, origins })
     }
 }
 
@@ -111,8 +136,9 @@ impl State {
     pub(crate) fn new(server: Server, rules: Rules, control: Handle) -> Arc<State> {
         let workers = workers::Workers::default();
         let metrics = Metrics::new();
+        let (expiries, users) = Default::default();
         let (rules, life) = (ArcSwap::from_pointee(rules), Life::default());
-        Arc::new(State { server, rules, metrics, workers, life, control })
+        Arc::new(State { server, rules, metrics, workers, life, expiries, users, control })
     }
 
     /// Whether new clients are let in.

@@ -297,6 +297,14 @@ impl Hub {
         member.rooms.iter().filter_map(|membership| self.rooms.name(*membership)).collect()
     }
 
+    /// Whether a socket is in a room, its own included. O(rooms of the socket).
+    pub fn is_in(&self, key: Key, room: &str) -> bool {
+        let Some(member) = self.members.get(key) else { return false };
+        let is_own = self.socket_id(key).is_some_and(|id| id.as_str() == room);
+        let mut rooms = member.rooms.iter();
+        is_own || rooms.any(|place| self.rooms.name(*place).is_some_and(|name| *name == *room))
+    }
+
     /// Disconnects a socket from its namespace (J-15), or its whole connection (J-16).
     pub fn disconnect(&mut self, key: Key, whole_connection: bool) {
         let Some(session) = self.members.get(key).map(|member| member.session) else { return };

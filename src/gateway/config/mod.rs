@@ -19,6 +19,7 @@ use serde_json::Value;
 
 use self::schema::{Path, Schema, Shape, Step, nearest};
 use self::source::Source;
+use self::units::Size;
 use super::run::ServeArguments;
 use super::{api, auth, drain, limits, log, routes, trace, webhooks, workers};
 use crate::Options;
@@ -70,7 +71,7 @@ impl Default for Config {
             drain: drain::Config::default(),
             log: log::Config::default(),
             trace: trace::Config::default(),
-            namespaces: vec![Namespace { name: "/".into(), auth: None, routes: Vec::new() }],
+            namespaces: vec![Namespace::new("/")],
             webhooks: Vec::new(),
         }
     }
@@ -87,6 +88,25 @@ pub struct Namespace {
     /// What to do with events. Default: nothing.
     #[serde(default, rename = "route")]
     pub routes: Vec<routes::Config>,
+    /// What becomes of events that no route is for. Default: `drop`.
+    #[serde(default)]
+    pub unknown: routes::Unknown,
+    /// Largest event, its name and attachments included; a larger one is refused as `too_large`.
+    /// Default: what the server takes.
+    pub max_payload: Option<Size>,
+}
+
+impl Namespace {
+    /// One without routes.
+    fn new(name: &str) -> Namespace {
+        Namespace {
+            name: name.into(),
+            auth: None,
+            routes: Vec::new(),
+            unknown: routes::Unknown::default(),
+            max_payload: None,
+        }
+    }
 }
 
 /// A configuration and where its keys stand.

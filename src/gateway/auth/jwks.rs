@@ -1,0 +1,275 @@
+//! Key sets that an identity provider publishes, fetched on the control thread.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
+use reqwest::header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH};
+use reqwest::{Client, Response, StatusCode, Url};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::keys::Key;
+
+/// Largest key set, in bytes.
+const BYTES_MAX: usize = 256 * 1024;
+/// Keys of one set; more are not read.
+const KEYS_MAX: usize = 100;
+/// Time that one fetch may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Time between two attempts, whatever the reason.
+const ATTEMPTS: Duration = Duration::from_secs(10);
+/// Time that a set holds if its server does not say.
+const HOLDS: Duration = Duration::from_secs(300);
+/// Longest time that a set holds, whatever its server says.
+const HOLDS_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// One key set. All namespaces that name its URL share it, also across reloads.
+#[derive(Debug)]
+pub(super) struct Jwks {
+    url: Url,
+    client: Client,
+    /// Empty until the first fetch has succeeded.
+    keys: ArcSwap<Vec<Key>>,
+    /// Whoever fetches holds it.
+    fetching: tokio::sync::Mutex<Fetched>,
+}
+
+#[derive(Debug, Default)]
+struct Fetched {
+    tried_at: Option<Instant>,
+    fresh_until: Option<Instant>,
+    etag: Option<String>,
+}
+
+impl Fetched {
+    fn may_try(&self) -> bool {
+        self.tried_at.is_none_or(|at| at.elapsed() >= ATTEMPTS)
+    }
+
+    fn is_fresh(&self) -> bool {
+        self.fresh_until.is_some_and(|until| Instant::now() < until)
+    }
+}
+
+/// The set at `url`, with the keys that are known of it if somebody else has it.
+///
+/// # Errors
+/// It is no URL of http or https.
+pub(super) fn shared(url: &str) -> Result<Arc<Jwks>, String> {
+    static SETS: OnceLock<Mutex<HashMap<String, Weak<Jwks>>>> = OnceLock::new();
+    let sets = SETS.get_or_init(Mutex::default);
+    let mut sets = sets.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if let Some(set) = sets.get(url).and_then(Weak::upgrade) {
+        return Ok(set);
+    }
+    sets.retain(|_, set| set.strong_count() > 0);
+    let set = Arc::new(Jwks::new(url)?);
+    sets.insert(url.to_owned(), Arc::downgrade(&set));
+    Ok(set)
+}
+
+impl Jwks {
+    fn new(url: &str) -> Result<Jwks, String> {
+        let parsed = Url::parse(url).map_err(|error| format!("jwks_url: no URL: {error}"))?;
+        if !["http", "https"].contains(&parsed.scheme()) {
+            return Err("jwks_url: neither http nor https".into());
+        }
+        if !parsed.username().is_empty() || parsed.password().is_some() {
+            return Err("jwks_url: has a password in it, which key sets do not need".into());
+        }
+        let client = Client::builder()
+            .timeout(TIMEOUT)
+            .redirect(reqwest::redirect::Policy::limited(3))
+            .user_agent(concat!("corecast/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| format!("jwks_url: {error}"))?;
+        let (keys, fetching) = Default::default();
+        Ok(Jwks { url: parsed, client, keys, fetching })
+    }
+
+    /// The keys that may have signed a token which names `kid` and `algorithm`. Fetches the set if
+    /// it is not known, and anew if it has no such key; an old one is used while it is fetched.
+    pub(super) async fn find(self: &Arc<Self>, kid: Option<&str>, algorithm: Algorithm) -> Found {
+        let found = self.known(kid, algorithm);
+        if !found.is_empty() {
+            if let Ok(fetched) = self.fetching.try_lock()
+                && !fetched.is_fresh()
+                && fetched.may_try()
+            {
+                drop(fetched);
+                let set = self.clone();
+                tokio::spawn(async move { set.refresh(Fetched::is_fresh).await });
+            }
+            return Found::Keys(found);
+        }
+        let seen = self.keys.load_full();
+        // Somebody else may have fetched it while this one waited for its turn.
+        self.refresh(|_| !Arc::ptr_eq(&seen, &self.keys.load_full())).await;
+        let found = self.known(kid, algorithm);
+        match found.is_empty() && self.keys.load().is_empty() {
+            true => Found::Unavailable,
+            false => Found::Keys(found),
+        }
+    }
+
+    fn known(&self, kid: Option<&str>, algorithm: Algorithm) -> Vec<Key> {
+        let keys = self.keys.load();
+        keys.iter().filter(|key| key.fits(kid, algorithm)).cloned().collect()
+    }
+
+    /// Fetches the set, unless that was tried just now or is no longer needed. A failure leaves
+    /// the keys that are known.
+    async fn refresh(&self, is_done: impl Fn(&Fetched) -> bool) {
+        let mut fetched = self.fetching.lock().await;
+        if !fetched.may_try() || is_done(&fetched) {
+            return;
+        }
+        let result = self.fetch(&mut fetched).await;
+        // Counted from the end, so that a slow server is not asked without a pause.
+        fetched.tried_at = Some(Instant::now());
+        let host = self.url.host_str().unwrap_or_default();
+        match result {
+            Ok(()) => tracing::debug!(host, "key set fetched"),
+            Err(error) => tracing::warn!(host, "key set not fetched, the known keys stay: {error}"),
+        }
+    }
+
+    async fn fetch(&self, fetched: &mut Fetched) -> Result<(), String> {
+        let mut request = self.client.get(self.url.clone());
+        if let Some(etag) = &fetched.etag {
+            request = request.header(IF_NONE_MATCH, etag);
+        }
+        let response = request.send().await.map_err(cause)?;
+        let until = Instant::now() + holds(&response);
+        match response.status() {
+            StatusCode::NOT_MODIFIED => {}
+            StatusCode::OK => {
+                let etag = response.headers().get(ETAG).and_then(|it| it.to_str().ok());
+                let etag = etag.map(str::to_owned);
+                let keys = parse(&read(response).await?)?;
+                self.keys.store(Arc::new(keys));
+                fetched.etag = etag;
+            }
+            other => return Err(format!("status {}", other.as_u16())),
+        }
+        fetched.fresh_until = Some(until);
+        Ok(())
+    }
+}
+
+/// What a set has for a token.
+pub(super) enum Found {
+    /// These; none if it has no such key.
+    Keys(Vec<Key>),
+    /// It was never fetched.
+    Unavailable,
+}
+
+/// An error and its causes, without the URL.
+fn cause(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
+async fn read(mut response: Response) -> Result<Vec<u8>, String> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(cause)? {
+        if body.len() + chunk.len() > BYTES_MAX {
+            return Err(format!("more than {BYTES_MAX} bytes"));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+/// How long an answer may be used.
+fn holds(response: &Response) -> Duration {
+    let control = response.headers().get(CACHE_CONTROL).and_then(|it| it.to_str().ok());
+    let mut holds = HOLDS;
+    for directive in control.unwrap_or_default().split(',').map(str::trim) {
+        if directive.eq_ignore_ascii_case("no-cache") || directive.eq_ignore_ascii_case("no-store")
+        {
+            return ATTEMPTS;
+        }
+        let age =
+            directive.split_once('=').filter(|(name, _)| name.eq_ignore_ascii_case("max-age"));
+        if let Some(age) = age.and_then(|(_, age)| age.trim_matches('"').parse().ok()) {
+            holds = Duration::from_secs(age);
+        }
+    }
+    holds.clamp(ATTEMPTS, HOLDS_MAX)
+}
+
+/// The usable keys of a set. Others are passed over: a set may serve other purposes too.
+fn parse(body: &[u8]) -> Result<Vec<Key>, String> {
+    #[derive(Deserialize)]
+    struct Set {
+        keys: Vec<Value>,
+    }
+    let Set { keys } = serde_json::from_slice(body).map_err(|_| "no key set".to_owned())?;
+    let keys: Vec<Key> = keys.into_iter().take(KEYS_MAX).filter_map(key).collect();
+    if keys.is_empty() { Err("no usable key in the set".into()) } else { Ok(keys) }
+}
+
+/// A public key that signatures are checked with, or nothing.
+fn key(value: Value) -> Option<Key> {
+    let jwk: Jwk = serde_json::from_value(value).ok()?;
+    if jwk.common.public_key_use.as_ref().is_some_and(|it| *it != PublicKeyUse::Signature) {
+        return None;
+    }
+    let able = match &jwk.algorithm {
+        AlgorithmParameters::RSA(_) => AlgorithmFamily::Rsa.algorithms(),
+        AlgorithmParameters::EllipticCurve(key) => match key.curve {
+            EllipticCurve::P256 => &[Algorithm::ES256],
+            EllipticCurve::P384 => &[Algorithm::ES384],
+            _ => return None,
+        },
+        AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => {
+            AlgorithmFamily::Ed.algorithms()
+        }
+        // A secret that everybody can fetch is none.
+        _ => return None,
+    };
+    let algorithms = match jwk.common.key_algorithm {
+        None => able.to_vec(),
+        Some(named) => vec![Algorithm::try_from(named).ok().filter(|it| able.contains(it))?],
+    };
+    let key = DecodingKey::from_jwk(&jwk).ok()?;
+    Some(Key { kid: jwk.common.key_id.map(String::into_boxed_str), algorithms, key })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_public_signature_keys_are_read() {
+        let okp = r#"{"kty":"OKP","crv":"Ed25519","kid":"e",
+            "x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
+        let rsa = r#"{"kty":"RSA","n":"AQAB","e":"AQAB""#;
+        let set = format!(
+            r#"{{"keys":[{okp},{rsa},"kid":"r"}},{rsa},"alg":"RS512"}},{rsa},"alg":"HS256"}},
+            {rsa},"use":"enc"}},{{"kty":"oct","k":"AQAB","alg":"HS256"}},{{"kty":"odd"}},7]}}"#
+        );
+        let keys = parse(set.as_bytes()).expect("a set");
+        let algorithms: Vec<usize> = keys.iter().map(|key| key.algorithms.len()).collect();
+        assert_eq!(algorithms, [1, 6, 1]);
+        assert!(keys[0].fits(Some("e"), Algorithm::EdDSA) && keys[0].fits(None, Algorithm::EdDSA));
+        assert!(!keys[0].fits(Some("r"), Algorithm::EdDSA));
+        assert!(!keys[2].fits(None, Algorithm::RS256) && keys[2].fits(Some("x"), Algorithm::RS512));
+        for garbage in ["", "[]", "{}", r#"{"keys":[]}"#, r#"{"keys":[{"kty":"oct","k":"AQAB"}]}"#]
+        {
+            assert!(parse(garbage.as_bytes()).is_err(), "{garbage}");
+        }
+    }
+}

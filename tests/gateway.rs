@@ -9,10 +9,14 @@ mod api;
 mod batch;
 #[path = "gateway/callers.rs"]
 mod callers;
+#[path = "e2e/certificates.rs"]
+mod certificates;
 // It has more than the gateway needs.
 #[allow(dead_code)]
 #[path = "e2e/client.rs"]
 mod client;
+#[path = "gateway/data_port.rs"]
+mod data_port;
 #[path = "gateway/metrics.rs"]
 mod metrics;
 #[path = "gateway/openapi.rs"]

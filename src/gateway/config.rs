@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::run::ServeArguments;
-use super::{api, auth, limits, routes, webhooks, workers};
+use super::{api, auth, data_port, limits, routes, webhooks, workers};
 use crate::Options;
 
 /// All that can be configured. Each key is documented in `docs/configuration.md`.
@@ -56,6 +56,10 @@ pub struct Server {
     pub cpus: Vec<usize>,
     /// A page that is served at `/`. Default: none.
     pub page: Option<PathBuf>,
+    /// TLS.
+    pub tls: data_port::TlsConfig,
+    /// Proxies between clients and the gateway.
+    pub proxy: data_port::ProxyConfig,
 }
 
 impl Default for Server {
@@ -64,6 +68,8 @@ impl Default for Server {
             listen: vec![SocketAddr::from(([0, 0, 0, 0], 4000))],
             cpus: Vec::new(),
             page: None,
+            tls: data_port::TlsConfig::default(),
+            proxy: data_port::ProxyConfig::default(),
         }
     }
 }
@@ -106,7 +112,7 @@ pub(super) fn load(arguments: &ServeArguments) -> Result<Config, String> {
 
 /// The options of the server that the configuration means.
 pub(super) fn options(config: &Config) -> Result<Options, String> {
-    Ok(Options { cpus: config.server.cpus.clone(), ..Options::default() })
+    data_port::options(config, Options { cpus: config.server.cpus.clone(), ..Options::default() })
 }
 
 /// Every key with its default, as TOML.

@@ -12,7 +12,7 @@ use signal_hook::iterator::Signals;
 
 use super::config;
 use super::state::{Rules, State};
-use super::{api, clients, doctor, log};
+use super::{api, clients, data_port, doctor, log};
 use crate::Server;
 
 /// A Socket.IO server for Linux: one shard per core on io_uring.
@@ -88,6 +88,7 @@ fn show(action: &ConfigAction) -> Outcome {
     match action {
         ConfigAction::Check(arguments) => {
             let config = config::load(arguments)?;
+            config::options(&config)?;
             Rules::new(config)?;
             writeln!(out, "the configuration is good")?;
         }
@@ -102,7 +103,7 @@ fn serve(arguments: &ServeArguments, demo: fn(&Server)) -> Outcome {
     log::start();
     let server = Server::new(config::options(&config)?)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (listen, api) = (config.server.listen.clone(), config.api.listen);
+    let api = config.api.listen;
     let is_demo = arguments.config.is_none();
     let state = State::new(server.clone(), Rules::new(config)?, runtime.handle().clone());
     if is_demo {
@@ -113,11 +114,14 @@ fn serve(arguments: &ServeArguments, demo: fn(&Server)) -> Outcome {
     // Before any thread starts, so that no signal finds the default action.
     let signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
     let api = api::bind(api)?;
-    let running = server.listen(listen.as_slice())?;
-    for address in running.addresses() {
+    let ports = state.rules().ports.clone();
+    let running = server.listen_on(ports.clone())?;
+    for (address, port) in running.addresses().iter().zip(&ports) {
+        let scheme = if port.is_tls() { "https" } else { "http" };
         // On standard output, for scripts that let the system choose the port.
-        writeln!(std::io::stdout(), "listening on http://{address}")?;
+        writeln!(std::io::stdout(), "listening on {scheme}://{address}")?;
     }
+    data_port::watch(&state)?;
     writeln!(std::io::stdout(), "api on http://{}", api.local_addr()?)?;
     let arguments = arguments.clone();
     let control = state.clone();

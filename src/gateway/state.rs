@@ -14,8 +14,8 @@ use super::api::Callers;
 use super::auth::{self, Permissions};
 use super::config::Config;
 use super::metrics::Metrics;
-use super::{limits, routes, webhooks, workers};
-use crate::Server;
+use super::{data_port, limits, routes, webhooks, workers};
+use crate::{Port, Server, Tls};
 
 /// One gateway, for as long as it runs.
 pub(crate) struct State {
@@ -24,6 +24,8 @@ pub(crate) struct State {
     rules: ArcSwap<Rules>,
     pub(crate) metrics: Metrics,
     pub(crate) workers: workers::Workers,
+    /// What the ports speak that speak TLS.
+    pub(crate) tls: Option<Tls>,
     /// The control thread.
     control: Handle,
 }
@@ -36,6 +38,8 @@ pub(crate) struct Rules {
     pub(crate) limits: limits::Limits,
     /// Who may use the API.
     pub(crate) callers: Callers,
+    /// Where to listen; those of the start are listened on.
+    pub(crate) ports: Vec<Port>,
 }
 
 /// What holds in one namespace.
@@ -97,7 +101,14 @@ impl Rules {
         let webhooks = webhooks::Webhooks::new(&config.webhooks)?;
         let limits = limits::Limits::new(&config.limits)?;
         let callers = config.api.callers()?;
-        Ok(Rules { config, namespaces, webhooks, limits, callers })
+        let ports = data_port::ports(&config.server)?;
+        Ok(Rules { config, namespaces, webhooks, limits, callers, ports })
+    }
+}
+
+impl Rules {
+    fn tls(&self) -> Option<Tls> {
+        self.ports.iter().find_map(|port| port.tls.clone())
     }
 }
 
@@ -105,7 +116,9 @@ impl State {
     pub(crate) fn new(server: Server, rules: Rules, control: Handle) -> Arc<State> {
         let workers = workers::Workers::default();
         let metrics = Metrics::new();
-        Arc::new(State { server, rules: ArcSwap::from_pointee(rules), metrics, workers, control })
+        let tls = rules.tls();
+        let rules = ArcSwap::from_pointee(rules);
+        Arc::new(State { server, rules, metrics, workers, tls, control })
     }
 
     /// Whether new clients are let in.
@@ -120,6 +133,9 @@ impl State {
 
     /// Lets other rules hold from now on.
     pub(crate) fn replace_rules(&self, rules: Rules) {
+        if let (Some(tls), Some(new)) = (&self.tls, rules.tls()) {
+            tls.replace(&new);
+        }
         self.rules.store(Arc::new(rules));
     }
 

@@ -103,6 +103,7 @@ fn config() -> Config {
         queue_bytes_max: options.max_queue_bytes,
         slow_reader: options.slow_reader,
         connections_max: 1 << 20,
+        entrance: Default::default(),
         namespaces_max: 100,
         rooms_max: 1 << 20,
         acks_max: 100,

@@ -9,12 +9,14 @@ mod counted;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
+use corecast::tls::{Identity, Tls, TlsOptions};
 use corecast::{
-    Binary, Broadcast, ConnectError, Event, Namespace, Options, PerMessageDeflate, Reason,
+    Binary, Broadcast, ConnectError, Event, Namespace, Options, PerMessageDeflate, Port, Reason,
     Recovery, RemoteSocket, Server, Socket,
 };
 use corecast::{Cookie, Cors, Headers, Origin, Request};
@@ -53,6 +55,9 @@ struct Arguments {
     /// Connection-state recovery, for that many milliseconds.
     #[arg(long)]
     recovery: Option<u64>,
+    /// Speak TLS, with a certificate for 127.0.0.1 that is made up and written to this file.
+    #[arg(long)]
+    tls: Option<PathBuf>,
 }
 
 #[expect(clippy::print_stdout, reason = "the tests read the address from the first line")]
@@ -90,10 +95,23 @@ fn main() -> Result<(), corecast::Error> {
         hook(&io);
     }
     register(&io)?;
-    let running = io.listen(arguments.listen)?;
+    let mut port = Port::from(arguments.listen);
+    port.tls = arguments.tls.as_deref().map(made_up).transpose()?;
+    let scheme = if port.tls.is_some() { "https" } else { "http" };
+    let running = io.listen_on([port])?;
     stop_on_sigterm(io)?;
-    println!("listening on http://{}", running.addresses()[0]);
+    println!("listening on {scheme}://{}", running.addresses()[0]);
     running.join()
+}
+
+/// TLS with a certificate of its own, which clients have to be given.
+fn made_up(file: &Path) -> Result<Tls, corecast::Error> {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]);
+    let made = made.map_err(|error| corecast::Error::Tls(error.to_string()))?;
+    let (chain, key) = (made.cert.pem().into_bytes(), made.signing_key.serialize_pem());
+    std::fs::write(file, &chain)?;
+    let identities = vec![Identity { chain, key: key.into_bytes() }];
+    Tls::new(&TlsOptions { identities, ..TlsOptions::default() })
 }
 
 fn hook(io: &Server) {
@@ -430,7 +448,7 @@ fn state(namespace: &Namespace) {
                 "address": handshake.address().ip().to_string(),
                 "url": handshake.url(),
                 "xdomain": handshake.is_cross_domain(),
-                "secure": false,
+                "secure": handshake.is_secure(),
             }));
         });
 }

@@ -136,6 +136,10 @@ section "compression"
 CORECAST_E2E_CMD="'$target/debug/examples/e2e_server' --cpus ${cpus[0]}" npm_suite test:deflate \
     deflate
 
+section "TLS"
+CORECAST_E2E_CMD="'$target/debug/examples/e2e_server' --cpus $(IFS=,; echo "${cpus[*]:0:2}")" \
+    npm_suite test:tls tls
+
 section "Autobahn"
 CORECAST_AUTOBAHN_CPUS=${cpus[0]} scripts/autobahn.sh 2>&1 | tee "$logs/autobahn.txt"
 
@@ -158,7 +162,7 @@ scripts/million.sh --smoke 2>&1 | tee "$logs/million.txt"
 
 section "summary"
 for log in doc rust e2e-one e2e-several recovery-one recovery-several e2e-msgpack e2e-counted msgpack \
-    v2 protocol python deflate autobahn browser chat dashboard report admin million; do
+    v2 protocol python deflate tls autobahn browser chat dashboard report admin million; do
     [ -f "$logs/$log.txt" ] || continue
     echo "$log:"
     grep -E '^ *Summary \[|^test result: |^(#|ℹ) (tests|pass|fail|skipped) |^(Ran|OK|FAILED)|^[0-9]+ passed, |^(connections|deliveries|server RSS) ' \

@@ -21,6 +21,9 @@ pub enum Error {
         /// What the system answered.
         source: io::Error,
     },
+    /// Certificates, keys or authorities cannot be used; the text says which and why.
+    #[error("TLS: {0}")]
+    Tls(String),
     /// The system refused something else.
     #[error("{0}")]
     Io(#[from] io::Error),

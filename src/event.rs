@@ -206,9 +206,23 @@ impl Event {
 pub struct Handshake(pub(crate) hub::Handshake);
 
 impl Handshake {
-    /// Peer of the TCP connection. Behind a proxy that is the proxy; see [`Handshake::header`].
+    /// Who has connected: the peer of the TCP connection, or behind proxies of
+    /// [`Options::trusted_proxies`](crate::Options::trusted_proxies) the client that they name.
     pub fn address(&self) -> SocketAddr {
         self.0.address()
+    }
+
+    /// Whether it came over TLS (`handshake.secure`). What a proxy in front spoke does not count.
+    pub fn is_secure(&self) -> bool {
+        self.0.is_secure()
+    }
+
+    /// The certificate that the client has shown over TLS, which was verified; none if it was not
+    /// asked or had none. Only with [`retain_handshake`](crate::Options::retain_handshake) for as
+    /// long as the socket is there.
+    #[cfg(feature = "tls")]
+    pub fn certificate(&self) -> Option<crate::tls::ClientCertificate> {
+        self.0.certificate().cloned().map(crate::tls::ClientCertificate::new)
     }
 
     /// When the session was opened.

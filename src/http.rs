@@ -22,7 +22,8 @@ impl Request {
         Request { head: head.into(), address }
     }
 
-    /// Peer of the TCP connection. Behind a proxy that is the proxy; see [`Request::header`].
+    /// Who has sent it: the peer of the TCP connection, or behind proxies of
+    /// [`Options::trusted_proxies`](crate::Options::trusted_proxies) the client that they name.
     pub fn address(&self) -> SocketAddr {
         self.address
     }

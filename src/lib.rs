@@ -669,6 +669,7 @@ mod listeners;
 mod namespace;
 mod observe;
 pub mod options;
+mod port;
 pub mod preflight;
 #[doc(hidden)]
 pub mod proto;
@@ -677,6 +678,8 @@ mod rooms;
 mod server;
 mod shard;
 mod socket;
+#[cfg(feature = "tls")]
+pub mod tls;
 pub mod ws;
 
 pub use admin::{AdminMode, AdminOptions, BasicAuth};
@@ -695,14 +698,17 @@ pub use hub::{Gauges, Held, Stats as Totals};
 pub use listeners::Listener;
 pub use namespace::{ConnectError, Namespace};
 pub use options::{
-    HttpCompression, InitialPacket, Options, PerMessageDeflate, Recovery, SlowReader,
+    Forwarded, HttpCompression, InitialPacket, Options, PerMessageDeflate, Recovery, SlowReader,
 };
+pub use port::Port;
 pub use proto::parser::{self, Parser};
 pub use proto::value::Binary;
 pub use remote::{NamespaceSize, RemoteAck, RemoteSocket, RoomSize};
 pub use rooms::Rooms;
 pub use server::{Running, Server, Stats};
 pub use socket::{AckFuture, Drained, Emit, Socket, TransportName, sleep};
+#[cfg(feature = "tls")]
+pub use tls::Tls;
 pub use ws::WebSocket;
 
 /// The example of the README is compiled like those here.

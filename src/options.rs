@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use ipnet::IpNet;
 
 use crate::cookie::Cookie;
 use crate::cors::Cors;
@@ -22,6 +23,21 @@ pub enum SlowReader {
     /// New events for that socket are dropped and counted until the queue has room again. Answers
     /// and heartbeats are not: they have as much room once more, then the connection is closed.
     Drop,
+}
+
+/// In which header trusted proxies say whom a request comes from; see
+/// [`Options::trusted_proxies`](crate::Options::trusted_proxies). It has to be the one that they
+/// all write: a header that they let pass is the client's own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Forwarded {
+    /// `X-Forwarded-For`, as most proxies write. Default.
+    #[default]
+    XForwardedFor,
+    /// `Forwarded` of RFC 7239.
+    Standard,
+    /// In none: requests come from whoever is at the other end of their connection.
+    Ignored,
 }
 
 /// A message that every client is sent first; see
@@ -263,6 +279,25 @@ pub struct Options {
     /// Connections per shard, and sessions, since a polling session lives without a connection.
     /// Default 4,000,000. More connections are closed at once, more sessions answered 503.
     pub max_connections: usize,
+    /// Connections of all shards together. Default none. A few more (an eighth and 4) are let in to
+    /// be answered 503 with `Retry-After`; the others are closed at once.
+    pub max_total_connections: Option<usize>,
+    /// Connections of one address, of an IPv6 address's /64, on all shards together. Default none.
+    /// A few more (an eighth and 4) are let in to be answered 429 with `Retry-After`; the others
+    /// are closed at once. Trusted proxies are not counted, but the clients that they name. Costs a
+    /// lock when a connection comes and goes.
+    pub max_connections_per_ip: Option<u32>,
+    /// Sessions and raw websockets that one address may open in a second, all of them at once if it
+    /// likes; addresses as above. Default none. More are answered 429 with `Retry-After`. Costs a
+    /// lock for each handshake.
+    pub max_handshakes_per_ip: Option<u32>,
+    /// Networks of the proxies whose word is taken for who their clients are: in the PROXY protocol
+    /// (see [`Port`](crate::Port)), and in the header of `forwarded`. Default none, and then it
+    /// costs nothing.
+    pub trusted_proxies: Vec<IpNet>,
+    /// The header of trusted proxies that names the client. Default
+    /// [`Forwarded::XForwardedFor`].
+    pub forwarded: Forwarded,
     /// Namespaces that one connection may join. Default 100; more are refused.
     pub max_namespaces: usize,
     /// Dynamic namespaces that clients may bring into being (J-4), those that the application has
@@ -357,6 +392,11 @@ impl Default for Options {
             body_timeout: Duration::from_secs(300),
             hook_timeout: Duration::from_secs(20),
             max_connections: 4_000_000,
+            max_total_connections: None,
+            max_connections_per_ip: None,
+            max_handshakes_per_ip: None,
+            trusted_proxies: Vec::new(),
+            forwarded: Forwarded::XForwardedFor,
             max_namespaces: 100,
             max_child_namespaces: 10_000,
             cleanup_empty_child_namespaces: false,
@@ -445,6 +485,13 @@ impl Options {
         format!("{path}{}", if self.add_trailing_slash { "/" } else { "" })
     }
 
+    fn lets_somebody_in(&self) -> bool {
+        let per_ip = [self.max_connections_per_ip, self.max_handshakes_per_ip];
+        let mut bounds = per_ip.map(|it| it.map(|it| it as usize)).into_iter().flatten();
+        let is_sound = |bound: usize| (1..=1_000_000_000).contains(&bound);
+        self.max_total_connections.is_none_or(is_sound) && bounds.all(is_sound)
+    }
+
     /// Checks the values once and derives what the protocol code reads.
     ///
     /// # Errors
@@ -488,6 +535,7 @@ impl Options {
             ((256..=1 << 20).contains(&self.max_head_bytes), "max_head_bytes: 256 B to 1 MiB"),
             ((1..=Limits::HEADERS).contains(&self.max_headers), "max_headers must be 1 to 100"),
             ((1..=512).contains(&self.max_json_depth), "max_json_depth must be 1 to 512"),
+            (self.lets_somebody_in(), "limits of connections and handshakes: 1 to 1,000,000,000"),
             (self.max_namespaces >= 1, "max_namespaces must be 1 or more"),
             (self.max_attachments_bytes <= 1 << 30, "max_attachments_bytes must be 1 GiB or less"),
             ((1_024..=1 << 30).contains(&self.max_queue_bytes), "max_queue_bytes: 1 KiB to 1 GiB"),

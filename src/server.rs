@@ -19,6 +19,7 @@ use crate::files;
 use crate::gather::{Deadlines, Gathering, Part};
 use crate::hooks::HttpHooks;
 use crate::hub::directory::Directory;
+use crate::hub::gate::{Bounds, Entrance, Gate};
 use crate::hub::hooks::Requests;
 use crate::hub::id::Secrets;
 use crate::hub::recovery::Offset;
@@ -26,12 +27,12 @@ use crate::hub::rooms::NamespaceId;
 use crate::hub::{self, Config, FIRST_ASK, Gauges, Hub, Publish, StaticFile};
 use crate::namespace::{Handlers, Namespace};
 use crate::options::{Limits, Options};
+use crate::port::{Port, bind_all};
 use crate::preflight;
 use crate::proto::parser::Parser;
 use crate::rooms::Rooms;
 use crate::shard::awake;
 use crate::shard::mesh::{Mail, Mesh};
-use crate::shard::ring;
 use crate::shard::watch::{Pulse, Watch};
 use crate::shard::{Shard, Start};
 use crate::socket::Socket;
@@ -107,6 +108,9 @@ pub(crate) struct Spec {
     pub(crate) new_namespace: Vec<Arc<OnNew>>,
     pub(crate) shards: u16,
     files: Vec<(String, StaticFile)>,
+    /// Where it listens; the listeners of each shard in this order.
+    pub(crate) ports: Vec<Port>,
+    pub(crate) entrance: Entrance,
     pub(crate) hooks: HttpHooks,
     /// Session ids of the application's own making.
     directory: Option<Arc<Directory>>,
@@ -318,10 +322,20 @@ impl Server {
     /// [`Error::Preflight`] with what to change on this machine, [`Error::Listen`], [`Error::Io`];
     /// [`Error::Options`] if the server listens already.
     pub fn listen(&self, addresses: impl ToSocketAddrs) -> Result<Running, Error> {
-        let addresses: Vec<SocketAddr> = addresses.to_socket_addrs()?.collect();
+        self.listen_on(addresses.to_socket_addrs()?.map(Port::from))
+    }
+
+    /// As [`Server::listen`], on ports that say how their connections begin: with TLS, behind a
+    /// proxy, or plainly. They may be of different kinds.
+    ///
+    /// # Errors
+    /// As [`Server::listen`].
+    pub fn listen_on(&self, ports: impl IntoIterator<Item = Port>) -> Result<Running, Error> {
+        let ports: Vec<Port> = ports.into_iter().collect();
+        let addresses = ports.iter().map(|port| port.address).collect();
         let options = &self.0.options;
         preflight::raise_nofile();
-        preflight::require(&preflight::Request::new(options, addresses.clone()))?;
+        preflight::require(&preflight::Request::new(options, addresses))?;
         let cpus = match options.cpus.is_empty() {
             true => preflight::allowed_cpus(),
             false => options.cpus.clone(),
@@ -332,12 +346,12 @@ impl Server {
         if options.cors.as_ref().is_some_and(|cors| cors.is_contradictory()) {
             log::warn!("cors: browsers refuse credentials where the origin is *; name origins");
         }
-        let spec = self.freeze(cpus.len())?;
+        let spec = self.freeze(cpus.len(), ports)?;
         let (mesh, mailboxes) = Mesh::new(cpus.len(), options.max_mailbox);
         // Frozen just now, so nobody has set it.
         let _ = self.0.mesh.set(mesh);
         *self.lock_stats() = vec![Stats::default(); cpus.len()];
-        let (listeners, addresses) = bind_all(&addresses, cpus.len(), options.backlog)?;
+        let (listeners, addresses) = bind_all(&spec.ports, cpus.len(), options.backlog)?;
         let pulses: Vec<Arc<Pulse>> = cpus.iter().map(|_| Arc::default()).collect();
         let watch = Watch::start(pulses.clone(), options.stall_warning)?;
         let executors = self.start(&spec, &cpus, listeners, mailboxes, &pulses)?;
@@ -345,7 +359,7 @@ impl Server {
     }
 
     /// Ends the registration.
-    fn freeze(&self, shards: usize) -> Result<Arc<Spec>, Error> {
+    fn freeze(&self, shards: usize, ports: Vec<Port>) -> Result<Arc<Spec>, Error> {
         let mut draft = std::mem::take(&mut *self.draft());
         if self.0.options.serve_client {
             draft.files.extend(files::client(&self.0.options.path));
@@ -358,6 +372,8 @@ impl Server {
             endpoints: draft.endpoints,
             shards: shards as u16,
             files: draft.files,
+            ports,
+            entrance: entrance(&self.0.options),
             directory: draft.hooks.id.as_ref().map(|_| Arc::default()),
             hooks: draft.hooks,
         });
@@ -778,25 +794,18 @@ fn join(executor: Executor) -> Result<(), Error> {
     }
 }
 
-/// One listener per shard and address; the same port for all shards also where the system chose.
-fn bind_all(
-    addresses: &[SocketAddr],
-    shards: usize,
-    backlog: u32,
-) -> Result<(Vec<Vec<TcpListener>>, Vec<SocketAddr>), Error> {
-    let mut per_shard: Vec<Vec<TcpListener>> = (0..shards).map(|_| Vec::new()).collect();
-    let mut bound = Vec::with_capacity(addresses.len());
-    for address in addresses {
-        let mut address = *address;
-        for listeners in &mut per_shard {
-            let listener =
-                ring::bind(address, backlog).map_err(|source| Error::Listen { address, source })?;
-            address = listener.local_addr()?;
-            listeners.push(listener);
-        }
-        bound.push(address);
+/// What all hubs share about where clients come from.
+fn entrance(options: &Options) -> Entrance {
+    let bounds = Bounds {
+        connections: options.max_total_connections,
+        per_ip: options.max_connections_per_ip,
+        handshakes: options.max_handshakes_per_ip,
+    };
+    Entrance {
+        gate: Gate::new(bounds).map(Arc::new),
+        proxies: options.trusted_proxies.as_slice().into(),
+        forwarded: options.forwarded,
     }
-    Ok((per_shard, bound))
 }
 
 fn new_hub(spec: &Spec, shard: u16) -> Hub {
@@ -834,6 +843,7 @@ fn new_hub(spec: &Spec, shard: u16) -> Hub {
         queue_bytes_max: options.max_queue_bytes,
         slow_reader: options.slow_reader,
         connections_max: options.max_connections,
+        entrance: spec.entrance.clone(),
         namespaces_max: options.max_namespaces,
         rooms_max: options.max_rooms,
         acks_max: options.max_pending_acks,

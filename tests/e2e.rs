@@ -7,6 +7,8 @@
 mod admin;
 #[path = "e2e/asks.rs"]
 mod asks;
+#[path = "e2e/certificates.rs"]
+mod certificates;
 #[path = "e2e/client.rs"]
 mod client;
 #[path = "e2e/dynamic.rs"]
@@ -27,19 +29,24 @@ mod listeners;
 mod log;
 #[path = "e2e/many.rs"]
 mod many;
+#[path = "e2e/proxies.rs"]
+mod proxies;
 #[path = "e2e/recovery.rs"]
 mod recovery;
 #[path = "e2e/requests.rs"]
 mod requests;
 #[path = "e2e/shards.rs"]
 mod shards;
+#[cfg(feature = "tls")]
+#[path = "e2e/tls.rs"]
+mod tls;
 
 use std::net::SocketAddr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use client::PATIENCE;
-use corecast::{Event, Options, Running, Server, Socket, Stats};
+use corecast::{Event, Options, Port, Running, Server, Socket, Stats};
 
 /// A server that listens on a free port.
 struct Site {
@@ -64,6 +71,11 @@ fn on_cpus(shards: usize) -> Options {
 
 /// Starts a server. Beside what `register` registers it answers the event `echo` and its ack.
 fn serve(options: Options, register: impl FnOnce(&Server)) -> Site {
+    serve_on(options, vec![Port::from(SocketAddr::from(([127, 0, 0, 1], 0)))], register)
+}
+
+/// The same on these ports.
+fn serve_on(options: Options, ports: Vec<Port>, register: impl FnOnce(&Server)) -> Site {
     log::install();
     let io = Server::new(options).expect("good options");
     io.on("echo", |socket: Socket, event: Event| async move {
@@ -73,7 +85,7 @@ fn serve(options: Options, register: impl FnOnce(&Server)) -> Site {
         }
     });
     register(&io);
-    let running = io.listen("127.0.0.1:0").expect("listens");
+    let running = io.listen_on(ports).expect("listens");
     let address = running.addresses()[0];
     Site { io, running, address }
 }

@@ -11,6 +11,8 @@ mod auth;
 mod batch;
 #[path = "gateway/callers.rs"]
 mod callers;
+#[path = "e2e/certificates.rs"]
+mod certificates;
 // It has more than the gateway needs.
 #[allow(dead_code)]
 #[path = "e2e/client.rs"]
@@ -25,6 +27,8 @@ mod logs;
 mod keysets;
 #[path = "gateway/limits.rs"]
 mod limits;
+#[path = "gateway/data_port.rs"]
+mod data_port;
 #[path = "gateway/metrics.rs"]
 mod metrics;
 #[path = "gateway/openapi.rs"]

@@ -12,6 +12,8 @@ mod dynamic;
 mod endpoint;
 #[path = "hub_bytes/forms.rs"]
 mod forms;
+#[path = "hub_bytes/gate.rs"]
+mod gate;
 #[path = "hub_bytes/hooks.rs"]
 mod hooks;
 #[path = "hub_bytes/http.rs"]

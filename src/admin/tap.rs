@@ -188,7 +188,7 @@ fn handshake(handshake: &Handshake) -> Value {
         "headers": headers,
         "query": query,
         "issued": issued.as_millis() as u64,
-        "secure": false,
+        "secure": handshake.is_secure(),
         "time": date(handshake.issued()),
         "url": handshake.url(),
         "xdomain": handshake.is_cross_domain(),

@@ -37,6 +37,15 @@ const ROUTES_MAX: usize = 64;
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
+    /// Connections to the data port. A few more are answered 503, the others closed at once.
+    /// Default: any number.
+    pub connections: Option<usize>,
+    /// Connections of one address; of an IPv6 address's /64. A few more are answered 429, the
+    /// others closed at once. Default: any number.
+    pub connections_per_ip: Option<u32>,
+    /// Sessions that one address may open in a second, all at once if it likes; more are answered
+    /// 429. Default: any number.
+    pub handshakes_per_second_per_ip: Option<u32>,
     /// Events that one socket may send. Default: any number.
     pub socket_events: Option<Rate>,
     /// Bytes of events that one socket may send, names and attachments included. Default: any
@@ -63,6 +72,9 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Config {
+            connections: None,
+            connections_per_ip: None,
+            handshakes_per_second_per_ip: None,
             socket_events: None,
             socket_bytes: None,
             user_events: None,

@@ -18,6 +18,7 @@ mod auth;
 mod clients;
 mod command;
 pub mod config;
+mod data_port;
 mod doctor;
 mod drain;
 mod life;

@@ -14,7 +14,7 @@ use signal_hook::iterator::Signals;
 
 use super::life::{self, Ready};
 use super::state::State;
-use super::{api, auth, clients, config, doctor, log};
+use super::{api, auth, clients, config, data_port, doctor, log};
 use crate::Server;
 
 /// A Socket.IO server for Linux: one shard per core on io_uring.
@@ -184,11 +184,14 @@ fn serve(arguments: &ServeArguments, demo: fn(&Server)) -> Outcome {
     // Before any thread starts, so that no signal finds the default action.
     let signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
     let api = api::bind(config.api.listen)?;
-    let running = server.listen(config.server.listen.as_slice())?;
-    for address in running.addresses() {
+    let ports = state.rules().ports.clone();
+    let running = server.listen_on(ports.clone())?;
+    for (address, port) in running.addresses().iter().zip(&ports) {
+        let scheme = if port.is_tls() { "https" } else { "http" };
         // On standard output, for scripts that let the system choose the port.
-        writeln!(std::io::stdout(), "listening on http://{address}")?;
+        writeln!(std::io::stdout(), "listening on {scheme}://{address}")?;
     }
+    data_port::watch(&state)?;
     writeln!(std::io::stdout(), "api on http://{}", api.local_addr()?)?;
     if loaded.is_bare {
         greet(running.addresses());

@@ -15,8 +15,8 @@ use super::auth::{self, Permissions};
 use super::config::Config;
 use super::life::Life;
 use super::metrics::Metrics;
-use super::{limits, routes, webhooks, workers};
-use crate::Server;
+use super::{data_port, limits, routes, webhooks, workers};
+use crate::{Port, Server, Tls};
 
 /// One gateway, for as long as it runs.
 pub(crate) struct State {
@@ -31,6 +31,8 @@ pub(crate) struct State {
     pub(crate) expiries: auth::Expiries,
     /// How much users may send.
     pub(crate) users: limits::Users,
+    /// What the ports speak that speak TLS.
+    pub(crate) tls: Option<Tls>,
     /// The control thread.
     control: Handle,
 }
@@ -45,6 +47,8 @@ pub(crate) struct Rules {
     pub(crate) callers: Callers,
     /// Pages that may connect to any namespace.
     pub(crate) origins: auth::Origins,
+    /// Where to listen; those of the start are listened on.
+    pub(crate) ports: Vec<Port>,
 }
 
 /// What holds in one namespace.
@@ -128,7 +132,12 @@ impl Rules {
         let webhooks = webhooks::Webhooks::new(&config.webhooks)?;
         let limits = limits::Limits::new(&config.limits)?;
         let callers = config.api.callers()?;
-        Ok(Rules { config, namespaces, webhooks, limits, callers, origins })
+        let ports = data_port::ports(&config.server)?;
+        Ok(Rules { config, namespaces, webhooks, limits, callers, origins, ports })
+    }
+
+    fn tls(&self) -> Option<Tls> {
+        self.ports.iter().find_map(|port| port.tls.clone())
     }
 }
 
@@ -137,8 +146,9 @@ impl State {
         let workers = workers::Workers::default();
         let metrics = Metrics::new();
         let (expiries, users) = Default::default();
+        let tls = rules.tls();
         let (rules, life) = (ArcSwap::from_pointee(rules), Life::default());
-        Arc::new(State { server, rules, metrics, workers, life, expiries, users, control })
+        Arc::new(State { server, rules, metrics, workers, life, expiries, users, tls, control })
     }
 
     /// Whether new clients are let in.
@@ -153,6 +163,9 @@ impl State {
 
     /// Lets other rules hold from now on.
     pub(crate) fn replace_rules(&self, rules: Rules) {
+        if let (Some(tls), Some(new)) = (&self.tls, rules.tls()) {
+            tls.replace(&new);
+        }
         self.rules.store(Arc::new(rules));
     }
 

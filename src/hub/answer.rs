@@ -176,7 +176,7 @@ impl Hub {
         if self.config.requests.hooks.refusals
             && let Some(http) = self.links.conns.at_mut(index).and_then(|conn| conn.http())
         {
-            let request = Request::new(raw, http.address);
+            let request = Request::new(raw, http.client);
             let error = ConnectionError::new(request, refusal, context);
             self.events.push_back(Event::Refused(Box::new(error)));
         }

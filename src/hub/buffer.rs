@@ -90,6 +90,16 @@ impl SendBuf {
         self.len() == 0
     }
 
+    /// Appends the bytes from `start` to before `end` to `out`.
+    pub fn copy_range(&self, start: usize, end: usize, out: &mut Vec<u8>) {
+        match self {
+            SendBuf::Shared { chunk, start: first, .. } => {
+                chunk.copy_to(first + start as u32, first + end as u32, out);
+            }
+            SendBuf::Owned(bytes) => out.extend_from_slice(&bytes[start..end]),
+        }
+    }
+
     /// A copy of the bytes, for tests and for queues that outlive a chunk.
     pub fn to_vec(&self) -> Vec<u8> {
         match self {

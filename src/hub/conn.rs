@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 
 use super::endpoint::{self, Life};
 use super::fanout::{Line, OutQueue, Run};
+use super::gate::{Peer, Verdict};
 use super::http::{Http, Phase};
 use super::session::Goodbye;
 use super::wheel::{Alarm, Tick, Timer};
@@ -136,28 +137,35 @@ impl Hub {
             self.links.stats.refused += 1;
             return None;
         }
+        let verdict = self.enter(address.ip());
+        if let Verdict::Closed(_) = verdict {
+            return None;
+        }
         self.links.stats.accepted += 1;
-        let index = self.add_conn(address, Vec::new());
+        let index = self.add_conn(address.into(), Vec::new());
+        self.seat(index, address.ip(), verdict);
         self.receive_more(index);
         Some(index)
     }
 
     /// A connection came from another shard with the bytes read there. Returns its number, or
     /// `None` as for an accepted one: a client chooses where it is sent to.
-    pub fn handle_migrated(&mut self, address: SocketAddr, bytes: Vec<u8>) -> Option<u32> {
+    pub fn handle_migrated(&mut self, peer: Peer, bytes: Vec<u8>) -> Option<u32> {
         if self.links.conns.len() >= self.config.connections_max {
             self.links.stats.refused += 1;
             return None;
         }
         self.links.stats.migrated += 1;
-        let index = self.add_conn(address, bytes);
+        let ip = peer.address.ip();
+        let index = self.add_conn(peer, bytes);
+        self.seat_again(index, ip);
         self.http_input(index);
         self.receive_more(index);
         Some(index)
     }
 
-    fn add_conn(&mut self, address: SocketAddr, bytes: Vec<u8>) -> u32 {
-        let index = self.links.conns.insert(Conn::new(Http::new(address, bytes))).index;
+    fn add_conn(&mut self, peer: Peer, bytes: Vec<u8>) -> u32 {
+        let index = self.links.conns.insert(Conn::new(Http::new(peer, bytes))).index;
         self.set_conn_deadline(index, Some(self.config.head_timeout_ms));
         index
     }
@@ -231,7 +239,9 @@ impl Hub {
     /// The kernel has let go of the connection; its number may be used again.
     pub fn handle_closed(&mut self, index: u32) {
         self.links.codec.forget(index);
-        self.links.conns.remove(index);
+        if self.links.conns.remove(index).is_some() {
+            self.unseat(index);
+        }
     }
 
     /// Reads on where more input is of use; see [`Phase`].
@@ -258,8 +268,9 @@ impl Hub {
     /// Hands the connection to the shard that owns its session.
     pub(super) fn migrate(&mut self, index: u32, shard: u16, bytes: Vec<u8>) {
         let Some(mut conn) = self.links.conns.remove(index) else { return };
-        let Some(address) = conn.http().map(|http| http.address) else { return };
-        self.outputs.push_back(Output::Migrate { conn: index, shard, address, bytes });
+        let Some(peer) = conn.http().map(|http| http.peer.clone()) else { return };
+        self.unseat(index);
+        self.outputs.push_back(Output::Migrate { conn: index, shard, peer, bytes });
     }
 
     fn websocket_input(&mut self, index: u32, mut decoder: Decoder, bytes: &mut [u8]) {
@@ -381,6 +392,11 @@ impl Hub {
         self.links.send_owned(index, close);
         self.finish_conn(index);
         self.websocket_gone(index, owner, role, &end);
+    }
+
+    /// A connection cannot go on, by no word of its peer's: what is queued leaves, then it closes.
+    pub fn handle_broken(&mut self, index: u32) {
+        self.finish_conn(index);
     }
 
     /// Stops listening to the peer, sends what is queued, then closes.

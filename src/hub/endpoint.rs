@@ -113,12 +113,15 @@ impl Hub {
             self.respond(index, &Answer { content_type, headers, body, ..Answer::of(426) });
             return Step::Answered;
         }
-        let address = self.links.conns.at_mut(index).and_then(|conn| conn.http());
-        let Some(address) = address.map(|http| http.address) else { return Step::Answered };
-        if !self.accept_websocket(index, head) {
+        let http = self.links.conns.at_mut(index).and_then(|conn| conn.http());
+        let http = http.map(|http| (http.client, http.peer.clone()));
+        let Some((address, peer)) = http else { return Step::Answered };
+        if !self.may_shake(index) || !self.accept_websocket(index, head) {
             return Step::Answered;
         }
-        let handshake = Handshake::new(raw, address, self.config.epoch_ms + self.now_ms);
+        let issued_ms = self.config.epoch_ms + self.now_ms;
+        let handshake = Handshake::new(raw, address, issued_ms);
+        let handshake = handshake.secured(peer.is_secure, peer.certificate);
         self.happened(index, endpoint, Happening::Opened(handshake));
         Step::WebSocket { owner: endpoint, role: Role::Endpoint }
     }

@@ -24,6 +24,8 @@ pub struct Handshake {
     issued_ms: u64,
     address: SocketAddr,
     head: Arc<[u8]>,
+    is_secure: bool,
+    certificate: Option<Arc<[u8]>>,
 }
 
 /// Not kept, in lower case.
@@ -49,7 +51,13 @@ impl Handshake {
     /// That of a head that was accepted. `issued_ms` is the time since 1970.
     pub(super) fn new(head: &[u8], address: SocketAddr, issued_ms: u64) -> Handshake {
         let head: Vec<u8> = kept_lines(head).flatten().copied().collect();
-        Handshake { issued_ms, address, head: head.into() }
+        let (is_secure, certificate) = (false, None);
+        Handshake { issued_ms, address, head: head.into(), is_secure, certificate }
+    }
+
+    /// The same over TLS, if it was, with a certificate or none.
+    pub(super) fn secured(self, is_secure: bool, certificate: Option<Arc<[u8]>>) -> Handshake {
+        Handshake { is_secure, certificate, ..self }
     }
 
     /// When the session was opened, in milliseconds since 1970.
@@ -57,9 +65,19 @@ impl Handshake {
         self.issued_ms
     }
 
-    /// Peer of the connection that opened it.
+    /// Who has opened it: the peer of the connection, or the client of a trusted proxy.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Whether it came over TLS.
+    pub fn is_secure(&self) -> bool {
+        self.is_secure
+    }
+
+    /// The verified certificate that the client has shown over TLS, as DER.
+    pub fn certificate(&self) -> Option<&Arc<[u8]>> {
+        self.certificate.as_ref()
     }
 
     /// Request line and headers; parses as a request head.
@@ -77,6 +95,8 @@ pub(super) struct Kept {
     port: [u8; 2],
     /// The address is in `own`, 16 bytes before the lines.
     is_ipv6: bool,
+    /// It came over TLS.
+    pub(super) is_secure: bool,
     /// Which common lines; 0: none.
     common: u16,
     /// The lines that fill the holes. Boxed again, as hardly any client of a large crowd has some.
@@ -137,6 +157,7 @@ impl Heads {
             ip,
             port: address.port().to_be_bytes(),
             is_ipv6,
+            is_secure: false,
             common: common_at.map_or(0, |place| place as u16 + 1),
             own: (!own.is_empty()).then(|| Box::new(own.as_slice().into())),
         };
@@ -161,7 +182,7 @@ impl Heads {
 
     /// What was kept. O(length).
     pub(super) fn read(&self, kept: &Kept) -> Handshake {
-        let Kept { issued, ip, port, is_ipv6, common, own } = kept;
+        let Kept { issued, ip, port, is_ipv6, is_secure, common, own } = kept;
         let mut own = own.as_deref().map_or(&[][..], |own| own);
         let mut ip = IpAddr::from(Ipv4Addr::from(*ip));
         if let Some((first, rest)) = own.split_first_chunk::<16>().filter(|_| *is_ipv6) {
@@ -178,6 +199,8 @@ impl Heads {
             issued_ms: u64::from_le_bytes(issued_ms),
             address: SocketAddr::new(ip, u16::from_be_bytes(*port)),
             head: head.into(),
+            is_secure: *is_secure,
+            certificate: None,
         }
     }
 

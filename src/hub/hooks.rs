@@ -161,7 +161,7 @@ impl Hub {
         context.is_upgrade = is_upgrade;
         let is_first = context.done.is_none();
         http.phase = Phase::Asking { size: raw.len() };
-        let request = Request::new(raw, http.address);
+        let request = Request::new(raw, http.client);
         if is_first {
             self.set_conn_deadline(index, Some(self.config.requests.hook_timeout_ms));
         }

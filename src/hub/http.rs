@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 
 use super::Hub;
 use super::conn::PeerEnd;
+use super::gate::{Peer, TooMany};
 use super::hooks::Context;
 use super::request::Step;
 use super::session::Goodbye;
@@ -68,7 +69,13 @@ pub(super) struct Http {
     /// Read and not yet understood.
     pub(super) input: Vec<u8>,
     pub(super) phase: Phase,
-    pub(super) address: SocketAddr,
+    pub(super) peer: Peer,
+    /// Who has sent the request in hand: the peer, or the client of a trusted proxy.
+    pub(super) client: SocketAddr,
+    /// Why the client is let in no further.
+    pub(super) refusal: Option<TooMany>,
+    /// Whether the request in hand was counted as a handshake of its client.
+    pub(super) is_counted: bool,
     /// Whether the request in hand allows another one after it.
     pub(super) keep_alive: bool,
     /// Whether the request in hand is a HEAD, whose answer has no body.
@@ -83,11 +90,14 @@ pub(super) struct Http {
 }
 
 impl Http {
-    pub(super) fn new(address: SocketAddr, input: Vec<u8>) -> Http {
+    pub(super) fn new(peer: Peer, input: Vec<u8>) -> Http {
         Http {
             input,
             phase: Phase::Head,
-            address,
+            client: peer.address,
+            peer,
+            refusal: None,
+            is_counted: false,
             keep_alive: true,
             is_head: false,
             form: Form::default(),
@@ -131,6 +141,7 @@ impl Hub {
     fn http_head(&mut self, index: u32) -> bool {
         if let Some(http) = self.links.conns.at_mut(index).and_then(|conn| conn.http()) {
             http.context = None;
+            http.is_counted = false;
         }
         self.http_request(index)
     }
@@ -160,7 +171,7 @@ impl Hub {
                 http.is_head = head.method == Method::Head;
                 http.form = Form::of(&head);
                 http.is_idle = false;
-                let step = match self.route(index, &head, &input[..consumed]) {
+                let step = match self.admit(index, &head, &input[..consumed]) {
                     Step::Ask(ask) => self.ask_or_migrate(index, ask, &head, &input[..consumed]),
                     step => step,
                 };

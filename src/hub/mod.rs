@@ -23,6 +23,7 @@ mod drain;
 mod endpoint;
 pub mod fanout;
 mod few;
+pub mod gate;
 mod handover;
 mod handshake;
 mod held;
@@ -45,8 +46,9 @@ mod watch;
 pub mod wheel;
 
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
@@ -55,6 +57,7 @@ pub use ask::{Answers, FIRST_ASK};
 pub use command::{Flags, Names, Publish, Target};
 pub use conn::PeerEnd;
 pub use endpoint::{Endpoint, Happening};
+pub use gate::{Entrance, Peer};
 pub use handover::Message;
 pub use handshake::Handshake;
 pub use held::{Held, Queues};
@@ -106,8 +109,8 @@ pub enum Output {
         conn: u32,
         /// Where its session lives.
         shard: u16,
-        /// Peer of the connection.
-        address: SocketAddr,
+        /// Who is at the other end.
+        peer: Peer,
         /// What was read and not yet understood.
         bytes: Vec<u8>,
     },
@@ -276,6 +279,8 @@ pub struct Config {
     pub slow_reader: SlowReader,
     /// Connections of this shard.
     pub connections_max: usize,
+    /// What concerns where clients come from.
+    pub entrance: Entrance,
     /// Namespaces per connection.
     pub namespaces_max: usize,
     /// Rooms per socket.
@@ -298,8 +303,20 @@ pub struct Config {
 pub struct Stats {
     /// Connections accepted since the start.
     pub accepted: u64,
-    /// Connections refused because of `max_connections`.
+    /// Connections refused because there are too many, of everybody or of one address; also
+    /// requests that a trusted proxy brings for such an address.
     pub refused: u64,
+    /// Of these, those of an address with too many (`max_connections_per_ip`).
+    pub refused_per_ip: u64,
+    /// Sessions and raw websockets refused because of `max_handshakes_per_ip`.
+    pub refused_handshakes: u64,
+    /// Connections closed because they did not begin with a header of the PROXY protocol, or came
+    /// from nobody who may send one.
+    pub bad_proxies: u64,
+    /// TLS handshakes completed.
+    pub tls_handshakes: u64,
+    /// TLS connections that ended before the handshake was complete, or that broke the protocol.
+    pub tls_failures: u64,
     /// Connections taken over from another shard.
     pub migrated: u64,
     /// Sessions opened since the start.
@@ -357,6 +374,11 @@ impl Stats {
     pub fn add(&mut self, other: &Stats) {
         self.accepted += other.accepted;
         self.refused += other.refused;
+        self.refused_per_ip += other.refused_per_ip;
+        self.refused_handshakes += other.refused_handshakes;
+        self.bad_proxies += other.bad_proxies;
+        self.tls_handshakes += other.tls_handshakes;
+        self.tls_failures += other.tls_failures;
         self.migrated += other.migrated;
         self.sessions += other.sessions;
         self.bad_requests += other.bad_requests;
@@ -456,6 +478,10 @@ pub struct Hub {
     rooms: Rooms,
     recovery: Option<Box<recovery::Table>>,
     heads: Heads,
+    /// Whose connections they are, where that is limited.
+    guests: FxHashMap<u32, IpAddr>,
+    /// Certificates that clients have shown, by the places of their sessions.
+    certificates: FxHashMap<u32, Arc<[u8]>>,
     files: HashMap<String, Rc<Served>>,
     endpoints: Vec<Endpoint>,
     wheel: Wheel,
@@ -508,6 +534,8 @@ impl Hub {
             rooms: Rooms::default(),
             recovery,
             heads: Heads::default(),
+            guests: FxHashMap::default(),
+            certificates: FxHashMap::default(),
             files: HashMap::new(),
             endpoints: Vec::new(),
             wheel: Wheel::new(),
@@ -648,6 +676,11 @@ impl Hub {
     /// Counters since the start.
     pub fn stats(&self) -> Stats {
         self.links.stats
+    }
+
+    /// Changes the counters: for what is counted below the hub.
+    pub fn tally(&mut self, change: impl FnOnce(&mut Stats)) {
+        change(&mut self.links.stats);
     }
 
     /// How much is held right now.

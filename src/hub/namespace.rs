@@ -573,7 +573,8 @@ impl Hub {
     pub fn handshake(&self, key: Key) -> Option<Handshake> {
         let member = self.members.get(key)?;
         let kept = self.links.sessions.at(member.session)?.handshake.as_ref()?;
-        Some(self.heads.read(kept))
+        let certificate = self.certificates.get(&member.session).cloned();
+        Some(self.heads.read(kept).secured(kept.is_secure, certificate))
     }
 
     /// Lets go of the handshake of a member's session, where options say so and the session's
@@ -585,6 +586,7 @@ impl Hub {
         let Some(member) = self.members.get(key) else { return };
         let session = self.links.sessions.at_mut(member.session);
         if let Some(kept) = session.and_then(|session| session.handshake.take()) {
+            self.certificates.remove(&member.session);
             self.heads.forget(kept);
         }
     }

@@ -105,8 +105,7 @@ impl Hub {
             if !is_polling && !is_upgrade {
                 return Err(refused(Refusal::BadRequest, ErrorContext::TransportHandshake));
             }
-            if self.is_full() || self.refusing.is_some() {
-                self.answer_busy(index);
+            if !self.has_room(index) || !self.may_shake(index) {
                 return Ok(Step::Answered);
             }
             if self.must_ask(index, Ask::Allow, true) {
@@ -182,10 +181,15 @@ impl Hub {
         shard != self.config.shard && shard < self.config.shards
     }
 
-    /// Whether no new session is let in. A polling session needs no connection to stay, so one
-    /// connection could open them without end.
-    fn is_full(&self) -> bool {
-        self.is_closing || self.links.sessions.len() >= self.config.connections_max
+    /// Whether a new session is let in; if not, that is answered. A polling session needs no
+    /// connection to stay, so one connection could open them without end.
+    fn has_room(&mut self, index: u32) -> bool {
+        let is_full = self.links.sessions.len() >= self.config.connections_max;
+        if self.is_closing || is_full || self.refusing.is_some() {
+            self.answer_busy(index);
+            return false;
+        }
+        true
     }
 
     /// A handshake: a new session over polling or websocket.

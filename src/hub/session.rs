@@ -145,14 +145,18 @@ impl Hub {
         wire: Wire,
         custom: Option<&str>,
     ) -> Key {
-        let address = self.links.conns.at_mut(conn).and_then(|conn| conn.http());
-        let address = address.map_or(SocketAddr::from(([0, 0, 0, 0], 0)), |http| http.address);
+        let http = self.links.conns.at_mut(conn).and_then(|conn| conn.http());
+        let certificate = http.as_ref().and_then(|http| http.peer.certificate.clone());
+        let is_secure = http.as_ref().is_some_and(|http| http.peer.is_secure);
+        let address = http.map_or(SocketAddr::from(([0, 0, 0, 0], 0)), |http| http.client);
         let issued_ms = self.config.epoch_ms + self.now_ms;
         let connect_by = Tick::after(self.now_ms, self.config.connect_timeout_ms);
         let transport = match is_polling {
             true => Transport::Polling(Box::default()),
             false => Transport::WebSocket(conn),
         };
+        let mut kept = self.heads.keep(head, address, issued_ms);
+        kept.is_secure = is_secure;
         let key = self.links.sessions.insert(Session {
             secret: self.secrets.draw(),
             state: State::Open,
@@ -162,11 +166,14 @@ impl Hub {
             transport,
             members: Few::None,
             arriving: None,
-            handshake: Some(self.heads.keep(head, address, issued_ms)),
+            handshake: Some(kept),
             alarm: Alarm::default(),
             heartbeat: Tick::within(self.now_ms, self.first_heartbeat_ms(wire)),
             connect_by: Deadline::new(Some(connect_by)),
         });
+        if let Some(certificate) = certificate {
+            self.certificates.insert(key.index, certificate);
+        }
         self.links.stats.sessions += 1;
         self.links.polling += usize::from(is_polling);
         self.rearm_session(key.index);
@@ -429,6 +436,7 @@ impl Hub {
                 directory.remove(&id);
             }
             let session = self.links.sessions.remove(index);
+            self.certificates.remove(&index);
             if let Some(kept) = session.and_then(|session| session.handshake) {
                 self.heads.forget(kept);
             }

@@ -5,7 +5,6 @@
 //! full keeps the mail for a while, within the same bounds (`Shard::post`), any other thread gets
 //! an error.
 
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,9 +15,10 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use super::Shard;
 use super::ring::Doorbell;
+use super::tls::Moving;
 use crate::gather::Part;
 use crate::hub::fanout::Encoded;
-use crate::hub::{Answers, Message, Publish};
+use crate::hub::{Answers, Message, Peer, Publish};
 use crate::kept::Sent;
 
 /// Something to do on another shard.
@@ -30,12 +30,22 @@ pub(crate) enum Mail {
     Publish(Arc<Publish>, Instant),
     /// A broadcast that those members are to acknowledge.
     Ask(Ask),
-    /// A connection whose session lives on that shard, with the bytes read so far.
-    Adopt { fd: OwnedFd, address: SocketAddr, bytes: Vec<u8> },
+    /// A connection whose session lives on that shard.
+    Adopt(Box<Moved>),
     /// What shards tell each other about sessions to be recovered.
     Recover(Box<(Message, Option<Sent>)>),
     /// Anything rare.
     Call(Call),
+}
+
+/// A connection on its way, with nothing in flight.
+pub(crate) struct Moved {
+    pub(super) fd: OwnedFd,
+    pub(super) peer: Peer,
+    /// What was read and not yet understood.
+    pub(super) bytes: Vec<u8>,
+    /// Where it speaks TLS.
+    pub(super) tls: Option<Moving>,
 }
 
 /// A broadcast and what its receivers are asked for.
@@ -56,7 +66,7 @@ impl Mail {
                 let Encoded { text, attachments } = &publish.encoded;
                 text.len() + attachments.iter().map(|attachment| attachment.len()).sum::<usize>()
             }
-            Mail::Adopt { bytes, .. } => bytes.len(),
+            Mail::Adopt(moved) => moved.bytes.len(),
             Mail::Recover(parts) => parts.0.bytes(),
             Mail::Call(_) => 0,
         }

@@ -15,12 +15,19 @@ pub(crate) mod mesh;
 mod namespaces;
 mod notify;
 pub mod ring;
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(not(feature = "tls"))]
+#[path = "no_tls.rs"]
+mod tls;
 pub(crate) mod watch;
+mod wires;
 
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -45,9 +52,10 @@ use crate::kept::Kept;
 use crate::server::{Server, Spec, among};
 use crate::socket::{AckSlot, Own, Owns};
 use dispatch::Owner;
-use mesh::Mail;
+use mesh::{Mail, Moved};
 use ring::{Completion, Ring, RingConfig};
 use watch::Pulse;
+use wires::Wires;
 
 thread_local! {
     /// The shard whose thread this is.
@@ -73,6 +81,8 @@ pub(crate) struct Shard {
     index: u16,
     server: Server,
     hub: RefCell<Hub>,
+    /// TLS and the like; none if all ports are plain.
+    wires: Option<RefCell<Wires>>,
     owns: Owns,
     /// Those that the hub knows.
     namespaces: RefCell<FxHashMap<NamespaceId, Rc<NamespaceSpec>>>,
@@ -139,10 +149,12 @@ impl Shard {
         listeners.into_iter().for_each(|listener| ring.listen(listener));
         let fixed = server.running_spec().namespaces.iter();
         let namespaces = fixed.map(|spec| (spec.id, Rc::new(spec.clone()))).collect();
+        let wires = Wires::new(server.running_spec()).map(RefCell::new);
         let shard = Rc::new(Shard {
             index,
             server,
             hub: RefCell::new(hub),
+            wires,
             owns: Owns::default(),
             namespaces: RefCell::new(namespaces),
             running: RefCell::default(),
@@ -420,7 +432,13 @@ impl Shard {
         let completions = ring.turn(|ring, completion| self.complete(ring, completion))?;
         self.settle(ring);
         let budget = self.spec().options.sends_per_turn;
-        let sends = self.hub().flush(budget, |conn, buf| ring.send(conn, buf));
+        let sends = match &self.wires {
+            None => self.hub().flush(budget, |conn, buf| ring.send(conn, buf)),
+            Some(wires) => {
+                let mut wires = wires.borrow_mut();
+                self.hub().flush(budget, |conn, buf| wires.send(ring, conn, buf))
+            }
+        };
         self.note_left();
         self.settle(ring);
         if now_ms >= self.stats_at.get() {
@@ -430,16 +448,23 @@ impl Shard {
     }
 
     fn complete(self: &Rc<Self>, ring: &mut Ring, completion: Completion<'_>) {
+        let completion = match &self.wires {
+            None => Some(completion),
+            Some(wires) => wires.borrow_mut().complete(ring, &mut self.hub(), completion),
+        };
+        if let Some(completion) = completion {
+            self.complete_plain(ring, completion);
+        }
+        self.settle(ring);
+        if self.hub().should_flush() {
+            ring.leave_turn();
+        }
+    }
+
+    /// Handles what has nothing between the ring and the hub.
+    fn complete_plain(&self, ring: &mut Ring, completion: Completion<'_>) {
         match completion {
-            Completion::Accepted(fd) => {
-                let address = socket2::SockRef::from(&fd).peer_addr().ok();
-                let address = address.and_then(|address| address.as_socket());
-                // No address means that the peer has gone already; dropping the descriptor closes.
-                let conn = address.and_then(|address| self.hub().handle_accepted(address));
-                if let Some(conn) = conn {
-                    ring.adopt(conn, fd);
-                }
-            }
+            Completion::Accepted { fd, listener } => self.accepted(ring, fd, listener),
             Completion::AcceptFailed(error) => {
                 if self.may_warn() {
                     log::warn!("shard {}: cannot accept: {error}", self.index);
@@ -454,9 +479,23 @@ impl Shard {
             Completion::Sent { conn, result } => self.hub().handle_sent(conn, result.is_ok()),
             Completion::Closed { conn } => self.hub().handle_closed(conn),
         }
-        self.settle(ring);
-        if self.hub().should_flush() {
-            ring.leave_turn();
+    }
+
+    fn accepted(&self, ring: &mut Ring, fd: OwnedFd, listener: u32) {
+        let address = socket2::SockRef::from(&fd).peer_addr().ok();
+        // No address means that the peer has gone already; dropping the descriptor closes.
+        let Some(address) = address.and_then(|address| address.as_socket()) else { return };
+        if let Some(wires) = &self.wires
+            && !wires.borrow().may_enter(listener, address)
+        {
+            return self.hub().tally(|stats| stats.bad_proxies += 1);
+        }
+        let Some(conn) = self.hub().handle_accepted(address) else { return };
+        ring.adopt(conn, fd);
+        if let Some(wires) = &self.wires
+            && !wires.borrow_mut().begin(conn, listener)
+        {
+            self.hub().handle_peer_closed(conn, PeerEnd::Reset);
         }
     }
 
@@ -469,12 +508,20 @@ impl Shard {
             match output {
                 Output::ReceiveOnce(conn) => ring.receive_once(conn),
                 Output::ReceiveMany(conn) => ring.receive_many(conn),
-                Output::ShutdownWrite(conn) => ring.shutdown_write(conn),
-                Output::Close(conn) => ring.close(conn),
-                Output::Migrate { conn, shard, address, bytes } => {
+                Output::ShutdownWrite(conn) => match &self.wires {
+                    None => ring.shutdown_write(conn),
+                    Some(wires) => wires.borrow_mut().shutdown_write(ring, conn),
+                },
+                Output::Close(conn) => match &self.wires {
+                    None => ring.close(conn),
+                    Some(wires) => wires.borrow_mut().close(ring, conn),
+                },
+                Output::Migrate { conn, shard, peer, bytes } => {
+                    let tls = self.wires.as_ref().and_then(|it| it.borrow_mut().take(conn));
                     if let Some(fd) = ring.release(conn) {
+                        let moved = Box::new(Moved { fd, peer, bytes, tls });
                         // Refused only when that shard is stalled; then the connection ends here.
-                        let _ = self.post(shard, Mail::Adopt { fd, address, bytes });
+                        let _ = self.post(shard, Mail::Adopt(moved));
                     }
                 }
                 Output::Recover { shard, message, data } => self.hand_over(shard, message, data),
@@ -489,11 +536,7 @@ impl Shard {
             count += 1;
             self.server.mesh(|mesh| mesh.taken(self.index, &mail));
             match mail {
-                Mail::Adopt { fd, address, bytes } => {
-                    if let Some(conn) = self.hub().handle_migrated(address, bytes) {
-                        ring.adopt(conn, fd);
-                    }
-                }
+                Mail::Adopt(moved) => self.adopt(ring, *moved),
                 mail => self.handle(mail),
             }
             self.settle(ring);
@@ -502,6 +545,17 @@ impl Shard {
             }
         }
         count
+    }
+
+    /// Takes over a connection of another shard.
+    fn adopt(&self, ring: &mut Ring, moved: Moved) {
+        let Moved { fd, peer, bytes, tls } = moved;
+        let conn = self.hub().handle_migrated(peer, bytes);
+        let Some(conn) = conn else { return };
+        ring.adopt(conn, fd);
+        if let (Some(wires), Some(tls)) = (&self.wires, tls) {
+            wires.borrow_mut().adopt(&mut self.hub(), conn, tls);
+        }
     }
 
     /// Sends a message of recovery to another shard, with the values that can go there. Refused
@@ -642,7 +696,7 @@ impl Shard {
             }
             Mail::Call(call) => call(self),
             // Dropping the descriptor closes it; its session lives elsewhere.
-            Mail::Adopt { .. } => {}
+            Mail::Adopt(_) => {}
         }
     }
 

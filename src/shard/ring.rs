@@ -68,8 +68,13 @@ impl Default for RingConfig {
 /// What a turn reports.
 #[derive(Debug)]
 pub enum Completion<'a> {
-    /// A new connection, non-blocking; [`Ring::adopt`] it or drop it.
-    Accepted(OwnedFd),
+    /// A new connection.
+    Accepted {
+        /// Non-blocking; [`Ring::adopt`] it or drop it.
+        fd: OwnedFd,
+        /// Which listener it came by, counted from the first [`Ring::listen`].
+        listener: u32,
+    },
     /// A listener has stopped accepting (EMFILE, ENFILE, ENOMEM and the like). Nothing is
     /// retried before [`Ring::resume_accept`]; wait about 100 ms first.
     AcceptFailed(io::Error),
@@ -393,6 +398,11 @@ impl Ring {
     pub fn is_idle(&self, conn: u32) -> bool {
         let busy = RECEIVING | SENDING | STARVED | CLOSING;
         self.conns.get(conn as usize).is_some_and(|c| c.fd.is_some() && c.flags & busy == 0)
+    }
+
+    /// Whether the latest receive that was asked for is one of many.
+    pub fn receives_many(&self, conn: u32) -> bool {
+        self.conns.get(conn as usize).is_some_and(|conn| conn.flags & MANY != 0)
     }
 
     /// Connections held, closing ones included.
@@ -720,7 +730,7 @@ impl Ring {
         }
         if let Some(fd) = fd {
             self.accept(index);
-            return Some(Completion::Accepted(fd));
+            return Some(Completion::Accepted { fd, listener: index });
         }
         match -result {
             // These concern one connection, which has gone; the listener is well.

@@ -2,9 +2,11 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use rustls::{ClientConfig, ClientConnection};
 use serde_json::Value;
 
 /// Bound of every wait; reached only when something is broken.
@@ -13,39 +15,87 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Connections that this process has made.
 pub static CONNECTS: AtomicU64 = AtomicU64::new(0);
 
-/// Bytes of one connection.
+/// Bytes of one connection, of the plaintext if it speaks TLS.
 pub struct Stream {
-    socket: TcpStream,
+    pub socket: TcpStream,
+    pub tls: Option<Box<ClientConnection>>,
     pub input: Vec<u8>,
 }
 
 impl Stream {
     pub fn connect(address: SocketAddr) -> Stream {
-        let socket = TcpStream::connect(address).expect("connects");
+        Stream::of(TcpStream::connect(address).expect("connects"))
+    }
+
+    /// A connection that exists.
+    pub fn of(socket: TcpStream) -> Stream {
         CONNECTS.fetch_add(1, Ordering::Relaxed);
         socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         socket.set_write_timeout(Some(PATIENCE)).expect("a timeout");
         socket.set_nodelay(true).expect("no delay");
-        Stream { socket, input: Vec::new() }
+        Stream { socket, tls: None, input: Vec::new() }
+    }
+
+    /// The same over TLS with a server of that name, before the handshake.
+    pub fn secured(self, config: &Arc<ClientConfig>, name: &str) -> Stream {
+        let name = name.to_owned().try_into().expect("a server name");
+        let tls = ClientConnection::new(config.clone(), name).expect("a client");
+        Stream { tls: Some(Box::new(tls)), ..self }
+    }
+
+    /// Completes the handshake of TLS.
+    ///
+    /// # Errors
+    /// What the client has against it, or the server said.
+    pub fn shake_hands(mut self) -> Result<Stream, String> {
+        let Stream { socket, tls, .. } = &mut self;
+        let tls = tls.as_mut().expect("TLS");
+        while tls.is_handshaking() || tls.wants_write() {
+            tls.complete_io(socket).map_err(|error| error.to_string())?;
+        }
+        Ok(self)
     }
 
     pub fn write(&mut self, bytes: &[u8]) {
-        self.socket.write_all(bytes).expect("the server takes bytes");
+        let Stream { socket, tls: Some(tls), .. } = self else {
+            return self.socket.write_all(bytes).expect("the server takes bytes");
+        };
+        tls.writer().write_all(bytes).expect("a connection");
+        while tls.wants_write() {
+            tls.write_tls(socket).expect("the server takes bytes");
+        }
     }
 
     /// Reads more; false at the end, or after a reset.
     pub fn fill(&mut self) -> bool {
+        let filled = self.try_fill();
+        filled.unwrap_or_else(|error| panic!("waited in vain for bytes: {error}"))
+    }
+
+    /// The same, for what may end otherwise.
+    pub fn try_fill(&mut self) -> std::io::Result<bool> {
         let mut bytes = [0; 16 * 1024];
         loop {
-            match self.socket.read(&mut bytes) {
+            match self.read(&mut bytes) {
                 Ok(count) => {
                     self.input.extend_from_slice(&bytes[..count]);
-                    return count > 0;
+                    return Ok(count > 0);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::ConnectionReset => return false,
-                Err(error) => panic!("waited in vain for bytes: {error}"),
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(false),
+                Err(error) => return Err(error),
             }
+        }
+    }
+
+    fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+        let Some(tls) = &mut self.tls else { return self.socket.read(bytes) };
+        loop {
+            match tls.reader().read(bytes) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                read => return read,
+            }
+            tls.complete_io(&mut self.socket)?;
         }
     }
 
@@ -119,7 +169,13 @@ impl Polling {
 
     /// The same, all on one connection.
     pub fn connect_kept(address: SocketAddr) -> Polling {
-        Polling::joined(address, Some(Stream::connect(address)))
+        Polling::connect_on(Stream::connect(address))
+    }
+
+    /// The same on a connection that exists.
+    pub fn connect_on(stream: Stream) -> Polling {
+        let address = stream.socket.peer_addr().expect("connected");
+        Polling::joined(address, Some(stream))
     }
 
     fn joined(address: SocketAddr, kept: Option<Stream>) -> Polling {
@@ -166,7 +222,7 @@ impl Polling {
     }
 }
 
-fn session_id(open: &str) -> String {
+pub fn session_id(open: &str) -> String {
     let open: Value = serde_json::from_str(&open[1..]).expect("an open packet");
     open["sid"].as_str().expect("an id").to_owned()
 }
@@ -191,7 +247,11 @@ pub struct WebSocket {
 impl WebSocket {
     /// A websocket at `query`, before its first frame.
     pub fn shake(address: SocketAddr, query: &str) -> WebSocket {
-        let mut stream = Stream::connect(address);
+        WebSocket::shake_on(Stream::connect(address), query)
+    }
+
+    /// The same on a connection that exists.
+    pub fn shake_on(mut stream: Stream, query: &str) -> WebSocket {
         let request = format!(
             "GET /socket.io/?EIO=4&transport=websocket{query} HTTP/1.1\r\nHost: test\r\n\
              Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
@@ -215,7 +275,12 @@ impl WebSocket {
 
     /// A session that has joined `/`.
     pub fn connect(address: SocketAddr) -> WebSocket {
-        let mut socket = WebSocket::shake(address, "").shaken();
+        WebSocket::connect_on(Stream::connect(address))
+    }
+
+    /// The same on a connection that exists.
+    pub fn connect_on(stream: Stream) -> WebSocket {
+        let mut socket = WebSocket::shake_on(stream, "").shaken();
         assert!(socket.text().starts_with("0{"));
         socket.join("/");
         socket

@@ -44,8 +44,8 @@ fn a_connection_from_another_shard_counts_like_one_that_was_accepted() {
     let mut wire = Wire::with(Config { connections_max: 2, ..config() });
     let address = SocketAddr::from(([127, 0, 0, 1], 9));
     wire.open();
-    assert_eq!(wire.hub.handle_migrated(address, Vec::new()), Some(1));
-    assert_eq!(wire.hub.handle_migrated(address, Vec::new()), None);
+    assert_eq!(wire.hub.handle_migrated(address.into(), Vec::new()), Some(1));
+    assert_eq!(wire.hub.handle_migrated(address.into(), Vec::new()), None);
     let stats = wire.hub.stats();
     assert_eq!((stats.migrated, stats.refused, wire.hub.gauges().connections), (1, 1, 2));
 }

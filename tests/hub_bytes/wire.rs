@@ -69,6 +69,7 @@ pub fn config() -> Config {
         queue_bytes_max: 1 << 20,
         slow_reader: options.slow_reader,
         connections_max: 100,
+        entrance: Default::default(),
         namespaces_max: 100,
         rooms_max: 100,
         acks_max: 100,
@@ -168,11 +169,16 @@ impl Wire {
     }
 
     pub fn open(&mut self) -> u32 {
-        let address = SocketAddr::from(([127, 0, 0, 1], 9));
-        let conn = self.hub.handle_accepted(address).unwrap();
+        self.open_from("127.0.0.1").unwrap()
+    }
+
+    /// A connection from that address, if it is let in.
+    pub fn open_from(&mut self, ip: &str) -> Option<u32> {
+        let address = SocketAddr::new(ip.parse().unwrap(), 9);
+        let conn = self.hub.handle_accepted(address)?;
         self.lines.insert(conn, Line::default());
         self.run();
-        conn
+        Some(conn)
     }
 
     pub fn put(&mut self, conn: u32, bytes: impl AsRef<[u8]>) {

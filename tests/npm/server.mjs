@@ -31,7 +31,7 @@ export async function start(command, options = "") {
   const lines = createInterface({ input: child.stdout });
   const url = await new Promise((resolve, reject) => {
     lines.on("line", (line) => {
-      const found = /listening on (http:\/\/127\.0\.0\.1:\d+)/.exec(line);
+      const found = /listening on (https?:\/\/127\.0\.0\.1:\d+)/.exec(line);
       if (found) resolve(found[1]);
     });
     child.once("error", reject);

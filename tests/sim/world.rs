@@ -112,6 +112,7 @@ fn hub(shard: usize, profile: &Profile, seed: u64) -> Hub {
         queue_bytes_max: profile.queue_bytes_max,
         slow_reader: profile.slow_reader,
         connections_max: 1_000,
+        entrance: Default::default(),
         namespaces_max: 100,
         rooms_max: 1_000,
         acks_max: 1_000,
@@ -296,13 +297,13 @@ impl World {
                 return;
             }
             Output::Recover { .. } => panic!("recovery is off here; see tests/hub_bytes/lives.rs"),
-            Output::Migrate { conn, shard, address, bytes } => {
+            Output::Migrate { conn, shard, peer, bytes } => {
                 let link = links.remove(&conn).expect("Migrate for a connection");
                 let idle = link.receive == Receive::None && link.send.is_none();
                 assert!(idle && !link.is_closing, "migrated while busy: {link:?}");
                 let stream = link.stream;
                 self.net.streams[stream].place = Place::Moving;
-                let mail = Mail::Stream { stream, address, bytes };
+                let mail = Mail::Stream { stream, address: peer.address, bytes };
                 self.shards[usize::from(shard)].mail[s].push_back(mail);
                 return;
             }
@@ -422,7 +423,7 @@ impl World {
                         self.apply(s, &publish, n, &rooms, &except);
                     }
                     Some(Mail::Stream { stream, address, bytes }) => {
-                        let conn = self.shards[s].hub.handle_migrated(address, bytes);
+                        let conn = self.shards[s].hub.handle_migrated(address.into(), bytes);
                         self.place(s, conn.expect("room for a connection"), stream);
                     }
                     None => {}

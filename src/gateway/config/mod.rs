@@ -21,7 +21,7 @@ use self::schema::{Path, Schema, Shape, Step, nearest};
 use self::source::Source;
 use self::units::Size;
 use super::run::ServeArguments;
-use super::{api, auth, drain, limits, log, routes, trace, webhooks, workers};
+use super::{api, auth, data_port, drain, limits, log, routes, trace, webhooks, workers};
 use crate::Options;
 
 mod page;
@@ -224,7 +224,7 @@ fn explain(source: &Source, path: &Path, message: &str) -> String {
 /// # Errors
 /// A value is out of range; the text begins with its key.
 pub(super) fn options(config: &Config) -> Result<Options, String> {
-    config.server.options()
+    data_port::options(config, config.server.options()?)
 }
 
 /// The keys in which two configurations differ, and which a running gateway cannot change.

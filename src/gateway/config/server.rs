@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::super::data_port;
 use super::units::{Size, Time};
 use crate::{
     Cookie, HttpCompression, Options, Origin, Parser, PerMessageDeflate, Recovery, SameSite,
@@ -22,6 +23,10 @@ pub struct Server {
     pub cpus: Vec<usize>,
     /// A page, an HTML file, that is served at `/`. Default: none.
     pub page: Option<PathBuf>,
+    /// TLS.
+    pub tls: data_port::TlsConfig,
+    /// Proxies between clients and the gateway.
+    pub proxy: data_port::ProxyConfig,
     /// What the path of Socket.IO requests begins with.
     pub path: String,
     /// Whether `path` has to end in `/`.
@@ -246,6 +251,8 @@ impl Default for Server {
             listen: vec![SocketAddr::from(([0, 0, 0, 0], 4000))],
             cpus: Vec::new(),
             page: None,
+            tls: data_port::TlsConfig::default(),
+            proxy: data_port::ProxyConfig::default(),
             path: options.path,
             add_trailing_slash: options.add_trailing_slash,
             serve_client: options.serve_client,

@@ -58,7 +58,7 @@ impl Rig {
         let Rig { ring, notes, accepted, .. } = self;
         let turned = ring.turn(|_, completion| {
             let note = match completion {
-                Completion::Accepted(fd) => {
+                Completion::Accepted { fd, .. } => {
                     accepted.push(fd);
                     Note::Accepted
                 }
@@ -231,7 +231,7 @@ fn echo(ring: &mut Ring, clients: usize) {
     while gone < clients {
         check(start);
         let handled = ring.turn(|ring, completion| match completion {
-            Completion::Accepted(fd) => {
+            Completion::Accepted { fd, .. } => {
                 let conn = queues.len() as u32;
                 queues.push(VecDeque::new());
                 ring.adopt(conn, fd);

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use self::units::Size;
 use super::run::ServeArguments;
-use super::{api, auth, limits, routes, webhooks, workers};
+use super::{api, auth, limits, occupancy, routes, webhooks, workers};
 use crate::Options;
 
 pub mod units;
@@ -30,6 +30,8 @@ pub struct Config {
     /// The namespaces. Default: `/` alone, whose events go nowhere.
     #[serde(rename = "namespace")]
     pub namespaces: Vec<Namespace>,
+    /// When backends are told that rooms are occupied or vacated.
+    pub rooms: occupancy::Config,
     /// Backends that are told over HTTP.
     #[serde(rename = "webhook")]
     pub webhooks: Vec<webhooks::Config>,
@@ -43,6 +45,7 @@ impl Default for Config {
             auth: auth::Config::default(),
             limits: limits::Config::default(),
             workers: workers::Config::default(),
+            rooms: occupancy::Config::default(),
             namespaces: vec![Namespace::new("/")],
             webhooks: Vec::new(),
         }

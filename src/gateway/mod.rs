@@ -22,11 +22,13 @@ mod doctor;
 mod limits;
 mod log;
 mod metrics;
+mod occupancy;
 mod queues;
 mod routes;
 mod run;
 mod secret;
 mod state;
+mod told;
 mod webhooks;
 mod workers;
 

@@ -135,8 +135,10 @@ fn serve(arguments: &ServeArguments, demo: fn(&Server)) -> Outcome {
     std::thread::Builder::new()
         .name("control".into())
         .spawn(move || runtime.block_on(api::serve(api, control, axum::Router::new())))?;
-    std::thread::spawn(move || on_signals(signals, &state, &arguments));
+    let signalled = state.clone();
+    std::thread::spawn(move || on_signals(signals, &signalled, &arguments));
     running.join()?;
+    state.finish();
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
 }

@@ -243,15 +243,17 @@ impl Workers {
         }
         drop(sender);
         taken.map_err(Outcome::refusal)?;
+        if !wants_ack {
+            return Ok(None);
+        }
         let mut last = Outcome::ShutDown;
-        while *wants_ack {
-            match answers.recv().await {
-                Some(Ok(answer)) => return Ok(Some(answer)),
-                Some(Err(outcome)) => last = outcome,
-                None => return Err(last.refusal()),
+        while let Some(answer) = answers.recv().await {
+            match answer {
+                Ok(answer) => return Ok(Some(answer)),
+                Err(outcome) => last = outcome,
             }
         }
-        Ok(None)
+        Err(last.refusal())
     }
 
     /// Tells those who want to know that a client has connected. Never waits.

@@ -132,6 +132,14 @@ section "python-socketio"
     CORECAST_E2E_CMD="'$target/debug/examples/e2e_server' --cpus ${cpus[0]}" \
     timeout --kill-after=30 900 "../../$python/bin/python" -m unittest client_test) 2>&1 |
     tee "$logs/python.txt"
+
+section "backends of the gateway"
+CORECAST_GATEWAY_CMD="'$target/debug/corecast'" npm_suite test:backends backends
+(cd tests/python && PYTHONWARNINGS=ignore PYTHONDONTWRITEBYTECODE=1 \
+    CORECAST_GATEWAY_CMD="'$target/debug/corecast'" \
+    timeout --kill-after=30 900 "../../$python/bin/python" -m unittest backends_test) 2>&1 |
+    tee "$logs/backends-python.txt"
+
 section "compression"
 CORECAST_E2E_CMD="'$target/debug/examples/e2e_server' --cpus ${cpus[0]}" npm_suite test:deflate \
     deflate
@@ -162,7 +170,8 @@ scripts/million.sh --smoke 2>&1 | tee "$logs/million.txt"
 
 section "summary"
 for log in doc rust e2e-one e2e-several recovery-one recovery-several e2e-msgpack e2e-counted msgpack \
-    v2 protocol python deflate tls autobahn browser chat dashboard report admin million; do
+    v2 protocol python backends backends-python deflate tls autobahn browser chat dashboard \
+    report admin million; do
     [ -f "$logs/$log.txt" ] || continue
     echo "$log:"
     grep -E '^ *Summary \[|^test result: |^(#|ℹ) (tests|pass|fail|skipped) |^(Ran|OK|FAILED)|^[0-9]+ passed, |^(connections|deliveries|server RSS) ' \

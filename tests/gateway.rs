@@ -7,6 +7,8 @@
 mod api;
 #[path = "gateway/auth.rs"]
 mod auth;
+#[path = "gateway/backend.rs"]
+mod backend;
 #[path = "gateway/batch.rs"]
 mod batch;
 #[path = "gateway/callers.rs"]
@@ -46,3 +48,7 @@ mod rig;
 mod routes;
 #[path = "gateway/tokens.rs"]
 mod tokens;
+#[path = "gateway/webhooks.rs"]
+mod webhooks;
+#[path = "gateway/workers.rs"]
+mod workers;

@@ -6,7 +6,7 @@ use super::auth::{self, Credentials};
 use super::limits;
 use super::routes::{self, Refusal};
 use super::state::{NamespaceRules, State, User, user_room};
-use super::webhooks;
+use super::{occupancy, webhooks, workers};
 use crate::http::Request;
 use crate::{ConnectError, Event, Namespace, Reason, Socket};
 
@@ -19,6 +19,7 @@ pub(crate) fn register(state: &Arc<State>) {
     });
     state.spawn(auth::watch(state.clone()));
     let known = state.rules();
+    workers::register(state);
     for name in known.namespaces.keys() {
         serve(state, &state.server.of(name));
     }
@@ -33,6 +34,11 @@ pub(crate) fn register(state: &Arc<State>) {
 
 fn serve(state: &Arc<State>, namespace: &Namespace) {
     let (admitting, handling, leaving) = (state.clone(), state.clone(), state.clone());
+    let rules = state.rules();
+    // Listening costs a lock for each change of a room.
+    if rules.webhooks.hears_rooms() || !rules.workers.is_empty() {
+        occupancy::register(state, namespace);
+    }
     let (welcoming, parting) = (state.clone(), state.clone());
     namespace
         .middleware(move |socket: Socket| {
@@ -85,29 +91,46 @@ async fn admit(state: &Arc<State>, socket: &Socket) -> Result<(), ConnectError> 
                 auth::connect_error(&refusal)
             })?;
             let asked = webhooks::Connecting { namespace: name, id, credentials };
-            state.rules().webhooks.connect(&state, asked, &mut user, &mut rooms).await?;
-            Ok((user, rooms))
+            let hooks = state.rules();
+            let data = hooks.webhooks.connect(&state, asked, &mut user, &mut rooms).await?;
+            Ok((user, rooms, data))
         }
     };
     let decided = state.on_control(job).await;
     let decided = decided.unwrap_or_else(|| Err(ConnectError::new("shutting down")));
     let count = |_: &_| state.metrics.rejected(&socket.namespace().name(), "refused");
-    let (user, rooms) = decided.inspect_err(count)?;
+    let (user, rooms, data) = decided.inspect_err(count)?;
     if let Some(id) = &user.id {
         socket.join(user_room(id));
     }
     for room in rooms {
         socket.join(room);
     }
+    if let Some(data) = data {
+        // It has gone meanwhile if this fails.
+        let _ = socket.set_data(&data);
+    }
     socket.set(user);
     Ok(())
 }
 
-/// A client has joined: from now on it is told of its end.
-fn welcome(state: &State, socket: &Socket) {
+/// Tells workers that a client has connected.
+fn came(state: &Arc<State>, socket: &Socket) {
+    if state.rules().workers.is_empty() {
+        return;
+    }
+    let (namespace, id, user) =
+        (socket.namespace().name(), socket.id().to_owned(), user_of(socket));
+    let telling = state.clone();
+    state.spawn(async move { telling.workers.connected(&telling, &namespace, &id, &user) });
+}
+
+/// A client has joined: from now on it is told of its end, and workers are told of it.
+fn welcome(state: &Arc<State>, socket: &Socket) {
     if let (Some(rules), Some(user)) = (rules_of(state, socket), socket.get::<User>()) {
         auth::expect_expiry(state, &rules, socket, &user);
     }
+    came(state, socket);
 }
 
 async fn handle(state: &Arc<State>, socket: &Socket, event: &Event) {
@@ -145,5 +168,10 @@ fn left(state: &Arc<State>, socket: &Socket, reason: Reason) {
     let user = user_of(socket);
     let namespace = socket.namespace().name().to_string();
     let gone = webhooks::Gone { namespace, id: socket.id().to_owned(), user, reason };
-    state.rules().webhooks.disconnected(state, gone);
+    let rules = state.rules();
+    rules.webhooks.disconnected(state, &gone);
+    if !rules.workers.is_empty() {
+        let telling = state.clone();
+        state.spawn(async move { telling.workers.disconnected(&telling, &gone) });
+    }
 }

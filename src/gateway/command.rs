@@ -83,7 +83,9 @@ impl Target {
 /// # Errors
 /// There is none.
 pub(crate) fn find(state: &State, name: &str) -> Result<Namespace, Problem> {
-    let found = state.server.namespace(name);
+    // That of workers is theirs alone.
+    let is_workers = *name == *state.rules().config.workers.namespace;
+    let found = state.server.namespace(name).filter(|_| !is_workers);
     found.ok_or_else(|| {
         Problem::new(404, "no such namespace", format!("there is no namespace \"{name}\""))
     })

@@ -200,9 +200,11 @@ fn serve(arguments: &ServeArguments, demo: fn(&Server)) -> Outcome {
     std::thread::Builder::new()
         .name("control".into())
         .spawn(move || runtime.block_on(api::serve(api, control, operations)))?;
-    std::thread::spawn(move || on_signals(signals, &state));
+    let signalled = state.clone();
+    std::thread::spawn(move || on_signals(signals, &signalled));
     life::notify(&[NotifyState::Ready]);
     running.join()?;
+    state.finish();
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
 }

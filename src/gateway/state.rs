@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use prometheus_client::metrics::counter::Counter;
@@ -15,6 +16,8 @@ use super::auth::{self, Permissions};
 use super::config::Config;
 use super::life::Life;
 use super::metrics::Metrics;
+use super::occupancy::Occupancy;
+use super::told::Told;
 use super::{data_port, limits, routes, webhooks, workers};
 use crate::{Port, Server, Tls};
 
@@ -24,9 +27,12 @@ pub(crate) struct State {
     /// What the configuration says now; see [`State::rules`].
     rules: ArcSwap<Rules>,
     pub(crate) metrics: Metrics,
+    /// What is counted of backends.
+    pub(crate) told: Told,
     pub(crate) workers: workers::Workers,
     /// Reload and drain.
     pub(crate) life: Life,
+    pub(crate) occupancy: Occupancy,
     /// When whose token expires.
     pub(crate) expiries: auth::Expiries,
     /// How much users may send.
@@ -42,6 +48,8 @@ pub(crate) struct Rules {
     pub(crate) config: Config,
     pub(crate) namespaces: HashMap<Box<str>, Arc<NamespaceRules>>,
     pub(crate) webhooks: webhooks::Webhooks,
+    /// Who may connect as a worker.
+    pub(crate) workers: workers::Keys,
     pub(crate) limits: limits::Limits,
     /// Who may use the API.
     pub(crate) callers: Callers,
@@ -130,10 +138,14 @@ impl Rules {
         }
         let origins = origins.unwrap_or_default();
         let webhooks = webhooks::Webhooks::new(&config.webhooks)?;
+        let workers = workers::Keys::new(&config.workers)?;
+        if namespaces.contains_key(&*config.workers.namespace) {
+            return Err("workers.namespace: clients have a namespace of that name".into());
+        }
         let limits = limits::Limits::new(&config.limits)?;
         let callers = config.api.callers()?;
         let ports = data_port::ports(&config.server)?;
-        Ok(Rules { config, namespaces, webhooks, limits, callers, origins, ports })
+        Ok(Rules { config, namespaces, webhooks, workers, limits, callers, origins, ports })
     }
 
     fn tls(&self) -> Option<Tls> {
@@ -145,10 +157,23 @@ impl State {
     pub(crate) fn new(server: Server, rules: Rules, control: Handle) -> Arc<State> {
         let workers = workers::Workers::default();
         let metrics = Metrics::new();
-        let (expiries, users) = Default::default();
+        let told = Told::new(&metrics);
+        let (life, occupancy, expiries, users) = Default::default();
         let tls = rules.tls();
-        let (rules, life) = (ArcSwap::from_pointee(rules), Life::default());
-        Arc::new(State { server, rules, metrics, workers, life, expiries, users, tls, control })
+        let rules = ArcSwap::from_pointee(rules);
+        Arc::new(State {
+            server,
+            rules,
+            metrics,
+            told,
+            workers,
+            life,
+            occupancy,
+            expiries,
+            users,
+            tls,
+            control,
+        })
     }
 
     /// Whether new clients are let in.
@@ -161,11 +186,12 @@ impl State {
         self.rules.load_full()
     }
 
-    /// Lets other rules hold from now on.
-    pub(crate) fn replace_rules(&self, rules: Rules) {
+    /// Lets other rules hold from now on. What waits for a webhook goes on waiting.
+    pub(crate) fn replace_rules(&self, mut rules: Rules) {
         if let (Some(tls), Some(new)) = (&self.tls, rules.tls()) {
             tls.replace(&new);
         }
+        rules.webhooks.inherit(&self.rules().webhooks);
         self.rules.store(Arc::new(rules));
     }
 
@@ -180,6 +206,18 @@ impl State {
             let _ = sender.send(job.await);
         });
         receiver.await.ok()
+    }
+
+    /// Waits until backends have been told what is still to be told, or for five seconds: the
+    /// gateway ends. Blocks.
+    pub(crate) fn finish(self: &Arc<State>) {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let state = self.clone();
+        self.spawn(async move {
+            state.rules().webhooks.finish(&state, Duration::from_secs(5)).await;
+            let _ = sender.send(());
+        });
+        let _ = receiver.recv();
     }
 
     /// Runs a job on the control thread, whatever comes of it.

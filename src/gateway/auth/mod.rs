@@ -28,7 +28,7 @@ use crate::{ConnectError, Socket};
 
 pub(crate) use self::expiry::{Expiries, watch};
 pub(crate) use self::origins::{Origins, cors};
-pub(crate) use self::permissions::Permissions;
+pub(crate) use self::permissions::{Permissions, read_pattern};
 pub(crate) use self::refresh::{expect_expiry, refresh};
 
 /// Longest id of a user, in bytes.

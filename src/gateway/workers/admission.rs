@@ -1,0 +1,284 @@
+//! Who may connect as a worker, and what for.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::{Action, Config, GroupName, Key};
+use crate::gateway::auth::Credentials;
+use crate::gateway::command::Problem;
+use crate::gateway::secret::Secret;
+use crate::gateway::state::State;
+use crate::gateway::webhooks::Happening;
+use crate::{ConnectError, Socket};
+
+/// Characters that a key has at least.
+const KEY_LEN_MIN: usize = 16;
+
+/// A worker, as it is kept with its socket.
+pub(super) struct Worker {
+    grant: Arc<Grant>,
+    name: Arc<str>,
+    pub(super) wanted: Arc<Wanted>,
+}
+
+/// What the holder of a key may do.
+pub(super) struct Grant {
+    name: Arc<str>,
+    hash: [u8; 32],
+    namespaces: Vec<String>,
+    actions: Vec<Action>,
+}
+
+impl fmt::Debug for Grant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Grant").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// The keys made ready: hashes, so that memory holds no key.
+#[derive(Debug)]
+pub(crate) struct Keys(Vec<Arc<Grant>>);
+
+/// What a worker says in its `auth`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Shown {
+    #[serde(rename = "key")]
+    _key: String,
+    /// Workers of one name share their work.
+    name: String,
+    #[serde(default)]
+    namespaces: Option<Vec<String>>,
+    #[serde(default)]
+    events: Vec<String>,
+    #[serde(default)]
+    happenings: Vec<Happening>,
+}
+
+/// What a group wants to have.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    /// Of all if none.
+    namespaces: Vec<String>,
+    events: Vec<String>,
+    happenings: Vec<Happening>,
+}
+
+impl Wanted {
+    pub(super) fn namespace(&self, name: &str) -> bool {
+        self.namespaces.is_empty() || self.namespaces.iter().any(|it| it == name)
+    }
+
+    pub(super) fn event(&self, name: &str) -> bool {
+        self.events.iter().any(|it| it == name || it == "*")
+    }
+
+    pub(super) fn happening(&self, happening: Happening, namespace: &str) -> bool {
+        self.happenings.contains(&happening) && self.namespace(namespace)
+    }
+}
+
+impl Keys {
+    /// # Errors
+    /// Something cannot work; the text names the key.
+    pub(crate) fn new(config: &Config) -> Result<Keys, String> {
+        if !config.namespace.starts_with('/') || config.namespace == "/" {
+            return Err("workers.namespace: must begin with / and be longer".into());
+        }
+        if !(1..=1_000).contains(&config.in_flight) {
+            return Err("workers.in_flight: must be 1 to 1000".into());
+        }
+        if config.queue == 0 || config.queue_bytes.0 == 0 || config.timeout.0.is_zero() {
+            return Err("workers.queue: it, queue_bytes and timeout must not be 0".into());
+        }
+        let grant = |(at, key): (usize, &Key)| {
+            let at = |error: String| format!("workers.key[{at}].{error}");
+            let hash = hash(key).map_err(at)?;
+            let Key { name, namespaces, actions, .. } = key.clone();
+            Ok(Arc::new(Grant { name: name.into(), hash, namespaces, actions }))
+        };
+        config.keys.iter().enumerate().map(grant).collect::<Result<_, String>>().map(Keys)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whose key it is. All are compared, each in the same time for any key of a length.
+    fn find(&self, key: &str) -> Option<&Arc<Grant>> {
+        let shown: [u8; 32] = Sha256::digest(key.as_bytes()).into();
+        self.0.iter().fold(None, |found, grant| {
+            let different = grant.hash.iter().zip(shown).fold(0, |sum, (a, b)| sum | (a ^ b));
+            if std::hint::black_box(different) == 0 { Some(grant) } else { found }
+        })
+    }
+}
+
+fn hash(key: &Key) -> Result<[u8; 32], String> {
+    let secret = Secret::resolve("key", key.key.as_ref(), key.key_file.as_deref())?;
+    match (secret, &key.sha256) {
+        (Some(_), Some(_)) => Err("key: give it, key_file or sha256, not two of them".into()),
+        (None, None) => Err("key: give it, key_file or sha256".into()),
+        (Some(secret), None) if secret.reveal().len() < KEY_LEN_MIN => {
+            Err(format!("key: needs at least {KEY_LEN_MIN} characters"))
+        }
+        (Some(secret), None) => Ok(Sha256::digest(secret.reveal().as_bytes()).into()),
+        (None, Some(digits)) => {
+            let bytes = digits.as_bytes();
+            let mut hash = [0; 32];
+            if bytes.len() != 64 || !bytes.iter().all(u8::is_ascii_hexdigit) {
+                return Err("sha256: needs 64 hexadecimal digits".into());
+            }
+            for (byte, pair) in hash.iter_mut().zip(digits.as_bytes().chunks_exact(2)) {
+                let digit = |at: usize| char::from(pair[at]).to_digit(16).unwrap_or_default();
+                *byte = (digit(0) * 16 + digit(1)) as u8;
+            }
+            Ok(hash)
+        }
+    }
+}
+
+impl Grant {
+    /// Whether it may do this in a namespace. What its configuration leaves out is all.
+    pub(super) fn may(&self, action: Action, namespace: &str) -> Result<(), Problem> {
+        let is_here =
+            self.namespaces.is_empty() || self.namespaces.iter().any(|it| it == namespace);
+        if is_here && (self.actions.is_empty() || self.actions.contains(&action)) {
+            return Ok(());
+        }
+        // As it stands in the configuration.
+        let action = serde_json::to_string(&action).unwrap_or_default();
+        let detail = format!("{} may not do {action} in namespace \"{namespace}\"", self.name);
+        Err(Problem::new(403, "not allowed", detail))
+    }
+}
+
+impl Worker {
+    /// The group that it shares its work with.
+    pub(super) fn group(&self) -> GroupName {
+        (self.grant.name.clone(), self.name.clone())
+    }
+
+    pub(super) fn grant(&self) -> &Grant {
+        &self.grant
+    }
+}
+
+/// Decides about a socket that wants to be a worker.
+pub(super) fn admit(state: &State, socket: &Socket) -> Result<(), ConnectError> {
+    let rules = state.rules();
+    // As for a namespace that is not there.
+    let refused = || Err(ConnectError::new("Invalid namespace"));
+    if rules.workers.is_empty() {
+        return refused();
+    }
+    let Credentials { address, auth, .. } = Credentials::of(socket);
+    let allow = &rules.config.workers.allow;
+    let is_allowed = |network: &ipnet::IpNet| {
+        address
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| network.contains(&address.to_canonical()))
+    };
+    if !allow.is_empty() && !allow.iter().any(is_allowed) {
+        tracing::warn!(address, "a worker from an address that is not allowed");
+        return refused();
+    }
+    let worker = read(&rules.workers, auth);
+    let worker = worker.inspect_err(|error| tracing::warn!(address, "no worker: {error}"))?;
+    socket.set(worker);
+    Ok(())
+}
+
+fn read(keys: &Keys, auth: Value) -> Result<Worker, ConnectError> {
+    let not_authorized =
+        || ConnectError::new("not authorized").with_data(json!({ "code": "not_authorized" }));
+    // Before anything else is said about it.
+    let key = auth.get("key").and_then(Value::as_str).unwrap_or_default();
+    let grant = keys.find(key).cloned().ok_or_else(not_authorized)?;
+    let wrong = |detail: String| {
+        ConnectError::new(format!("auth: {detail}")).with_data(json!({ "code": "bad_auth" }))
+    };
+    let shown: Shown = serde_json::from_value(auth).map_err(|error| wrong(error.to_string()))?;
+    let Shown { name, namespaces, events, happenings, .. } = shown;
+    if name.is_empty() {
+        return Err(wrong("name is empty".into()));
+    }
+    let namespaces = namespaces.unwrap_or_else(|| grant.namespaces.clone());
+    if !events.is_empty() || !happenings.is_empty() {
+        let mut may = namespaces.iter().map(|namespace| grant.may(Action::Events, namespace));
+        let all = if namespaces.is_empty() { grant.may_in_all() } else { Ok(()) };
+        may.try_fold((), |(), may| may).and(all).map_err(|problem| wrong(problem.detail))?;
+    }
+    let wanted = Arc::new(Wanted { namespaces, events, happenings });
+    Ok(Worker { grant, name: name.into(), wanted })
+}
+
+impl Grant {
+    /// Whether it may have events of all namespaces.
+    fn may_in_all(&self) -> Result<(), Problem> {
+        match self.namespaces.first() {
+            None => self.may(Action::Events, "/"),
+            // An empty list asks for more than it may have.
+            Some(_) => Err(Problem::new(403, "not allowed", "namespaces is empty")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(toml: &str) -> Result<Keys, String> {
+        let config: Config = toml::from_str(toml).expect("a configuration");
+        Keys::new(&config)
+    }
+
+    const KEYS: &str = r#"
+        key = [
+            { name = "all", key = "0123456789abcdef" },
+            { name = "chat", key = "fedcba9876543210", namespaces = ["/chat"], actions = ["emit"] },
+        ]"#;
+
+    #[test]
+    fn a_key_opens_what_it_is_for() {
+        let keys = keys(KEYS).expect("keys");
+        let read = |auth| read(&keys, auth).map(|worker| worker.wanted.clone());
+        for auth in [json!({}), json!([]), json!({ "key": 1 }), json!({ "key": "0123456789abcde" })]
+        {
+            assert_eq!(read(auth).expect_err("a wrong key").message, "not authorized");
+        }
+        let all = "0123456789abcdef";
+        let error = read(json!({ "key": all })).expect_err("no name");
+        assert_eq!(error.message, "auth: missing field `name`");
+        assert!(read(json!({ "key": all, "name": "x", "evnets": [] })).is_err());
+        let wanted = read(json!({ "key": all, "name": "x", "events": ["*"] })).expect("a worker");
+        assert!(wanted.namespace("/any") && wanted.event("any"));
+        let chat = "fedcba9876543210";
+        assert!(read(json!({ "key": chat, "name": "x" })).is_ok());
+        assert!(read(json!({ "key": chat, "name": "x", "events": ["*"] })).is_err());
+        let grant = keys.find(chat).expect("a key");
+        assert!(grant.may(Action::Emit, "/chat").is_ok());
+        assert!(grant.may(Action::Emit, "/").is_err() && grant.may(Action::Join, "/chat").is_err());
+    }
+
+    #[test]
+    fn keys_are_checked() {
+        for (toml, error) in [
+            ("key = [{ name = \"a\" }]", "workers.key[0].key: give it, key_file or sha256"),
+            ("key = [{ name = \"a\", key = \"short\" }]", "needs at least 16 characters"),
+            ("key = [{ name = \"a\", sha256 = \"00\" }]", "64 hexadecimal digits"),
+            ("in_flight = 0", "in_flight"),
+            ("namespace = \"/\"", "namespace"),
+        ] {
+            let found = keys(toml).map(|_| ()).expect_err(toml);
+            assert!(found.contains(error), "{found}");
+        }
+        let hash = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        let keys = keys(&format!("key = [{{ name = \"a\", sha256 = \"{hash}\" }}]")).expect("keys");
+        assert!(keys.find("").is_some() && keys.find("x").is_none());
+    }
+}

@@ -1,0 +1,410 @@
+//! Backends that are Socket.IO clients: who may be one, what they get, what they may do, and what
+//! becomes of their work when they go.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::client::{Frame, WebSocket};
+use crate::rig::{Gateway, join_as, until};
+
+const KEY: &str = "a key of a worker";
+
+/// Everything goes to workers but `here`.
+fn config(workers: &str) -> String {
+    format!(
+        r#"
+[[namespace]]
+name = "/"
+[[namespace.route]]
+event = "*"
+do = "worker"
+[[namespace.route]]
+event = "here"
+do = "reply"
+ack = "here"
+[workers]
+{workers}
+[[workers.key]]
+name = "main"
+key = "{KEY}"
+"#
+    )
+}
+
+/// A worker over a bare websocket.
+struct Worker {
+    socket: WebSocket,
+    id: String,
+    asked: u64,
+}
+
+/// What a worker has got.
+#[derive(Debug)]
+struct Work {
+    name: String,
+    data: Value,
+    ack: String,
+    attachments: Vec<Vec<u8>>,
+}
+
+impl Work {
+    fn arg(&self) -> &Value {
+        &self.data["args"][0]
+    }
+}
+
+impl Worker {
+    fn connect(gateway: &Gateway, name: &str, more: Value) -> Worker {
+        let mut auth = more;
+        auth["key"] = KEY.into();
+        auth["name"] = name.into();
+        let mut socket = gateway.session();
+        let id = join_as(&mut socket, "/workers", &auth.to_string()).expect("it may come");
+        // It has joined its group then.
+        gateway.wait_for_log(&id);
+        Worker { socket, id, asked: 0 }
+    }
+
+    /// One that gets all events.
+    fn all(gateway: &Gateway, name: &str) -> Worker {
+        Worker::connect(gateway, name, json!({ "events": ["*"] }))
+    }
+
+    fn next(&mut self) -> Work {
+        let text = self.socket.text();
+        let (start, rest) = text.split_once("/workers,").unwrap_or_else(|| panic!("{text}"));
+        let attachments = match start.strip_prefix("45") {
+            Some(count) => count.trim_end_matches('-').parse().expect("a number"),
+            None => 0,
+        };
+        let (ack, json) = rest.split_at(rest.find('[').expect("arguments"));
+        let mut args: Vec<Value> = serde_json::from_str(json).expect("JSON");
+        let attachments = (0..attachments).map(|_| match self.socket.frame() {
+            Frame::Binary(bytes) => bytes,
+            other => panic!("{other:?} instead of an attachment"),
+        });
+        let attachments = attachments.collect();
+        let name = args[0].as_str().expect("a name").to_owned();
+        Work { name, data: args.remove(1), ack: ack.to_owned(), attachments }
+    }
+
+    fn answer(&mut self, work: &Work, args: &str) {
+        self.socket.send(&format!("43/workers,{}[{args}]", work.ack));
+    }
+
+    /// Emits and returns the first argument of the answer, which has to come next.
+    fn ask(&mut self, event: &str, data: &Value) -> Value {
+        self.asked += 1;
+        let asked = self.asked;
+        self.socket.send(&format!("42/workers,{asked}[{event:?},{data}]"));
+        let text = self.socket.text();
+        let answer = text.strip_prefix(&format!("43/workers,{asked}"));
+        let answer = answer.unwrap_or_else(|| panic!("{text}"));
+        serde_json::from_str::<Value>(answer).expect("JSON")[0].take()
+    }
+
+    /// Ends its connection with a reset.
+    fn dies(self) {
+        self.socket.stream.reset();
+    }
+}
+
+/// Sends events with acks that are numbered from `from` on.
+fn send(client: &mut WebSocket, events: &[u64]) {
+    for n in events {
+        client.send(&format!("42{n}[\"work\",{n}]"));
+    }
+}
+
+fn ended(gateway: &Gateway, outcome: &str) -> u64 {
+    let text = gateway.get("/metrics").body;
+    let lines = text.lines().filter(|line| line.starts_with("corecast_worker_events_total{"));
+    let lines = lines.filter(|line| line.contains(&format!("outcome=\"{outcome}\"")));
+    lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
+}
+
+#[test]
+fn without_keys_there_are_no_workers() {
+    let gateway = Gateway::start("");
+    let auth = json!({ "key": KEY, "name": "x" }).to_string();
+    let refused = join_as(&mut gateway.session(), "/workers", &auth).expect_err("no keys");
+    assert_eq!(refused, json!({ "message": "Invalid namespace" }));
+}
+
+#[test]
+fn a_worker_shows_its_key_and_comes_from_where_it_may() {
+    let gateway = Gateway::start(&config(""));
+    let join = |auth: Value| join_as(&mut gateway.session(), "/workers", &auth.to_string());
+    for auth in [json!({}), json!({ "key": "a key of a worke", "name": "x" }), json!({ "key": [] })]
+    {
+        assert_eq!(join(auth).expect_err("a wrong key")["message"], "not authorized");
+    }
+    let error = join(json!({ "key": KEY, "name": "x", "evnets": ["*"] })).expect_err("a typo");
+    assert!(error["message"].as_str().is_some_and(|it| it.contains("evnets")), "{error}");
+    assert!(join(json!({ "key": KEY, "name": "x" })).is_ok());
+    assert!(!gateway.log().contains(KEY));
+    let far = Gateway::start(&config("allow = [\"10.0.0.0/8\"]"));
+    let auth = json!({ "key": KEY, "name": "x" }).to_string();
+    let refused = join_as(&mut far.session(), "/workers", &auth).expect_err("from elsewhere");
+    assert_eq!(refused, json!({ "message": "Invalid namespace" }));
+    let near = Gateway::start(&config("allow = [\"127.0.0.0/8\"]"));
+    join_as(&mut near.session(), "/workers", &auth).expect("from here");
+}
+
+#[test]
+fn an_event_goes_to_a_worker_and_its_ack_to_the_client() {
+    let gateway = Gateway::start(&config(""));
+    let mut ada = gateway.session();
+    let id = ada.join("/");
+    let mut worker =
+        Worker::connect(&gateway, "app", json!({ "events": ["work"], "namespaces": ["/"] }));
+    ada.send(r#"421["work",1.50,{"a":[]}]"#);
+    let work = worker.next();
+    assert_eq!(work.name, "event");
+    let told = json!({ "type": "event", "id": work.data["id"], "namespace": "/", "socket": id,
+        "user": null, "claims": null, "event": "work", "args": [1.50, { "a": [] }],
+        "redelivered": false });
+    assert_eq!(work.data, told);
+    worker.answer(&work, r#"2.50,{"b":1}"#);
+    assert_eq!(ada.text(), r#"431[2.50,{"b":1}]"#);
+    ada.send(r#"421["other"]"#);
+    let refused = ada.text();
+    assert!(refused.contains("backend_unavailable"), "{refused}");
+    until("one to be counted", || ended(&gateway, "delivered") == 1);
+}
+
+#[test]
+fn attachments_pass_both_ways() {
+    let gateway = Gateway::start(&config(""));
+    let (mut ada, mut worker) = (gateway.client(), Worker::all(&gateway, "app"));
+    ada.send(r#"451-7["work",{"_placeholder":true,"num":0}]"#);
+    ada.stream.write(&[0x82, 0x82, 0, 0, 0, 0, 0xff, 7]);
+    let work = worker.next();
+    assert_eq!(work.data["args"], json!([{ "_placeholder": true, "num": 0 }]));
+    assert_eq!(work.attachments, [[0xff, 7]]);
+    worker.socket.send(&format!("461-/workers,{}[{{\"_placeholder\":true,\"num\":0}}]", work.ack));
+    worker.socket.stream.write(&[0x82, 0x81, 0, 0, 0, 0, 3]);
+    assert_eq!(ada.text(), r#"461-7[{"_placeholder":true,"num":0}]"#);
+    assert_eq!(ada.frame(), Frame::Binary(vec![3]));
+    // Of two attachments each command gets the one that it names.
+    let emit = |num: u8| {
+        format!(
+            "{{\"do\":\"emit\",\"event\":\"e\",\"args\":[{{\"_placeholder\":true,\"num\":{num}}}]}}"
+        )
+    };
+    worker.socket.send(&format!("452-/workers,9[\"commands\",[{},{}]]", emit(1), emit(0)));
+    for byte in [8, 9] {
+        worker.socket.stream.write(&[0x82, 0x81, 0, 0, 0, 0, byte]);
+    }
+    assert!(worker.socket.text().starts_with(r#"43/workers,9[[{"result":"#));
+    for byte in [9, 8] {
+        assert_eq!(ada.text(), r#"451-["e",{"_placeholder":true,"num":0}]"#);
+        assert_eq!(ada.frame(), Frame::Binary(vec![byte]));
+    }
+}
+
+#[test]
+fn instances_of_one_name_share_the_work_and_each_client_stays_in_order() {
+    let gateway = Gateway::start(&config(""));
+    let mut workers = [Worker::all(&gateway, "app"), Worker::all(&gateway, "app")];
+    let mut clients: Vec<_> = (0..4).map(|_| gateway.client()).collect();
+    for client in &mut clients {
+        send(client, &[1, 2, 3]);
+    }
+    let mut told: BTreeMap<String, Vec<(usize, u64)>> = BTreeMap::new();
+    for (number, worker) in workers.iter_mut().enumerate() {
+        // Two clients each, as none has acknowledged anything.
+        for _ in 0..6 {
+            let work = worker.next();
+            let socket = work.data["socket"].as_str().expect("an id").to_owned();
+            told.entry(socket).or_default().push((number, work.arg().as_u64().expect("a number")));
+            worker.answer(&work, "1");
+        }
+    }
+    assert_eq!(told.len(), 4);
+    for works in told.values() {
+        let of = works[0].0;
+        assert_eq!(*works, [(of, 1), (of, 2), (of, 3)], "{told:?}");
+    }
+    for client in &mut clients {
+        assert_eq!([client.text(), client.text(), client.text()], ["431[1]", "432[1]", "433[1]"]);
+    }
+}
+
+#[test]
+fn what_a_worker_leaves_is_given_to_another_one_in_order() {
+    let gateway = Gateway::start(&config(""));
+    let mut ada = gateway.client();
+    let mut first = Worker::all(&gateway, "app");
+    send(&mut ada, &[1, 2, 3]);
+    let done = first.next();
+    first.answer(&done, "\"first\"");
+    assert_eq!(ada.text(), r#"431["first"]"#);
+    assert_eq!((first.next().arg(), first.next().arg()), (&json!(2), &json!(3)));
+    let mut second = Worker::all(&gateway, "app");
+    send(&mut ada, &[4]);
+    assert_eq!(first.next().arg(), 4);
+    first.dies();
+    for n in [2, 3, 4] {
+        let work = second.next();
+        assert_eq!((work.arg(), &work.data["redelivered"]), (&json!(n), &json!(true)));
+        second.answer(&work, "\"second\"");
+        assert_eq!(ada.text(), format!(r#"43{n}["second"]"#));
+    }
+    until("four to be counted", || ended(&gateway, "delivered") == 4);
+}
+
+#[test]
+fn events_wait_for_a_group_whose_last_worker_has_gone() {
+    let gateway = Gateway::start(&config("timeout = \"1m\""));
+    let mut ada = gateway.client();
+    let mut first = Worker::all(&gateway, "app");
+    send(&mut ada, &[1]);
+    assert_eq!(first.next().arg(), 1);
+    first.dies();
+    gateway.wait_for_log("a worker has gone");
+    send(&mut ada, &[2]);
+    let mut second = Worker::all(&gateway, "app");
+    for (n, is_again) in [(1, true), (2, false)] {
+        let work = second.next();
+        assert_eq!((work.arg(), &work.data["redelivered"]), (&json!(n), &json!(is_again)));
+        second.answer(&work, "");
+        assert_eq!(ada.text(), format!("43{n}[]"));
+    }
+}
+
+#[test]
+fn a_worker_has_only_so_many_at_a_time() {
+    let gateway = Gateway::start(&config("in_flight = 2\nqueue = 4"));
+    let mut ada = gateway.client();
+    let mut worker = Worker::all(&gateway, "app");
+    send(&mut ada, &[1, 2, 3, 4, 5]);
+    // The fifth finds the queue full.
+    assert!(ada.text().contains("backend_busy"));
+    let (one, two) = (worker.next(), worker.next());
+    assert_eq!((one.arg(), two.arg()), (&json!(1), &json!(2)));
+    // Its own command is answered before anything else comes.
+    worker.ask("emit", &json!({ "event": "x", "rooms": ["none"] }));
+    worker.answer(&two, "");
+    assert_eq!(worker.next().arg(), 3);
+    worker.answer(&one, "");
+    assert_eq!(worker.next().arg(), 4);
+    assert_eq!([ada.text(), ada.text()], ["432[]", "431[]"]);
+    until("one to be counted", || ended(&gateway, "queue_full") == 1);
+}
+
+#[test]
+fn who_does_not_acknowledge_in_time_has_failed() {
+    let gateway = Gateway::start(&config("timeout = \"100ms\""));
+    let mut ada = gateway.client();
+    let mut worker = Worker::all(&gateway, "app");
+    send(&mut ada, &[1]);
+    let work = worker.next();
+    let refused = ada.text();
+    assert!(refused.contains("backend_timeout"), "{refused}");
+    // What comes too late changes nothing.
+    worker.answer(&work, "1");
+    assert_eq!(ada.ask("here", ""), r#"["here"]"#);
+    until("it to be counted", || ended(&gateway, "timed_out") == 1);
+}
+
+#[test]
+fn each_name_gets_the_event_and_the_first_answer_counts() {
+    let gateway = Gateway::start(&config(""));
+    let mut ada = gateway.client();
+    let mut workers = [Worker::all(&gateway, "one"), Worker::all(&gateway, "two")];
+    send(&mut ada, &[1]);
+    let works = workers.each_mut().map(Worker::next);
+    workers[1].answer(&works[1], "\"two\"");
+    assert_eq!(ada.text(), r#"431["two"]"#);
+    workers[0].answer(&works[0], "\"one\"");
+    until("both to be counted", || ended(&gateway, "delivered") == 2);
+    assert_eq!(ada.ask("here", ""), r#"["here"]"#);
+}
+
+#[test]
+fn workers_act_as_the_http_api_does() {
+    let gateway = Gateway::start(&config(""));
+    let mut ada = gateway.session();
+    let id = ada.join("/");
+    let mut worker = Worker::connect(&gateway, "app", json!({}));
+    let joined = worker.ask("join", &json!({ "sockets": [id], "join": ["room"] }));
+    assert_eq!(joined["result"]["sockets"], 1, "{joined}");
+    let sent = worker
+        .ask("command", &json!({ "do": "emit", "rooms": ["room"], "event": "hi", "args": [1] }));
+    assert!(sent["result"].is_object(), "{sent}");
+    assert_eq!(ada.event(), ("hi".into(), vec![json!(1)]));
+    let list = json!([
+        { "do": "leave", "sockets": [id], "leave": ["room"] },
+        { "do": "fly" },
+        { "do": "emit", "event": "all" },
+    ]);
+    let answers = worker.ask("commands", &list);
+    assert_eq!(answers[0]["result"]["sockets"], 1, "{answers}");
+    assert_eq!(answers[1]["error"]["status"], 422, "{answers}");
+    assert!(answers[2]["result"].is_object(), "{answers}");
+    assert_eq!(ada.event(), ("all".into(), vec![]));
+    for (event, data, status) in [
+        ("fly", json!({}), 404),
+        ("emit", json!({}), 422),
+        ("emit", json!({ "event": "x", "namespace": "/none" }), 404),
+        ("command", json!("x"), 422),
+        ("commands", json!({}), 422),
+    ] {
+        assert_eq!(worker.ask(event, &data)["error"]["status"], status, "{event} {data}");
+    }
+    let kicked = worker.ask("kick", &json!({ "sockets": [id] }));
+    assert_eq!(kicked["result"]["sockets"], 1, "{kicked}");
+    assert_eq!(ada.text(), "41");
+}
+
+#[test]
+fn a_key_permits_what_its_configuration_says() {
+    let limited = "[[workers.key]]\nname = \"chat\"\nkey = \"another key of one\"\n\
+         namespaces = [\"/chat\"]\nactions = [\"emit\"]\n[[namespace]]\nname = \"/chat\"\n";
+    let gateway = Gateway::start(&format!("{}{limited}", config("")));
+    let mut socket = gateway.session();
+    let auth = |more: &str| format!(r#"{{"key":"another key of one","name":"x"{more}}}"#);
+    let error = join_as(&mut socket, "/workers", &auth(r#","events":["*"]"#)).expect_err("events");
+    assert!(error["message"].as_str().is_some_and(|it| it.contains("may not")), "{error}");
+    let id = join_as(&mut socket, "/workers", &auth("")).expect("it may come");
+    let mut worker = Worker { socket, id, asked: 0 };
+    let may = worker.ask("emit", &json!({ "namespace": "/chat", "event": "x" }));
+    assert!(may["result"].is_object(), "{may}");
+    for (event, data) in [
+        ("emit", json!({ "event": "x" })),
+        ("join", json!({ "namespace": "/chat", "join": ["x"] })),
+    ] {
+        assert_eq!(worker.ask(event, &data)["error"]["status"], 403, "{event} {data}");
+    }
+}
+
+#[test]
+fn workers_are_told_of_what_else_happens() {
+    let gateway = Gateway::start(&format!("{}[rooms]\npause = \"20ms\"\n", config("")));
+    let happenings =
+        json!({ "happenings": ["connect", "disconnect", "room-occupied", "room-vacated"] });
+    let mut worker = Worker::connect(&gateway, "app", happenings);
+    let next = |worker: &mut Worker, kind: &str| {
+        let work = worker.next();
+        worker.answer(&work, "");
+        assert_eq!((work.name.as_str(), &work.data["type"]), ("happening", &json!(kind)));
+        work.data
+    };
+    let mut ada = gateway.session();
+    let id = ada.join("/");
+    assert_eq!(next(&mut worker, "connect")["socket"], json!(id));
+    assert_eq!(
+        worker.ask("join", &json!({ "sockets": [id], "join": ["room"] }))["result"]["sockets"],
+        1
+    );
+    assert_eq!(next(&mut worker, "room-occupied")["room"], "room");
+    ada.send("41");
+    let gone = next(&mut worker, "disconnect");
+    assert_eq!(
+        (&gone["socket"], &gone["reason"]),
+        (&json!(id), &json!("client namespace disconnect"))
+    );
+    assert_eq!(next(&mut worker, "room-vacated")["room"], "room");
+}

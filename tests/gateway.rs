@@ -21,26 +21,26 @@ mod certificates;
 mod client;
 #[path = "gateway/config.rs"]
 mod config;
+#[path = "gateway/data_port.rs"]
+mod data_port;
 #[path = "gateway/drain.rs"]
 mod drain;
-#[path = "gateway/logs.rs"]
-mod logs;
 #[path = "gateway/keysets.rs"]
 mod keysets;
 #[path = "gateway/limits.rs"]
 mod limits;
-#[path = "gateway/data_port.rs"]
-mod data_port;
+#[path = "gateway/logs.rs"]
+mod logs;
 #[path = "gateway/metrics.rs"]
 mod metrics;
 #[path = "gateway/openapi.rs"]
 mod openapi;
 #[path = "gateway/packaging.rs"]
 mod packaging;
-#[path = "gateway/reload.rs"]
-mod reload;
 #[path = "gateway/peer.rs"]
 mod peer;
+#[path = "gateway/reload.rs"]
+mod reload;
 #[allow(dead_code)]
 #[path = "gateway/rig.rs"]
 mod rig;

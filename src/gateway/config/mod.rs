@@ -21,7 +21,7 @@ use self::schema::{Path, Schema, Shape, Step, nearest};
 use self::source::Source;
 use self::units::Size;
 use super::run::ServeArguments;
-use super::{api, auth, data_port, drain, limits, log, routes, trace, webhooks, workers};
+use super::{api, auth, data_port, drain, limits, log, occupancy, routes, trace, webhooks, workers};
 use crate::Options;
 
 mod page;
@@ -55,6 +55,8 @@ pub struct Config {
     /// The namespaces. Default: `/` alone, whose events go nowhere.
     #[serde(rename = "namespace")]
     pub namespaces: Vec<Namespace>,
+    /// When backends are told that rooms are occupied or vacated.
+    pub rooms: occupancy::Config,
     /// Backends that are told over HTTP.
     #[serde(rename = "webhook")]
     pub webhooks: Vec<webhooks::Config>,
@@ -71,6 +73,7 @@ impl Default for Config {
             drain: drain::Config::default(),
             log: log::Config::default(),
             trace: trace::Config::default(),
+            rooms: occupancy::Config::default(),
             namespaces: vec![Namespace::new("/")],
             webhooks: Vec::new(),
         }

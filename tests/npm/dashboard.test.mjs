@@ -96,6 +96,7 @@ describe("dashboard", () => {
       else api = url;
       if (api) break;
     }
+    assert.ok(api, "the gateway has started");
     for (let number = 0; number < CLIENTS; number += 1) {
       const path = number % 3 === 0 ? "/chat" : "";
       const transports = number % 4 === 0 ? ["polling"] : ["websocket"];

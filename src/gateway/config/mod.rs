@@ -21,7 +21,9 @@ use self::schema::{Path, Schema, Shape, Step, nearest};
 use self::source::Source;
 use self::units::Size;
 use super::run::ServeArguments;
-use super::{api, auth, data_port, drain, limits, log, occupancy, routes, trace, webhooks, workers};
+use super::{
+    api, auth, data_port, drain, limits, log, occupancy, routes, trace, webhooks, workers,
+};
 use crate::Options;
 
 mod page;

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::super::data_port;
 use super::units::{Size, Time};
+use crate::gateway::data_port;
 use crate::{
     Cookie, HttpCompression, Options, Origin, Parser, PerMessageDeflate, Recovery, SameSite,
     SlowReader,

@@ -198,10 +198,13 @@ fn meter(socket: &Socket) -> Rc<RefCell<Meter>> {
     })
 }
 
+/// Buckets by scope and user.
+type Part = HashMap<(u64, Arc<str>), Bucket, FxBuildHasher>;
+
 /// The buckets of users, by what they are for.
 #[derive(Debug)]
 pub(crate) struct Users {
-    parts: [Mutex<HashMap<(u64, Arc<str>), Bucket, FxBuildHasher>>; PARTS],
+    parts: [Mutex<Part>; PARTS],
 }
 
 impl Default for Users {

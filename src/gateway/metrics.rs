@@ -20,6 +20,7 @@ use super::command::Verb;
 use super::queues::Queues;
 use super::routes::Refusal;
 use super::state::State;
+use super::webhooks;
 use crate::{Delays, Reason, Stats};
 
 /// What all names begin with.
@@ -237,6 +238,9 @@ struct Moment {
     queued: Vec<usize>,
     /// Name, sockets, rooms.
     namespaces: Vec<(String, usize, usize)>,
+    webhooks: Vec<webhooks::Gauges>,
+    /// Name, workers, jobs.
+    groups: Vec<(Arc<str>, usize, usize)>,
 }
 
 impl Moment {
@@ -248,7 +252,8 @@ impl Moment {
         let sizes = sizes.into_iter().filter(|size| known.namespaces.contains_key(&size.name));
         let namespaces = sizes.map(|size| (size.name.into(), size.sockets, size.rooms)).collect();
         let queued = Queues::look(state).await.bytes.clone();
-        Moment { stats: state.server.shard_stats(), queued, namespaces }
+        let (webhooks, groups) = (known.webhooks.gauges(), state.workers.gauges());
+        Moment { stats: state.server.shard_stats(), queued, namespaces, webhooks, groups }
     }
 }
 
@@ -310,10 +315,8 @@ impl Collector for Moment {
         gauge_of_shards(&mut encoder, "queue", help, Some(&Unit::Bytes), queued)?;
         self.closed(&mut encoder)?;
         self.fan_out(&mut encoder)?;
-        let sockets = |it: &(String, usize, usize)| it.1;
-        self.of_namespaces(&mut encoder, "namespace_sockets", "Sockets of a namespace", sockets)?;
-        let help = "Rooms of a namespace, each shard's own";
-        self.of_namespaces(&mut encoder, "namespace_rooms", help, |it| it.2)
+        self.of_namespaces(&mut encoder)?;
+        self.of_backends(&mut encoder)
     }
 }
 
@@ -381,20 +384,47 @@ impl Moment {
         Ok(())
     }
 
-    fn of_namespaces(
-        &self,
-        encoder: &mut Encoder<'_>,
-        name: &str,
-        help: &str,
-        read: fn(&(String, usize, usize)) -> usize,
-    ) -> fmt::Result {
-        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        for namespace in &self.namespaces {
-            let labels = [("namespace", namespace.0.as_str())];
-            metric.encode_family(&labels)?.encode_gauge(&(read(namespace) as i64))?;
-        }
-        Ok(())
+    fn of_namespaces(&self, encoder: &mut Encoder<'_>) -> fmt::Result {
+        let sockets = self.namespaces.iter().map(|it| (&*it.0, it.1));
+        let help = "Sockets of a namespace";
+        gauge_by("namespace", encoder, "namespace_sockets", help, None, sockets)?;
+        let rooms = self.namespaces.iter().map(|it| (&*it.0, it.2));
+        let help = "Rooms of a namespace, each shard's own";
+        gauge_by("namespace", encoder, "namespace_rooms", help, None, rooms)
     }
+
+    fn of_backends(&self, encoder: &mut Encoder<'_>) -> fmt::Result {
+        type Read = fn(&webhooks::Gauges) -> usize;
+        let gauges: [(&str, &str, Option<&Unit>, Read); 4] = [
+            ("webhook_waiting", "Happenings that have not ended", None, |it| it.queued),
+            ("webhook_queue", "What waits for a backend", Some(&Unit::Bytes), |it| it.bytes),
+            ("webhook_requests", "Requests under way", None, |it| it.in_flight),
+            ("webhook_open", "1 while a backend is left alone", None, |it| it.is_open.into()),
+        ];
+        for (name, help, unit, read) in gauges {
+            let values = self.webhooks.iter().map(|it| (&*it.name, read(it)));
+            gauge_by("webhook", encoder, name, help, unit, values)?;
+        }
+        let workers = self.groups.iter().map(|it| (&*it.0, it.1));
+        gauge_by("group", encoder, "workers", "Workers of a group", None, workers)?;
+        let jobs = self.groups.iter().map(|it| (&*it.0, it.2));
+        gauge_by("group", encoder, "worker_waiting", "Events not acknowledged", None, jobs)
+    }
+}
+
+fn gauge_by<'a>(
+    label: &str,
+    encoder: &mut Encoder<'_>,
+    name: &str,
+    help: &str,
+    unit: Option<&Unit>,
+    values: impl Iterator<Item = (&'a str, usize)>,
+) -> fmt::Result {
+    let mut metric = encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?;
+    for (of, value) in values {
+        metric.encode_family(&[(label, of)])?.encode_gauge(&(value as i64))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -421,6 +451,14 @@ mod tests {
             stats: vec![Stats::default(); 2],
             queued: vec![5, 0],
             namespaces: vec![("/".into(), 2, 1)],
+            webhooks: vec![webhooks::Gauges {
+                name: "backend".into(),
+                queued: 2,
+                bytes: 300,
+                in_flight: 1,
+                is_open: false,
+            }],
+            groups: vec![("mail".into(), 2, 1)],
         };
         metrics.write(moment, format).expect("they can be written")
     }

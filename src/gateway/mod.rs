@@ -10,9 +10,6 @@
 //! Nothing here runs on a shard but look-ups in [`Rules`](state::Rules) and what a route does to
 //! rooms; whatever may wait is a job of the control thread. A reload swaps the rules as a whole.
 
-// Until every part uses what the others offer.
-#![allow(dead_code)]
-
 mod api;
 mod auth;
 mod clients;

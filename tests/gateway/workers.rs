@@ -35,7 +35,6 @@ key = "{KEY}"
 /// A worker over a bare websocket.
 struct Worker {
     socket: WebSocket,
-    id: String,
     asked: u64,
 }
 
@@ -63,7 +62,7 @@ impl Worker {
         let id = join_as(&mut socket, "/workers", &auth.to_string()).expect("it may come");
         // It has joined its group then.
         gateway.wait_for_log(&id);
-        Worker { socket, id, asked: 0 }
+        Worker { socket, asked: 0 }
     }
 
     /// One that gets all events.
@@ -368,8 +367,8 @@ fn a_key_permits_what_its_configuration_says() {
     let auth = |more: &str| format!(r#"{{"key":"another key of one","name":"x"{more}}}"#);
     let error = join_as(&mut socket, "/workers", &auth(r#","events":["*"]"#)).expect_err("events");
     assert!(error["message"].as_str().is_some_and(|it| it.contains("may not")), "{error}");
-    let id = join_as(&mut socket, "/workers", &auth("")).expect("it may come");
-    let mut worker = Worker { socket, id, asked: 0 };
+    join_as(&mut socket, "/workers", &auth("")).expect("it may come");
+    let mut worker = Worker { socket, asked: 0 };
     let may = worker.ask("emit", &json!({ "namespace": "/chat", "event": "x" }));
     assert!(may["result"].is_object(), "{may}");
     for (event, data) in [

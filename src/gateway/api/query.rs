@@ -385,6 +385,9 @@ pub(super) async fn namespaces(
     let Nothing {} = read_query(&uri)?;
     let sizes = api.state.server.fetch_namespaces().await?;
     let complete = sizes.is_complete;
-    let seen = sizes.into_iter().filter(|size| grant.may_in(&size.name).is_ok());
+    let rules = api.state.rules();
+    let workers = &rules.config.workers;
+    let is_off = |name: &str| workers.keys.is_empty() && name == workers.namespace;
+    let seen = sizes.into_iter().filter(|it| grant.may_in(&it.name).is_ok() && !is_off(&it.name));
     Ok(Answer::ok(&Namespaces { namespaces: seen.map(Size::from).collect(), complete }))
 }

@@ -84,9 +84,8 @@ pub(super) struct Checks(Validation);
 
 impl Checks {
     pub(super) fn new(config: &Config) -> Checks {
-        let mut checks = Validation::default();
-        checks.leeway = config.leeway.0.as_secs();
-        checks.validate_nbf = true;
+        let leeway = config.leeway.0.as_secs();
+        let mut checks = Validation { leeway, validate_nbf: true, ..Validation::default() };
         checks.required_spec_claims.clear();
         let mut require = |claim: &str| checks.required_spec_claims.insert(claim.into());
         if config.require_expiry {

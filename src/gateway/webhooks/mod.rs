@@ -96,11 +96,6 @@ impl Webhooks {
         self.hooks.iter().find(|hook| *hook.name == *name)
     }
 
-    /// Whether routes may call a backend by that name.
-    pub(crate) fn has(&self, name: &str) -> bool {
-        self.find(name).is_some()
-    }
-
     /// Whether any is told of rooms.
     pub(crate) fn hears_rooms(&self) -> bool {
         let rooms = [Happening::RoomOccupied, Happening::RoomVacated];

@@ -165,6 +165,12 @@ impl Operation<'_> {
             "409" => self.twice(gateway),
             "413" => self.ask(gateway, "all", "", (example.0, &" ".repeat(2_001))),
             "415" => self.ask(gateway, "all", "", ("text/plain", example.1)),
+            "422" if self.path == "/reload" => {
+                gateway.configure("colour = 1\n");
+                let reply = self.ask(gateway, "all", "", example);
+                gateway.configure(TOML);
+                reply
+            }
             "422" if is_command && !is_batch => {
                 self.ask(gateway, "all", "", (example.0, r#"{"colour":1}"#))
             }
@@ -200,7 +206,8 @@ fn examples_get_the_answers_that_are_described() {
     let whole = description();
     let gateway = Gateway::start(TOML);
     let _clients = [gateway.client(), gateway.client()];
-    for operation in operations(&whole) {
+    // The end of it all has its own test.
+    for operation in operations(&whole).iter().filter(|it| it.path != "/drain") {
         for (kind, body) in operation.examples() {
             let reply = operation.ask(&gateway, "all", "", (&kind, &body));
             operation.check_reply(&reply);
@@ -281,9 +288,12 @@ fn a_gateway_that_goes_is_not_ready() {
     // It keeps the server waiting, as it does not close.
     let _client = gateway.client();
     let operations = operations(&whole);
-    let ready = operations.iter().find(|it| it.path == "/readyz").expect("it is described");
+    let find = |path: &str| operations.iter().find(|it| it.path == path).expect("it is there");
+    let (ready, drain) = (find("/readyz"), find("/drain"));
     ready.check_reply(&gateway.get("/readyz"));
-    gateway.signal("TERM");
+    let reply = drain.ask(&gateway, "all", "", ("", ""));
+    drain.check_reply(&reply);
+    reply.expect(202);
     until("it to say so", || {
         let reply = gateway.get("/readyz");
         ready.check_reply(&reply);

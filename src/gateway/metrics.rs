@@ -432,6 +432,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::gateway::told::Told;
 
     /// All that there is, each with a sample.
     fn rendered(format: Format) -> String {
@@ -440,6 +441,9 @@ mod tests {
         metrics.refused("/", &Refusal { code: "rate", message: String::new() });
         metrics.rejected("/", "token");
         metrics.webhook("php", "ok", Duration::from_millis(3));
+        let told = Told::new(&metrics);
+        told.request("php", true, Duration::from_millis(3));
+        told.work("mail", webhooks::Outcome::Delivered);
         metrics.request(&Method::GET, "/v1/count", 200, Duration::from_micros(70));
         metrics.request(
             &Method::from_bytes(b"PURGE").expect("a method"),

@@ -317,3 +317,44 @@ fn health_and_readiness() {
     );
     assert!(page.body.contains("<title>corecast</title>"));
 }
+
+/// Whoever has a token with a `sub` is found by it, on all devices.
+#[test]
+fn users_are_found_by_their_ids() {
+    let secret = "a secret of the tests, long enough for it";
+    let gateway = Gateway::start(&format!(
+        "[[auth.key]]\nsecret = \"{secret}\"\n[[namespace]]\nname = \"/\"\n"
+    ));
+    let key = jsonwebtoken::EncodingKey::from_secret(secret.as_bytes());
+    let mut join = |user: &str| {
+        let claims = json!({ "sub": user, "exp": 4_000_000_000_u64 });
+        let header = jsonwebtoken::Header::default();
+        let token = jsonwebtoken::encode(&header, &claims, &key).expect("a token");
+        let mut socket = gateway.session();
+        let auth = json!({ "token": token }).to_string();
+        (join_as(&mut socket, "/", &auth).expect("it is let in"), socket)
+    };
+    let [(first_id, mut first), (_, mut second), (_, mut bob)] =
+        ["ada", "ada", "bob"].map(&mut join);
+    let told = gateway.get("/v1/users/ada").expect(200);
+    let rows = told["sockets"].as_array().expect("a list");
+    assert_eq!((rows.len(), &told["complete"]), (2, &json!(true)));
+    assert!(rows.iter().all(|row| row["user"] == "ada" && row["expires_at"] == 4_000_000_000_u64));
+    let reply = gateway.http().ask("PUT", "/v1/users/ada/data", &[JSON], r#"{"plan":"pro"}"#);
+    assert_eq!(reply.expect(200), json!({ "sockets": 2, "complete": true }));
+    let row = gateway.get(&format!("/v1/sockets/{first_id}")).expect(200);
+    assert_eq!((&row["user"], &row["data"]), (&json!("ada"), &json!({ "plan": "pro" })));
+    for path in ["/v1/sockets?user=ada", "/v1/count?user=ada"] {
+        let told = gateway.get(path).expect(200);
+        let count =
+            told["sockets"].as_array().map_or(told["sockets"].clone(), |it| json!(it.len()));
+        assert_eq!(count, 2, "{path}");
+    }
+    command(&gateway, "/v1/emit", json!({ "users": ["ada"], "event": "for ada" }));
+    command(&gateway, "/v1/join", json!({ "users": ["ada", "bob"], "join": ["all"] }));
+    command(&gateway, "/v1/emit", json!({ "rooms": ["all"], "event": "for all" }));
+    hear(&mut [&mut first, &mut second], "for ada");
+    hear(&mut [&mut first, &mut second, &mut bob], "for all");
+    command(&gateway, "/v1/disconnect", json!({ "users": ["ada"] }));
+    until("Ada to be gone", || gateway.get("/v1/users/ada").status == 404);
+}

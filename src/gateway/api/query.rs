@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::answer::Answer;
+use super::callers::Grant;
 use super::{Api, Permission, carry_out, idempotency_key, json_body, once};
 use crate::gateway::command::{Command, Outcome, Problem, Target, find};
 use crate::gateway::state::User;
@@ -383,11 +384,18 @@ pub(super) async fn namespaces(
     }
     let grant = api.admit_to(&headers, Permission::Read)?;
     let Nothing {} = read_query(&uri)?;
+    let (namespaces, complete) = seen(&api, &grant).await?;
+    Ok(Answer::ok(&Namespaces { namespaces, complete }))
+}
+
+/// The namespaces that a caller may use, and whether that is what all shards say. That of workers
+/// is none of them while there can be no workers.
+pub(super) async fn seen(api: &Api, grant: &Grant) -> Result<(Vec<Size>, bool), Problem> {
     let sizes = api.state.server.fetch_namespaces().await?;
     let complete = sizes.is_complete;
     let rules = api.state.rules();
     let workers = &rules.config.workers;
     let is_off = |name: &str| workers.keys.is_empty() && name == workers.namespace;
     let seen = sizes.into_iter().filter(|it| grant.may_in(&it.name).is_ok() && !is_off(&it.name));
-    Ok(Answer::ok(&Namespaces { namespaces: seen.map(Size::from).collect(), complete }))
+    Ok((seen.map(Size::from).collect(), complete))
 }

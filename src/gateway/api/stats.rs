@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::answer::Answer;
 use super::health::readiness;
-use super::query::Size;
+use super::query::{Size, seen};
 use super::{Api, Permission};
 use crate::gateway::command::Problem;
 use crate::gateway::queues::{Queues, Slow};
@@ -119,9 +119,8 @@ pub(super) async fn stats(
 ) -> Result<Answer, Problem> {
     let grant = api.admit_to(&headers, Permission::Read)?;
     let server = &api.state.server;
-    let sizes = server.fetch_namespaces().await?;
+    let (namespaces, complete) = seen(&api, &grant).await?;
     let look = Queues::look(&api.state).await;
-    let complete = sizes.is_complete;
     let may_see = |name: &str| grant.may_in(name).is_ok();
     let stats = server.shard_stats();
     let shards = stats.iter().enumerate().map(|(shard, stats)| {
@@ -133,7 +132,7 @@ pub(super) async fn stats(
         uptime_seconds: api.started.elapsed().as_secs_f64(),
         ready: readiness(&api.state).await.is_ready(),
         shards: shards.collect(),
-        namespaces: sizes.into_iter().filter(|it| may_see(&it.name)).map(Size::from).collect(),
+        namespaces,
         slow: look.slow.iter().filter(|slow| may_see(&slow.namespace)).cloned().collect(),
         complete,
     }))

@@ -680,6 +680,8 @@ mod shard;
 mod socket;
 #[cfg(feature = "tls")]
 pub mod tls;
+#[cfg(feature = "gateway")]
+mod visit;
 pub mod ws;
 
 pub use admin::{AdminMode, AdminOptions, BasicAuth};

@@ -25,6 +25,8 @@ mod config;
 mod data_port;
 #[path = "gateway/drain.rs"]
 mod drain;
+#[path = "gateway/examples.rs"]
+mod examples;
 #[path = "gateway/keysets.rs"]
 mod keysets;
 #[path = "gateway/limits.rs"]

@@ -3,7 +3,6 @@
 //! A command is one flat JSON object. Arguments stay the text that they are: what a backend sends
 //! is checked to be JSON once and then goes to clients byte for byte.
 
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,9 +18,7 @@ use tracing::Instrument;
 
 use super::state::{State, user_room};
 use super::trace;
-use crate::hub::id::Id;
-use crate::hub::slab::Key;
-use crate::shard::Shard;
+use crate::visit::Visited;
 use crate::{Broadcast, Error, Namespace, Raw, Unanswered};
 
 /// Rooms, ids and the like in one command.
@@ -57,24 +54,16 @@ impl Target {
     /// # Errors
     /// There is no such namespace.
     pub(crate) fn select(&self, state: &State) -> Result<Broadcast, Problem> {
-        let mut selected = find(state, self.namespace())?.broadcast();
-        if let ([id], [], [], []) =
-            (&*self.sockets, &*self.rooms, &*self.users, &*self.except)
-            // With recovery, a client may be on another shard than the one that its id names.
-            && state.server.options().connection_state_recovery.is_none()
-            && let Some(id) = Id::parse(id)
+        let all = find(state, self.namespace())?.broadcast();
+        let lists = (&*self.sockets, &*self.rooms, &*self.users, &*self.except);
+        if let ([id], [], [], []) = lists
+            && let Some(only) = all.clone().only(id)
         {
-            // One socket: its shard alone is asked.
-            selected.target.only = Some(id);
-            return Ok(selected);
+            return Ok(only);
         }
-        let users = self.users.iter().map(|user| user_room(user));
-        for name in self.rooms.iter().chain(&self.sockets) {
-            selected.target.rooms.push(name.as_str().into());
-        }
-        selected.target.rooms.extend(users.map(String::into_boxed_str));
-        selected.target.except.extend(self.except.iter().map(|name| name.as_str().into()));
-        Ok(selected)
+        let users: Vec<String> = self.users.iter().map(|user| user_room(user)).collect();
+        let rooms = self.rooms.iter().chain(&self.sockets).chain(&users).map(String::as_str);
+        Ok(all.among(rooms, self.except.iter().map(String::as_str)))
     }
 }
 
@@ -478,32 +467,15 @@ impl Command {
                 }
             }
             Command::Join { join, .. } => {
-                each(selected, move |shard, key| {
-                    let mut hub = shard.hub();
-                    join.iter().for_each(|room| {
-                        hub.join(key, room);
-                    });
-                })
-                .await
+                each(selected, move |it| join.iter().for_each(|room| it.join(room))).await
             }
             Command::Leave { leave, .. } => {
-                each(selected, move |shard, key| {
-                    let mut hub = shard.hub();
-                    leave.iter().for_each(|room| {
-                        hub.leave(key, room);
-                    });
-                })
-                .await
+                each(selected, move |it| leave.iter().for_each(|room| it.leave(room))).await
             }
             Command::Disconnect { close, .. } => {
-                each(selected, move |shard, key| shard.hub().disconnect(key, close)).await
+                each(selected, move |it| it.disconnect(close)).await
             }
-            Command::SetData { data, .. } => {
-                each(selected, move |shard, key| {
-                    shard.own_or_new(key, |own| own.kept.json.clone_from(&data));
-                })
-                .await
-            }
+            Command::SetData { data, .. } => each(selected, move |it| it.set_data(&data)).await,
         }
     }
 }
@@ -511,17 +483,10 @@ impl Command {
 /// Does something to each of the selected sockets, where it lives.
 async fn each(
     selected: Broadcast,
-    act: impl Fn(&Rc<Shard>, Key) + Clone + Send + 'static,
+    act: impl Fn(&Visited<'_>) + Clone + Send + 'static,
 ) -> Result<Outcome, Problem> {
-    let only = selected.home();
-    let Broadcast { namespace, target, .. } = selected;
-    let asked = namespace.ask_shards(only, move |shard, namespace| {
-        let members = shard.hub().selected(namespace.id, &target);
-        members.iter().for_each(|member| act(shard, *member));
-        members.len()
-    });
-    let (parts, silent) = asked?.await;
-    Ok(Outcome::Done { sockets: parts.iter().sum(), complete: silent == 0 })
+    let done = selected.visit(act).await?;
+    Ok(Outcome::Done { sockets: done.value, complete: done.is_complete })
 }
 
 #[cfg(test)]

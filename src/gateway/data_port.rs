@@ -34,13 +34,13 @@ pub struct TlsConfig {
     pub listen: Vec<SocketAddr>,
     /// Certificates, each with its key. A client gets the first one that is for the name it asks
     /// for, or else the first of all. The files are read again when they change; connections that
-    /// are open stay as they are. Default: none.
+    /// are open stay as they are. Default: none. Reloaded.
     #[serde(rename = "certificate")]
     pub certificates: Vec<Certificate>,
-    /// Whether clients have to show a certificate. Default: `none`.
+    /// Whether clients have to show a certificate. Default: `none`. Reloaded.
     pub client_certificates: ClientCertificates,
     /// PEM file of the authorities whose certificates of clients are taken; read again when it
-    /// changes. Default: none.
+    /// changes. Default: none. Reloaded.
     pub client_authorities: Option<PathBuf>,
 }
 

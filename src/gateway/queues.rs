@@ -1,7 +1,6 @@
 //! What waits to be sent to clients, and to whom most of it: looked at when somebody asks, in steps
 //! that hold no shard up.
 
-use std::rc::Rc;
 use std::sync::{Arc, Mutex as Lock};
 use std::time::{Duration, Instant};
 
@@ -9,8 +8,7 @@ use serde::Serialize;
 use tokio::sync::Mutex;
 
 use super::state::{State, User};
-use crate::Handshake;
-use crate::shard::Shard;
+use crate::visit::Visited;
 
 /// Sessions that a shard looks at in one go: some tens of microseconds.
 const STEP: u32 = 8_192;
@@ -87,7 +85,7 @@ async fn take(state: &Arc<State>) -> Look {
             if place > 0 {
                 tokio::time::sleep(PAUSE).await;
             }
-            let asked = state.server.ask_shards(Some(shard), move |shard| step(shard, place));
+            let asked = state.server.ask_queues(shard, place, (STEP, SLOW_MAX), slow);
             // A server that has stopped has nothing queued.
             let Ok(asked) = asked else { break };
             let (parts, _) = asked.await;
@@ -105,21 +103,15 @@ async fn take(state: &Arc<State>) -> Look {
     look
 }
 
-/// One step, on the shard.
-fn step(shard: &Rc<Shard>, from: u32) -> (usize, Vec<Slow>, Option<u32>) {
-    let hub = shard.hub();
-    let queues = hub.queues(from, STEP, SLOW_MAX);
-    let slow = queues.longest.into_iter().filter_map(|(queued_bytes, member)| {
-        let user = shard.own(member, |own| own.kept.get::<User>()).flatten();
-        let address = hub.handshake(member).map(|it| Handshake(it).address().ip().to_string());
-        Some(Slow {
-            queued_bytes,
-            socket: hub.socket_id(member)?.to_string(),
-            namespace: hub.namespace_name(member)?.to_string(),
-            user: user.and_then(|user| Some(user.id.as_deref()?.to_owned())),
-            address,
-            shard: shard.index(),
-        })
-    });
-    (queues.bytes, slow.collect(), queues.next)
+/// What is told of a client with a long queue.
+fn slow(queued_bytes: usize, it: &Visited<'_>) -> Option<Slow> {
+    let user = it.get::<User>();
+    Some(Slow {
+        queued_bytes,
+        socket: it.id()?,
+        namespace: it.namespace()?,
+        user: user.and_then(|user| Some(user.id.as_deref()?.to_owned())),
+        address: it.handshake().map(|it| it.address().ip().to_string()),
+        shard: it.shard(),
+    })
 }

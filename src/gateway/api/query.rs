@@ -1,6 +1,5 @@
 //! What the API tells of sockets, users, rooms and namespaces.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use axum::extract::rejection::PathRejection;
@@ -90,9 +89,6 @@ struct Row {
     expires_at: Option<u64>,
 }
 
-/// Where a page begins: a shard, and a place in its table.
-type Cursor = (u16, u32);
-
 fn limited(limit: usize) -> Result<usize, Problem> {
     match limit {
         1..=1_000 => Ok(limit),
@@ -100,7 +96,7 @@ fn limited(limit: usize) -> Result<usize, Problem> {
     }
 }
 
-fn read_cursor(cursor: Option<&str>) -> Result<Cursor, Problem> {
+fn read_cursor(cursor: Option<&str>) -> Result<Place, Problem> {
     let Some(cursor) = cursor else { return Ok((0, 0)) };
     let read = cursor
         .split_once('-')
@@ -108,59 +104,15 @@ fn read_cursor(cursor: Option<&str>) -> Result<Cursor, Problem> {
     read.ok_or_else(|| Problem::new(422, "not valid", "query: cursor is none of ours"))
 }
 
-/// Up to `limit` sockets from a place on: shard after shard, so that no more is asked for than is
-/// told. Who comes meanwhile may be missed.
-async fn page(
-    selected: Broadcast,
-    from: Cursor,
-    limit: usize,
-) -> Result<(Vec<Row>, Option<Cursor>, bool), Problem> {
-    let only = selected.home();
-    let Broadcast { namespace, target, .. } = selected;
-    let shards = namespace.server.shard_stats().len() as u16;
-    let (mut shard, mut place) = from;
-    let (mut rows, mut is_complete) = (Vec::new(), true);
-    while shard < shards && rows.len() < limit {
-        if only.is_none_or(|only| only == shard) {
-            let (target, wanted) = (target.clone(), limit - rows.len());
-            let asked = namespace.ask_shards(Some(shard), move |shard, namespace| {
-                let mut members = shard.hub().selected(namespace.id, &target);
-                members.retain(|member| member.index >= place);
-                members.sort_unstable_by_key(|member| member.index);
-                let next = members.get(wanted).map(|member| member.index);
-                members.truncate(wanted);
-                let rows = members.into_iter().filter_map(|member| describe(shard, member));
-                (rows.collect::<Vec<_>>(), next)
-            });
-            let (parts, silent) = asked?.await;
-            is_complete &= silent == 0;
-            for (part, next) in parts {
-                rows.extend(part);
-                if let Some(next) = next {
-                    return Ok((rows, Some((shard, next)), is_complete));
-                }
-            }
-        }
-        (shard, place) = (shard + 1, 0);
-    }
-    let next = (shard < shards && only.is_none()).then_some((shard, 0));
-    Ok((rows, next, is_complete))
-}
-
-fn describe(shard: &Rc<Shard>, member: Key) -> Option<Row> {
-    let hub = shard.hub();
-    let id = hub.socket_id(member)?;
-    let handshake = hub.handshake(member).map(Handshake);
-    let rooms = hub.rooms_of(member).iter().map(|room| room.to_string()).collect();
-    let kept = shard.own(member, |own| (own.kept.json.clone(), own.kept.get::<User>()));
-    let (data, user) = kept.unwrap_or_default();
+fn describe(it: &Visited<'_>) -> Option<Row> {
+    let (handshake, user) = (it.handshake(), it.get::<User>());
     let user = user.map(|user| User::clone(&user)).unwrap_or_default();
     Some(Row {
-        id: id.to_string(),
+        id: it.id()?,
         user: user.id.map(|id| id.to_string()),
-        rooms,
+        rooms: it.rooms(),
         // Empty is what nobody has set.
-        data: RawValue::from_string(data.into())
+        data: RawValue::from_string(it.data().into())
             .or_else(|_| RawValue::from_string("{}".into()))
             .ok()?,
         address: handshake.as_ref().map(|it| it.address().ip().to_string()),
@@ -186,7 +138,7 @@ pub(super) async fn sockets(
     let target = asked.target();
     grant.may_in(target.namespace())?;
     let (limit, from) = (limited(asked.limit)?, read_cursor(asked.cursor.as_deref())?);
-    let (sockets, next, complete) = page(target.select(&api.state)?, from, limit).await?;
+    let (sockets, next, complete) = target.select(&api.state)?.page(from, limit, describe).await?;
     let next = next.map(|(shard, place)| format!("{shard}-{place}"));
     Ok(Answer::ok(&Sockets { sockets, next, complete }))
 }
@@ -202,7 +154,7 @@ pub(super) async fn socket(
     let (id, Place { namespace }) = (named(path)?, read_query(&uri)?);
     let target = Target { namespace, sockets: vec![id.clone()], ..Target::default() };
     grant.may_in(target.namespace())?;
-    let (rows, ..) = page(target.select(&api.state)?, (0, 0), 1).await?;
+    let (rows, ..) = target.select(&api.state)?.page((0, 0), 1, describe).await?;
     // A room may have that name.
     let row = rows.into_iter().find(|row| row.id == id);
     row.map(|row| Answer::ok(&row)).ok_or_else(|| no_socket(&id))
@@ -234,7 +186,7 @@ pub(super) async fn user(
     let target = Target { namespace, users: vec![user.clone()], ..Target::default() };
     grant.may_in(target.namespace())?;
     let selected = target.select(&api.state)?;
-    let (sockets, next, is_complete) = page(selected, (0, 0), USER_SOCKETS_MAX).await?;
+    let (sockets, next, is_complete) = selected.page((0, 0), USER_SOCKETS_MAX, describe).await?;
     if sockets.is_empty() && is_complete {
         return Err(no_user(&user));
     }

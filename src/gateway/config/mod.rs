@@ -257,6 +257,8 @@ fn compare(
     }
     for (key, nodes) in &shape.properties {
         let said = nodes.iter().find_map(|node| node["description"].as_str()).unwrap_or_default();
+        // A comment may be wrapped anywhere.
+        let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
         let is_fixed = match (said.contains("Not reloaded."), said.contains("Reloaded.")) {
             (true, _) => true,
             (_, true) => false,

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::proto::value::split_args;
+use crate::visit::split_args;
 
 /// A place such as `args[0].room.id` or `args[1][2]`.
 #[derive(Debug, Clone, PartialEq, Eq)]

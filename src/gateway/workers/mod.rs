@@ -27,6 +27,7 @@ use super::secret::Secret;
 use super::state::{State, User};
 use super::webhooks::{Gone, Happened, Happening, Kind, Outcome};
 use super::webhooks::{about, append, append_event, new_id};
+use crate::visit::spawn_here;
 use crate::{Event, Raw, Reason, Socket};
 
 pub(crate) use admission::Keys;
@@ -158,14 +159,13 @@ async fn work(state: &Arc<State>, socket: &Socket) {
         let asked = socket.timeout(within).emit_with_ack(event, args);
         let state = state.clone();
         // Others do not wait for its answer.
-        glommio::spawn_local(async move {
+        spawn_here(async move {
             // One that has gone is dealt with where that is noticed.
             if let Ok(answer) = asked.await {
                 let state_of_task = state.clone();
                 state.spawn(async move { group.answered(&state_of_task, number, answer) });
             }
-        })
-        .detach();
+        });
     }
 }
 

@@ -38,13 +38,13 @@ const ROUTES_MAX: usize = 64;
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Connections to the data port. A few more are answered 503, the others closed at once.
-    /// Default: any number.
+    /// Not reloaded. Default: any number.
     pub connections: Option<usize>,
     /// Connections of one address; of an IPv6 address's /64. A few more are answered 429, the
-    /// others closed at once. Default: any number.
+    /// others closed at once. Not reloaded. Default: any number.
     pub connections_per_ip: Option<u32>,
     /// Sessions that one address may open in a second, all at once if it likes; more are answered
-    /// 429. Default: any number.
+    /// 429. Not reloaded. Default: any number.
     pub handshakes_per_second_per_ip: Option<u32>,
     /// Events that one socket may send. Default: any number.
     pub socket_events: Option<Rate>,

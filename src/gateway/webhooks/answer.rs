@@ -224,8 +224,13 @@ impl Reply {
     /// # Errors
     /// It is no such answer; the text says why.
     pub(super) fn admission(&self) -> Result<Admission, String> {
-        if self.body.trim_ascii().is_empty() {
+        let body = self.body.trim_ascii();
+        if body.is_empty() {
             return Ok(Admission::default());
+        }
+        // serde takes a list for a struct as well.
+        if !body.starts_with(b"{") {
+            return Err("it is no object".into());
         }
         let answer: Result<Admission, _> = serde_json::from_slice(&self.body);
         let mut answer = answer.map_err(|error| error.to_string())?;

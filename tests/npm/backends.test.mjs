@@ -129,8 +129,8 @@ describe("workers", () => {
     });
     const clients = await Promise.all(Array.from({ length: 20 }, () => connect()));
     const answers = clients.map((client, n) => client.ask("work", n));
-    await one.until(() => heard.one.length === 10, "half of the work");
-    await two.until(() => heard.two.length === 10, "the other half");
+    await one.until(() => one.got("event").length === 10, "half of the work");
+    await two.until(() => two.got("event").length === 10, "the other half");
     one.vanish();
     go();
     assert.deepEqual(await Promise.all(answers), Array.from({ length: 20 }, (_, n) => n));

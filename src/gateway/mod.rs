@@ -7,7 +7,7 @@
 //!              control thread (tokio): auth, webhooks, workers, HTTP API, metrics, files
 //! ```
 //!
-//! Nothing here runs on a shard but look-ups in [`Rules`](state::Rules) and what a route does to
+//! Nothing here runs on a shard but look-ups in `Rules` and what a route does to
 //! rooms; whatever may wait is a job of the control thread. A reload swaps the rules as a whole.
 
 mod api;

@@ -34,10 +34,8 @@ pub struct Unanswered {
     /// ([`Options::max_gather_bytes`](crate::Options::max_gather_bytes)).
     pub oversized: usize,
     /// The sockets that `responses` came from, in the same order, where names were asked for.
-    #[cfg_attr(not(feature = "gateway"), expect(dead_code))]
     pub(crate) answered: Vec<SocketId>,
     /// Those that gave no answer, as `answered`.
-    #[cfg_attr(not(feature = "gateway"), expect(dead_code))]
     pub(crate) unanswered: Vec<SocketId>,
     /// Shards that are stalled: whether they have sent the event, and to whom, is not known.
     pub silent_shards: usize,

@@ -93,7 +93,7 @@ impl Wires {
     /// Takes a connection out that moves to another shard.
     pub(super) fn take(&mut self, conn: u32) -> Option<Moving> {
         let wire = self.wires.get_mut(conn as usize)?.take()?;
-        Some(wire.tls?.depart())
+        wire.tls.map(Session::depart)
     }
 
     fn put(&mut self, conn: u32, wire: Wire) {

@@ -328,11 +328,18 @@ impl Shard {
         ended
     }
 
+    /// Whether another thread has said something while this shard was not yet parked, so that no
+    /// bell has rung for it.
+    fn has_news(&self, mailbox: &Receiver<Mail>) -> bool {
+        let is_stopping = self.stopping_ms.get().is_none() && self.server.is_stopping();
+        is_stopping || !mailbox.is_empty()
+    }
+
     /// Sleeps in the ring itself: no handler waits for anything, so the executor has nothing to do.
     fn wait(&self, ring: &mut Ring, mailbox: &Receiver<Mail>) -> std::io::Result<()> {
         self.leave_stats();
         self.server.mesh(|mesh| mesh.park(self.index));
-        let timeout = if mailbox.is_empty() { self.next_wake() } else { Some(Duration::ZERO) };
+        let timeout = if self.has_news(mailbox) { Some(Duration::ZERO) } else { self.next_wake() };
         let waited = ring.wait(timeout);
         self.server.mesh(|mesh| mesh.unpark(self.index));
         waited
@@ -352,7 +359,7 @@ impl Shard {
             return;
         }
         self.server.mesh(|mesh| mesh.park(self.index));
-        if mailbox.is_empty() {
+        if !self.has_news(mailbox) {
             let wake = self.next_wake().map_or(TASK_SLEEP, |wake| wake.min(TASK_SLEEP));
             let mut timer = Timer::new(wake);
             poll_fn(|cx| {

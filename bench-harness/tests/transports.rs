@@ -14,7 +14,8 @@ const HARNESS: &str = env!("CARGO_BIN_EXE_bench-harness");
 static BENCH_SERVER: LazyLock<PathBuf> = LazyLock::new(|| {
     let folder = Path::new(HARNESS).parent().expect("target folder");
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--quiet", "--package", "corecast", "--example", "bench_server"]);
+    // One package alone resolves other features, with which every dependency is built anew.
+    cargo.args(["build", "--quiet", "--workspace", "--example", "bench_server"]);
     if folder.ends_with("release") {
         cargo.arg("--release");
     }

@@ -441,7 +441,7 @@ impl Server {
     pub fn shutdown(&self) {
         // Without shards there is nothing to end, and a later start must not find it ended.
         let Some(mesh) = self.0.mesh.get() else { return };
-        self.0.is_stopping.store(true, Ordering::SeqCst);
+        self.0.is_stopping.store(true, Ordering::Release);
         mesh.wake_all();
         if let Some(shard) = Shard::current(self) {
             shard.wake();
@@ -463,7 +463,7 @@ impl Server {
 
     /// Whether the shards have to end; they look in every turn.
     pub(crate) fn is_stopping(&self) -> bool {
-        self.0.is_stopping.load(Ordering::SeqCst)
+        self.0.is_stopping.load(Ordering::Acquire)
     }
 
     /// Counters since the start and sizes, of all shards together, as each has left them: up to

@@ -87,8 +87,8 @@ use wheel::{Due, TICK_MS, Tick, Timer, Wheel};
 
 /// Events that the queue keeps memory for while it is empty.
 const EVENTS_KEPT: usize = 4_096;
-/// Packets staged before the next flush: a millisecond or so, and enough that what goes to the same
-/// sockets still leaves in one send.
+/// Packets that a share of a turn stages, mail's or clients', before the next flush: a millisecond
+/// or so, and enough that what goes to the same sockets still leaves in one send.
 const STAGED_MAX: u64 = 16 * 1_024;
 
 /// What the kernel side has to do for the hub.
@@ -494,8 +494,8 @@ pub struct Hub {
     outputs: VecDeque<Output>,
     /// Number of the latest broadcast that had to visit members once; see `Member::mark`.
     mark: u32,
-    /// How many packets had been staged at the last flush.
-    flushed: u64,
+    /// How many packets had been staged when this share of the turn began.
+    share_from: u64,
     is_closing: bool,
     /// No new session is let in, and the seconds after which to ask again.
     refusing: Option<u32>,
@@ -547,7 +547,7 @@ impl Hub {
             events: VecDeque::new(),
             outputs: VecDeque::new(),
             mark: 0,
-            flushed: 0,
+            share_from: 0,
             is_closing: false,
             refusing: None,
             watched: 0,
@@ -630,7 +630,7 @@ impl Hub {
 
     /// Hands up to `budget` sends to `send`, each for another connection. Returns how many.
     pub fn flush(&mut self, budget: usize, mut send: impl FnMut(u32, SendBuf)) -> usize {
-        self.flushed = self.links.stats.staged;
+        self.begin_share();
         self.close_overflowed();
         self.flush_polls();
         let mut sends = 0;
@@ -653,10 +653,16 @@ impl Hub {
         sends
     }
 
-    /// Whether so much was staged since the last flush that what came for one client before should
-    /// not wait for more of it.
+    /// From here on as much may be staged again before [`Hub::should_flush`]; a flush does this as
+    /// well.
+    pub fn begin_share(&mut self) {
+        self.share_from = self.links.stats.staged;
+    }
+
+    /// Whether so much was staged in this share of a turn that what came for one client before
+    /// should not wait for more of it.
     pub fn should_flush(&self) -> bool {
-        self.links.stats.staged - self.flushed >= STAGED_MAX
+        self.links.stats.staged - self.share_from >= STAGED_MAX
     }
 
     /// See [`Dirty::places`]. What is behind a send that is in flight has no place yet.

@@ -328,8 +328,8 @@ impl Shard {
         ended
     }
 
-    /// Whether another thread has said something while this shard was not yet parked, so that no
-    /// bell has rung for it.
+    /// Whether another thread has said something that the last turn did not see: no bell has rung
+    /// as this shard was not parked, or the turn has taken the bell after it had looked.
     fn has_news(&self, mailbox: &Receiver<Mail>) -> bool {
         let is_stopping = self.stopping_ms.get().is_none() && self.server.is_stopping();
         is_stopping || !mailbox.is_empty()
@@ -436,6 +436,8 @@ impl Shard {
             self.accept_at.set(None);
             ring.resume_accept();
         }
+        // Clients are heard in every turn, however much mail there was.
+        self.hub().begin_share();
         let completions = ring.turn(|ring, completion| self.complete(ring, completion))?;
         self.settle(ring);
         let budget = self.spec().options.sends_per_turn;
@@ -464,7 +466,7 @@ impl Shard {
         }
         self.settle(ring);
         if self.hub().should_flush() {
-            ring.leave_turn();
+            ring.hold_receives();
         }
     }
 

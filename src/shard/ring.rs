@@ -207,11 +207,13 @@ pub struct Ring {
     operations: usize,
     /// Entries that found the submission queue full and the kernel not taking any.
     backlog: VecDeque<squeue::Entry>,
-    /// Completions taken from the queue; those before `batch_next` have been handled.
+    /// Completions taken from the queue; those before `batch_next` have been handled or held.
     batch: Vec<cqueue::Entry>,
     batch_next: usize,
-    /// What is left of the batch is for the next turn.
-    is_left: bool,
+    /// What is received is for the next turn.
+    is_holding: bool,
+    /// Completions of receives that a turn has left for the next one, in order.
+    held: Vec<cqueue::Entry>,
     /// Receives that ran out of buffers or that the kernel ended; first come, first served.
     starved: VecDeque<u32>,
     /// Closing connections with operations, to be shut down after the next submission.
@@ -257,7 +259,8 @@ impl Ring {
             backlog: VecDeque::new(),
             batch: Vec::new(),
             batch_next: 0,
-            is_left: false,
+            is_holding: false,
+            held: Vec::new(),
             starved: VecDeque::new(),
             closing: Vec::new(),
             closed: Vec::new(),
@@ -422,19 +425,22 @@ impl Ring {
         self.rearm_starved();
         self.arm_bell();
         self.submit()?;
-        if self.batch_next == self.batch.len() {
-            self.batch.clear();
-            self.batch_next = 0;
-            self.batch.extend(self.io.completion());
-        }
+        self.held.extend(self.batch.drain(self.batch_next..));
+        mem::swap(&mut self.held, &mut self.batch);
+        self.held.clear();
+        self.batch_next = 0;
+        self.batch.extend(self.io.completion());
         let mut handled = 0;
-        self.is_left = false;
-        while !self.is_left
-            && let Some(cqe) = self.batch.get(self.batch_next).cloned()
-        {
+        self.is_holding = false;
+        while let Some(cqe) = self.batch.get(self.batch_next).cloned() {
             self.batch_next += 1;
-            if cqe.user_data() & KIND == BELL {
+            let kind = cqe.user_data() & KIND;
+            if kind == BELL {
                 self.bell_armed = cqueue::more(cqe.flags());
+                continue;
+            }
+            if kind == RECEIVE && self.is_holding {
+                self.held.push(cqe);
                 continue;
             }
             handled += 1;
@@ -450,9 +456,11 @@ impl Ring {
         Ok(handled)
     }
 
-    /// For the callback of a turn: what else has completed is reported in the next one.
-    pub fn leave_turn(&mut self) {
-        self.is_left = true;
+    /// For the callback of a turn: what else was received, ends of peers included, is reported in
+    /// the next one. Sends, accepts and closes still are in this one: holding them up would hold
+    /// up what a server that has much to send needs most.
+    pub fn hold_receives(&mut self) {
+        self.is_holding = true;
     }
 
     /// Sleeps in the kernel until something completes, a [`Doorbell`] rings, or `timeout` has
@@ -647,6 +655,7 @@ impl Ring {
         queued
             || !self.io.completion().is_empty()
             || self.batch_next < self.batch.len()
+            || !self.held.is_empty()
             || !self.backlog.is_empty()
             || !self.starved.is_empty()
             || !self.closing.is_empty()
@@ -836,7 +845,8 @@ impl Drop for Ring {
             }
         }
         let mut quiet = 0;
-        let mut batch = self.batch.split_off(self.batch_next);
+        let mut batch = mem::take(&mut self.held);
+        batch.extend(self.batch.drain(self.batch_next..));
         while self.operations > 0 && quiet < DRAIN_ROUNDS {
             batch.extend(self.io.completion());
             quiet = if batch.is_empty() { quiet + 1 } else { 0 };

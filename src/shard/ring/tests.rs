@@ -1075,3 +1075,50 @@ fn nothing_is_left_after_thousands_of_connections_of_every_fate() {
         assert_eq!(descriptors(), before, "seed {seed}");
     }
 }
+
+/// What a shard that has much to send relies on: input waits, in order, and nothing else does.
+#[test]
+fn held_receives_come_in_later_turns_and_sends_in_this_one() {
+    let mut rig = Rig::new(&RingConfig::default());
+    let mut peers: Vec<TcpStream> = Vec::new();
+    for conn in 0..3 {
+        let (peer, ours) = pair();
+        rig.ring.adopt(conn, ours);
+        rig.ring.receive_many(conn);
+        peers.push(peer);
+    }
+    rig.turn();
+    peers.iter_mut().for_each(|peer| peer.write_all(b"x").expect("write"));
+    drop(peers.pop());
+    (0..3).for_each(|conn| rig.ring.send(conn, owned(b"y")));
+    // Three sends, three receives and an end have all completed before the first turn.
+    let start = Instant::now();
+    while rig.ring.io.completion().len() < 7 {
+        check(start);
+        rig.ring.submit().expect("submit");
+        rig.ring.enter(EnterFlags::GETEVENTS).expect("enter");
+    }
+    let mut turns = Vec::new();
+    while rig.ring.has_work() {
+        check(start);
+        let mut notes = Vec::new();
+        let turned = rig.ring.turn(|ring, completion| {
+            notes.push(match completion {
+                Completion::Received { .. } => {
+                    ring.hold_receives();
+                    "received"
+                }
+                Completion::PeerClosed { conn: 2, .. } => "ended",
+                Completion::Sent { .. } => "sent",
+                _ => "something else",
+            });
+        });
+        turned.expect("turn");
+        notes.sort_unstable();
+        turns.push(notes);
+    }
+    let first = vec!["received", "sent", "sent", "sent"];
+    assert_eq!(turns[0], first);
+    assert_eq!(turns[1..], [["received"], ["received"], ["ended"]]);
+    rig.close_all();
+}

@@ -20,7 +20,7 @@ use super::command::Verb;
 use super::queues::Queues;
 use super::routes::Refusal;
 use super::state::State;
-use super::webhooks;
+use super::webhooks::{self, Outcome};
 use crate::{Delays, Reason, Stats};
 
 /// What all names begin with.
@@ -43,6 +43,8 @@ pub(crate) struct Metrics {
     refused: Family<CodeLabels, Counter>,
     rejected: Family<CodeLabels, Counter>,
     webhooks: Family<WebhookLabels, Histogram>,
+    attempts: Family<AttemptLabels, Histogram>,
+    work: Family<WorkLabels, Counter>,
     pub(crate) queues: Queues,
 }
 
@@ -76,12 +78,29 @@ struct WebhookLabels {
     outcome: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AttemptLabels {
+    webhook: String,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WorkLabels {
+    group: String,
+    outcome: &'static str,
+}
+
 fn request_seconds() -> Histogram {
     Histogram::new(REQUEST_SECONDS)
 }
 
 fn webhook_seconds() -> Histogram {
     Histogram::new(WEBHOOK_SECONDS)
+}
+
+/// One attempt takes less than all of them may: the last bound is not for it.
+fn attempt_seconds() -> Histogram {
+    Histogram::new(WEBHOOK_SECONDS.into_iter().take(WEBHOOK_SECONDS.len() - 1))
 }
 
 impl Metrics {
@@ -102,6 +121,8 @@ impl Metrics {
             refused: Family::default(),
             rejected: Family::default(),
             webhooks: Family::new_with_constructor(webhook_seconds),
+            attempts: Family::new_with_constructor(attempt_seconds),
+            work: Family::default(),
             queues: Queues::default(),
         };
         metrics.register_own();
@@ -119,6 +140,10 @@ impl Metrics {
         self.register_in("api_request_duration", help, Unit::Seconds, self.requests.clone());
         let help = "Time that backends took to answer a webhook";
         self.register_in("webhook_duration", help, Unit::Seconds, self.webhooks.clone());
+        let help = "Requests to webhooks, each attempt for itself";
+        self.register_in("webhook_request_duration", help, Unit::Seconds, self.attempts.clone());
+        let help = "Events and other happenings for workers, by how they have ended";
+        self.register("worker_events", help, self.work.clone());
     }
 
     /// Adds a metric; `name` without prefix and, for counters, without `_total`.
@@ -163,6 +188,20 @@ impl Metrics {
     pub(crate) fn webhook(&self, name: &str, outcome: &'static str, duration: Duration) {
         let labels = WebhookLabels { webhook: name.into(), outcome };
         self.webhooks.get_or_create(&labels).observe(duration.as_secs_f64());
+    }
+
+    /// Counts one attempt to call a webhook, and how long it took.
+    pub(crate) fn attempt(&self, webhook: &str, is_good: bool, took: Duration) {
+        let result = if is_good { "good" } else { "failed" };
+        let labels = AttemptLabels { webhook: webhook.into(), result };
+        self.attempts.get_or_create(&labels).observe(took.as_secs_f64());
+    }
+
+    /// Counts how something that a group of workers was to be told has ended; the group is empty
+    /// where nobody wanted it.
+    pub(crate) fn work(&self, group: &str, outcome: Outcome) {
+        let labels = WorkLabels { group: group.into(), outcome: outcome.as_str() };
+        self.work.get_or_create(&labels).inc();
     }
 
     /// Counts a request of the API.
@@ -432,7 +471,6 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::gateway::told::Told;
 
     /// All that there is, each with a sample.
     fn rendered(format: Format) -> String {
@@ -441,9 +479,8 @@ mod tests {
         metrics.refused("/", &Refusal { code: "rate", message: String::new() });
         metrics.rejected("/", "token");
         metrics.webhook("php", "ok", Duration::from_millis(3));
-        let told = Told::new(&metrics);
-        told.request("php", true, Duration::from_millis(3));
-        told.work("mail", webhooks::Outcome::Delivered);
+        metrics.attempt("php", true, Duration::from_millis(3));
+        metrics.work("mail", Outcome::Delivered);
         metrics.request(&Method::GET, "/v1/count", 200, Duration::from_micros(70));
         metrics.request(
             &Method::from_bytes(b"PURGE").expect("a method"),

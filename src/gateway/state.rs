@@ -17,7 +17,6 @@ use super::config::Config;
 use super::life::Life;
 use super::metrics::Metrics;
 use super::occupancy::Occupancy;
-use super::told::Told;
 use super::{data_port, limits, routes, webhooks, workers};
 use crate::{Port, Server, Tls};
 
@@ -27,8 +26,6 @@ pub(crate) struct State {
     /// What the configuration says now; see [`State::rules`].
     rules: ArcSwap<Rules>,
     pub(crate) metrics: Metrics,
-    /// What is counted of backends.
-    pub(crate) told: Told,
     pub(crate) workers: workers::Workers,
     /// Reload and drain.
     pub(crate) life: Life,
@@ -157,7 +154,6 @@ impl State {
     pub(crate) fn new(server: Server, rules: Rules, control: Handle) -> Arc<State> {
         let workers = workers::Workers::default();
         let metrics = Metrics::new();
-        let told = Told::new(&metrics);
         let (life, occupancy, expiries, users) = Default::default();
         let tls = rules.tls();
         let rules = ArcSwap::from_pointee(rules);
@@ -165,7 +161,6 @@ impl State {
             server,
             rules,
             metrics,
-            told,
             workers,
             life,
             occupancy,

@@ -13,10 +13,10 @@ use serde_json::value::RawValue;
 use super::answer::Answer;
 use super::callers::Grant;
 use super::{Api, Permission, carry_out, idempotency_key, json_body, once};
-use crate::NamespaceSize;
 use crate::gateway::command::{Command, Outcome, Problem, Target, find};
 use crate::gateway::state::User;
 use crate::visit::{self, Visited};
+use crate::{Broadcast, NamespaceSize};
 
 /// Sockets of one user that are told at once.
 const USER_SOCKETS_MAX: usize = 1_000;
@@ -120,6 +120,12 @@ fn describe(it: &Visited<'_>) -> Option<Row> {
     })
 }
 
+/// The sockets of a target that this caller may ask for.
+fn select(api: &Api, grant: &Grant, target: &Target) -> Result<Broadcast, Problem> {
+    grant.may_in(target.namespace())?;
+    target.select(&api.state)
+}
+
 /// `GET /v1/sockets`
 pub(super) async fn sockets(
     Extracted(api): Extracted<Arc<Api>>,
@@ -152,8 +158,7 @@ pub(super) async fn socket(
     let grant = api.admit_to(&headers, Permission::Read)?;
     let (id, Place { namespace }) = (named(path)?, read_query(&uri)?);
     let target = Target { namespace, sockets: vec![id.clone()], ..Target::default() };
-    grant.may_in(target.namespace())?;
-    let (rows, ..) = target.select(&api.state)?.page((0, 0), 1, describe).await?;
+    let (rows, ..) = select(&api, &grant, &target)?.page((0, 0), 1, describe).await?;
     // A room may have that name.
     let row = rows.into_iter().find(|row| row.id == id);
     row.map(|row| Answer::ok(&row)).ok_or_else(|| no_socket(&id))
@@ -183,8 +188,7 @@ pub(super) async fn user(
     let grant = api.admit_to(&headers, Permission::Read)?;
     let (user, Place { namespace }) = (named(path)?, read_query(&uri)?);
     let target = Target { namespace, users: vec![user.clone()], ..Target::default() };
-    grant.may_in(target.namespace())?;
-    let selected = target.select(&api.state)?;
+    let selected = select(&api, &grant, &target)?;
     let (sockets, next, is_complete) = selected.page((0, 0), USER_SOCKETS_MAX, describe).await?;
     if sockets.is_empty() && is_complete {
         return Err(no_user(&user));
@@ -300,8 +304,7 @@ pub(super) async fn count(
     let Asked { namespace, room, user, except } = read_query(&uri)?;
     let asked = Selection { namespace, room, user, except, limit: 1, cursor: None };
     let target = asked.target();
-    grant.may_in(target.namespace())?;
-    let count = target.select(&api.state)?.count_sockets().await?;
+    let count = select(&api, &grant, &target)?.count_sockets().await?;
     Ok(Answer::ok(&Outcome::Done { sockets: count.value, complete: count.is_complete }))
 }
 

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::keys::Key;
+use crate::gateway::fetched::{self, cause};
 
 /// Largest key set, in bytes.
 const BYTES_MAX: usize = 256 * 1024;
@@ -150,7 +151,9 @@ impl Jwks {
             StatusCode::OK => {
                 let etag = response.headers().get(ETAG).and_then(|it| it.to_str().ok());
                 let etag = etag.map(str::to_owned);
-                let keys = parse(&read(response).await?)?;
+                let body = fetched::body(response, BYTES_MAX).await.map_err(cause)?;
+                let body = body.ok_or_else(|| format!("more than {BYTES_MAX} bytes"))?;
+                let keys = parse(&body)?;
                 self.keys.store(Arc::new(keys));
                 fetched.etag = etag;
             }
@@ -167,29 +170,6 @@ pub(super) enum Found {
     Keys(Vec<Key>),
     /// It was never fetched.
     Unavailable,
-}
-
-/// An error and its causes, without the URL.
-fn cause(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(&error);
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
-}
-
-async fn read(mut response: Response) -> Result<Vec<u8>, String> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(cause)? {
-        if body.len() + chunk.len() > BYTES_MAX {
-            return Err(format!("more than {BYTES_MAX} bytes"));
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
 }
 
 /// How long an answer may be used.

@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::config::Settings;
 use super::message::{self, Message};
 use crate::gateway::auth::read_pattern;
+use crate::gateway::fetched;
 use crate::gateway::routes::Refusal;
 use crate::{Args, Binary, ConnectError, Raw};
 
@@ -117,7 +118,7 @@ pub(super) async fn attempt(
     let pause = retry_after(&response);
     let kind = response.headers().get("content-type").and_then(|kind| kind.to_str().ok());
     let is_bytes = kind.is_some_and(|kind| kind.starts_with("application/octet-stream"));
-    let body = read(response, settings.config.max_answer.0).await;
+    let body = fetched::body(response, settings.config.max_answer.0).await;
     match status {
         // Nobody waits for what it says.
         200..=299 if !is_awaited => Verdict::Taken(Reply { is_bytes, body: Bytes::new() }),
@@ -141,33 +142,13 @@ pub(super) async fn attempt(
 }
 
 fn failed(error: reqwest::Error) -> Verdict {
-    // The address may have a secret in its query.
-    let error = error.without_url();
-    let mut why = error.to_string();
-    let mut source = std::error::Error::source(&error);
-    while let Some(deeper) = source {
-        why = format!("{why}: {deeper}");
-        source = deeper.source();
-    }
-    Verdict::Failed { why, is_down: true, pause: None }
+    Verdict::Failed { why: fetched::cause(error), is_down: true, pause: None }
 }
 
 /// `Retry-After` in seconds.
 fn retry_after(response: &Response) -> Option<Duration> {
     let seconds = response.headers().get("retry-after")?.to_str().ok()?.parse().ok()?;
     Some(Duration::from_secs(seconds))
-}
-
-/// All of the body; `None` if it is longer than `max`.
-async fn read(mut response: Response, max: usize) -> reqwest::Result<Option<Bytes>> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await? {
-        if body.len() + chunk.len() > max {
-            return Ok(None);
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(Some(body.into()))
 }
 
 /// What a backend may say about a client that wants to connect. All of it may be left out.

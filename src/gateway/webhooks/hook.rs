@@ -355,7 +355,7 @@ impl Hook {
         let is_awaited = load.jobs.iter().any(|job| job.waiter.is_some());
         let started = Instant::now();
         let verdict = attempt(settings, &messages, load.is_batch, is_awaited).await;
-        state.told.request(&self.name, verdict.is_good(), started.elapsed());
+        state.metrics.attempt(&self.name, verdict.is_good(), started.elapsed());
         // Its connection is free for the next request then.
         tokio::task::yield_now().await;
         let now = Now { state, settings, time: Instant::now() };

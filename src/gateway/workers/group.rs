@@ -240,7 +240,7 @@ impl Group {
     }
 
     fn ended(&self, state: &State, outcome: Outcome) {
-        state.told.work(&self.name, outcome);
+        state.metrics.work(&self.name, outcome);
         if outcome.is_dead() {
             tracing::debug!(group = &*self.name, reason = outcome.as_str(), "not acknowledged");
         }

@@ -225,7 +225,7 @@ impl Workers {
         };
         let groups = self.wanting(state, wants);
         if groups.is_empty() {
-            state.told.work("", Outcome::BackendDown);
+            state.metrics.work("", Outcome::BackendDown);
             let message = "no worker is connected that wants the event".into();
             return Err(Refusal { code: "backend_unavailable", message });
         }

@@ -11,9 +11,9 @@ import { createServer } from "node:http";
 import { extname, join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { chromium } from "playwright-core";
 import { io } from "socket.io-client";
 
+import { launch } from "./chromium.mjs";
 import { reference, start } from "./server.mjs";
 
 const command = process.env.CORECAST_ADMIN_CMD || reference("admin-reference.mjs");
@@ -105,19 +105,7 @@ describe("admin UI", () => {
   before(async () => {
     [web, browser, server] = await Promise.all([
       serveUi(),
-      chromium.launch({
-        executablePath: process.env.CHROMIUM || "/usr/bin/chromium",
-        headless: true,
-        args: [
-          "--no-sandbox",
-          "--disable-gpu",
-          "--disable-quic",
-          "--no-first-run",
-          "--disable-background-networking",
-          "--disable-component-update",
-          "--disable-sync",
-        ],
-      }),
+      launch(),
       start(command),
     ]);
     ada = await client(server.url, { transports: ["websocket"] });

@@ -10,8 +10,8 @@ import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { chromium } from "playwright-core";
 
+import { launch } from "./chromium.mjs";
 import { Proxy } from "./proxy.mjs";
 import { reference, start } from "./server.mjs";
 
@@ -78,19 +78,7 @@ describe("chat demo", () => {
     server = await start(command);
     proxy = new Proxy(server.port);
     await proxy.start();
-    browser = await chromium.launch({
-      executablePath: process.env.CHROMIUM || "/usr/bin/chromium",
-      headless: true,
-      args: [
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-      ],
-    });
+    browser = await launch();
     ada = await open(server.url, { colorScheme: "light", viewport: { width: 1240, height: 820 } });
     ben = await open(proxy.url, { colorScheme: "dark", viewport: { width: 1000, height: 720 } });
   });

@@ -9,9 +9,9 @@ import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { chromium } from "playwright-core";
 import { io } from "socket.io-client";
 
+import { launch } from "./chromium.mjs";
 import { start } from "./server.mjs";
 
 const command =
@@ -30,10 +30,7 @@ describe("chat without code", () => {
 
   before(async () => {
     server = await start(command);
-    browser = await chromium.launch({
-      executablePath: process.env.CHROMIUM || "/usr/bin/chromium",
-      args: ["--no-sandbox"],
-    });
+    browser = await launch();
   });
   after(async () => {
     await browser?.close();

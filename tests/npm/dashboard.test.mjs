@@ -13,8 +13,9 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { after, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { chromium } from "playwright-core";
 import { io } from "socket.io-client";
+
+import { launch } from "./chromium.mjs";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const program = process.env.CORECAST_GATEWAY || join(root, "target/debug/corecast");
@@ -108,12 +109,7 @@ describe("dashboard", () => {
       const join = [`a room with number ${String(room).padStart(2, "0")}`];
       await command("join", { namespace: "/chat", sockets: [sockets[0].id], join });
     }
-    browser = await chromium.launch({
-      executablePath: process.env.CHROMIUM || "/usr/bin/chromium",
-      headless: true,
-      args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync"],
-    });
+    browser = await launch();
   });
   after(async () => {
     await browser?.close();

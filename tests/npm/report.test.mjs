@@ -16,7 +16,8 @@ import { after, before, describe, test } from "node:test";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { promisify } from "node:util";
 import * as hdr from "hdr-histogram-js";
-import { chromium } from "playwright-core";
+
+import { launch } from "./chromium.mjs";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const program = process.env.CORECAST_BENCH || join(root, "target/debug/bench-harness");
@@ -119,12 +120,7 @@ describe("reports of bench-harness", () => {
     await measure("one");
     await measure("two");
     await run(program, ["report", file("one.json"), file("two.json"), "--html", file("both.html")]);
-    browser = await chromium.launch({
-      executablePath: process.env.CHROMIUM || "/usr/bin/chromium",
-      headless: true,
-      args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync"],
-    });
+    browser = await launch();
   });
   after(async () => {
     await browser?.close();

@@ -9,8 +9,8 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { after, afterEach, before, beforeEach, describe, test } from "node:test";
-import { chromium } from "playwright-core";
 
+import { launch } from "./chromium.mjs";
 import { Clients, event, fence, patiently } from "./client.mjs";
 import { reference, start } from "./server.mjs";
 
@@ -418,11 +418,7 @@ describe("2.x in a browser", () => {
   let browser;
   before(async () => {
     server = await start(command, "--allow-eio3");
-    browser = await chromium.launch({
-      executablePath: process.env.CHROMIUM || "/usr/bin/chromium",
-      headless: true,
-      args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"],
-    });
+    browser = await launch();
   });
   after(async () => {
     await browser?.close();

@@ -11,7 +11,6 @@ import json
 import os
 import queue
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -19,11 +18,11 @@ import unittest
 
 import socketio
 
-ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
+from server import ROOT, SECONDS, Server
+
 sys.path.insert(0, os.path.join(ROOT, "examples", "backends"))
 from verify import comes_from_corecast  # noqa: E402
 
-SECONDS = 20
 KEY = "a key for workers in tests"
 SECRET = "a secret of webhooks"
 CONFIG = """
@@ -84,18 +83,12 @@ def setUpModule():
         file.write(CONFIG % (backend.server_port, SECRET, KEY))
     command = os.environ["CORECAST_GATEWAY_CMD"]
     command += f" serve --config '{path}' --listen 127.0.0.1:0 --api 127.0.0.1:0"
-    gateway = subprocess.Popen(
-        command, shell=True, cwd=ROOT, text=True, stdout=subprocess.PIPE, start_new_session=True
-    )
-    line = gateway.stdout.readline()
-    url = line.strip().removeprefix("listening on ")
-    assert url.startswith("http://127.0.0.1:"), line
+    gateway = Server(command)
+    url = gateway.url
 
 
 def tearDownModule():
-    os.killpg(gateway.pid, signal.SIGINT)
-    gateway.wait(SECONDS)
-    gateway.stdout.close()
+    gateway.stop(signal.SIGINT)
     backend.shutdown()
     backend.server_close()
     folder.cleanup()

@@ -7,14 +7,11 @@ CORECAST_E2E_CMD is a shell command that starts it; `--listen 127.0.0.1:0` is ap
 
 import os
 import queue
-import signal
-import subprocess
 import unittest
 
 import socketio
 
-ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
-SECONDS = 20
+from server import SECONDS, Server
 
 server = None
 url = None
@@ -22,19 +19,12 @@ url = None
 
 def setUpModule():
     global server, url
-    command = os.environ["CORECAST_E2E_CMD"] + " --listen 127.0.0.1:0"
-    server = subprocess.Popen(
-        command, shell=True, cwd=ROOT, text=True, stdout=subprocess.PIPE, start_new_session=True
-    )
-    line = server.stdout.readline()
-    url = line.strip().removeprefix("listening on ")
-    assert url.startswith("http://127.0.0.1:"), line
+    server = Server(os.environ["CORECAST_E2E_CMD"] + " --listen 127.0.0.1:0")
+    url = server.url
 
 
 def tearDownModule():
-    os.killpg(server.pid, signal.SIGTERM)
-    server.wait(SECONDS)
-    server.stdout.close()
+    server.stop()
 
 
 class Client:

@@ -1,4 +1,7 @@
-//! Progress of a phase, on standard error, if that is a terminal.
+//! Progress of a phase, on standard error: a bar on a terminal, a line now and then elsewhere.
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -6,9 +9,14 @@ use crate::scenario::Phase;
 use crate::shared::Shared;
 use crate::sys;
 
+/// Between two lines where there is no terminal; a phase that is shorter says nothing.
+const LINES: Duration = Duration::from_secs(30);
+
 pub(crate) struct Progress {
     bar: ProgressBar,
     connects: bool,
+    /// When the next line is due.
+    next: Cell<Instant>,
 }
 
 impl Progress {
@@ -21,11 +29,11 @@ impl Progress {
             bar.set_style(style);
         }
         bar.set_prefix(phase.name.clone());
-        Self { bar, connects }
+        Self { bar, connects, next: Cell::new(Instant::now() + LINES) }
     }
 
     pub(crate) fn preparing(&self, shared: &Shared) {
-        self.bar.set_message(format!("{} have joined their rooms", shared.delivered()));
+        self.say(format!("{} have joined their rooms", shared.delivered()));
     }
 
     /// While it runs, since `begin`.
@@ -33,12 +41,21 @@ impl Progress {
         let since = sys::now().saturating_sub(begin);
         if self.connects {
             self.bar.set_position(shared.joined());
-            self.bar.set_message(format!("{} connected", shared.joined()));
+            self.say(format!("{} connected", shared.joined()));
         } else {
             self.bar.set_position(since / 1_000_000);
             let rate = shared.delivered() as f64 / (since.max(1) as f64 / 1e9);
-            self.bar.set_message(format!("{rate:.0} deliveries/s"));
+            self.say(format!("{rate:.0} deliveries/s"));
         }
+    }
+
+    fn say(&self, message: String) {
+        let now = Instant::now();
+        if self.bar.is_hidden() && now >= self.next.get() {
+            self.next.set(now + LINES);
+            eprintln!("{}: {message}", self.bar.prefix());
+        }
+        self.bar.set_message(message);
     }
 }
 

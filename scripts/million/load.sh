@@ -44,7 +44,8 @@ look() {
     server_kb=$(resident "$server") client_kb=$(resident $(harness_pids))
     echo "$seconds ${sockets:-0} ${pongs:-0} $server_kb $client_kb" >>"$out/samples.txt"
     echo "progress: ${sockets:-0} of $clients connected, ${pongs:-0} heartbeats answered," \
-        "server $((server_kb / 1024)) MiB, clients $((client_kb / 1024)) MiB, $seconds s"
+        "server $((server_kb / 1024)) MiB, clients $((client_kb / 1024)) MiB, $seconds s," \
+        "$(tail -n 1 "$out/harness.txt")"
     if [ "${sockets:-0}" -ge "$clients" ]; then
         [ -n "$held" ] || keep held
         held=yes

@@ -302,9 +302,14 @@ type Encoder<'a> = DescriptorEncoder<'a>;
 type OfShard<T> = (&'static str, &'static str, fn(&Stats) -> T);
 
 /// Counters of each shard.
-const COUNTERS: [OfShard<u64>; 16] = [
+const COUNTERS: [OfShard<u64>; 21] = [
     ("connections_accepted", "Connections accepted", |it| it.totals.accepted),
     ("connections_refused", "Connections refused at the limit", |it| it.totals.refused),
+    ("connections_refused_per_ip", "Of these, of one address", |it| it.totals.refused_per_ip),
+    ("handshakes_refused", "Refused by the rate of an address", |it| it.totals.refused_handshakes),
+    ("bad_proxies", "Connections without the header of a proxy", |it| it.totals.bad_proxies),
+    ("tls_handshakes", "TLS handshakes completed", |it| it.totals.tls_handshakes),
+    ("tls_failures", "TLS connections that ended badly", |it| it.totals.tls_failures),
     ("connections_migrated", "Connections taken over from another shard", |it| it.totals.migrated),
     ("sessions_opened", "Engine.IO sessions opened", |it| it.totals.sessions),
     ("bad_requests", "Requests answered with a status of 400 or more", |it| it.totals.bad_requests),

@@ -60,6 +60,18 @@ fn shutdown_tells_the_sockets_and_flushes_what_was_queued() {
     drop(TcpListener::bind(address).expect("the port is free again"));
 }
 
+/// The shards may be anywhere between their start and their first sleep.
+#[test]
+fn a_shutdown_right_after_the_start_is_heard() {
+    for pause in 0..60 {
+        let site = serve(on_cpus(2), |_| {});
+        // From none to a few milliseconds, so that it comes at every point of that way.
+        std::thread::sleep(std::time::Duration::from_micros(pause * 50));
+        site.io.shutdown();
+        site.running.join().expect("all shards end well");
+    }
+}
+
 #[test]
 fn a_handler_may_shut_the_server_down() {
     let site = serve(on_cpus(2), |io| {

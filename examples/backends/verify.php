@@ -1,5 +1,9 @@
 <?php
 // Whether a request comes from corecast: $headers with names in lower case, $body as it came.
+//
+//   $headers = array_change_key_case(getallheaders());
+//   $body = file_get_contents('php://input');
+//   if (!comes_from_corecast($secret, $headers, $body)) { http_response_code(401); exit; }
 
 function comes_from_corecast(string $secret, array $headers, string $body): bool
 {

@@ -5,7 +5,10 @@ $secret = getenv('TOKEN_SECRET') ?: 'a secret of this example, 32 bytes long';
 $api = getenv('API') ?: 'http://127.0.0.1:4001';
 $user = $_GET['user'] ?? 'nobody';
 // The page comes from the gateway, another origin than this.
-header('Access-Control-Allow-Origin: http://localhost:4000');
+$page = $_SERVER['HTTP_ORIGIN'] ?? '';
+if (in_array($page, ['http://localhost:4000', 'http://127.0.0.1:4000'], true)) {
+    header("Access-Control-Allow-Origin: $page");
+}
 header('Content-Type: text/plain; charset=utf-8');
 
 function base64url(string $data): string

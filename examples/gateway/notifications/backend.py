@@ -17,6 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 SECRET = os.environ.get("TOKEN_SECRET", "a secret of this example, 32 bytes long").encode()
 API = os.environ.get("API", "http://127.0.0.1:4001")
 PORT = int(os.environ.get("PORT", "8000"))
+PAGES = ["http://localhost:4000", "http://127.0.0.1:4000"]
 
 
 def base64url(data):
@@ -48,7 +49,8 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self, body):
         self.send_response(200)
         # The page comes from the gateway, another origin than this.
-        self.send_header("Access-Control-Allow-Origin", "http://localhost:4000")
+        if self.headers.get("Origin") in PAGES:
+            self.send_header("Access-Control-Allow-Origin", self.headers["Origin"])
         self.send_header("Content-Type", "text/plain; charset=utf-8")
         self.end_headers()
         self.wfile.write(body.encode())

@@ -92,21 +92,25 @@ async fn admit(state: &Arc<State>, socket: &Socket) -> Result<(), ConnectError> 
             })?;
             let asked = webhooks::Connecting { namespace: name, id, credentials };
             let hooks = state.rules();
-            let data = hooks.webhooks.connect(&state, asked, &mut user, &mut rooms).await?;
-            Ok((user, rooms, data))
+            let welcome = hooks.webhooks.connect(&state, asked, &mut user, &mut rooms).await?;
+            Ok((user, rooms, welcome))
         }
     };
     let decided = state.on_control(job).await;
     let decided = decided.unwrap_or_else(|| Err(ConnectError::new("shutting down")));
     let count = |_: &_| state.metrics.rejected(&socket.namespace().name(), "refused");
-    let (user, rooms, data) = decided.inspect_err(count)?;
+    let (user, rooms, welcome) = decided.inspect_err(count)?;
+    if socket.client_id().is_none() {
+        welcome.has_gone();
+        return Err(ConnectError::new("it has gone"));
+    }
     if let Some(id) = &user.id {
         socket.join(user_room(id));
     }
     for room in rooms {
         socket.join(room);
     }
-    if let Some(data) = data {
+    if let Some(data) = welcome.stays() {
         // It has gone meanwhile if this fails.
         let _ = socket.set_data(&data);
     }

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::client::PATIENCE;
 
@@ -48,7 +48,7 @@ pub enum Answer {
     Says(u16, &'static str, String),
     /// Nothing, until the other side gives up.
     Hangs,
-    /// It waits until the test lets it go, and then answers 200.
+    /// It waits until the test lets it go, and then answers 200 without a body.
     Waits,
     /// These bytes, and the end of the connection.
     Bytes(&'static str),
@@ -241,7 +241,7 @@ fn give(
                 changed.wait_while(lock.lock().unwrap(), |inner| inner.released == 0).unwrap();
             inner.released -= 1;
             drop(inner);
-            say(stream, 200, "", &json!({ "waited": true }).to_string())
+            say(stream, 200, "", "")
         }
         Answer::Bytes(bytes) => {
             let _ = stream.write_all(bytes.as_bytes());

@@ -58,6 +58,26 @@ fn total(gateway: &Gateway) -> u64 {
     outcomes(gateway).values().sum()
 }
 
+/// How many have ended so.
+fn ended(gateway: &Gateway, outcome: &str) -> u64 {
+    outcomes(gateway).get(outcome).copied().unwrap_or_default()
+}
+
+/// The sum of a metric.
+fn metric(gateway: &Gateway, name: &str) -> u64 {
+    let text = gateway.get("/metrics").body;
+    let values = text.lines().filter_map(|line| {
+        let labels = line.strip_prefix(name)?.strip_prefix('{')?;
+        labels.split_once("} ")?.1.parse::<u64>().ok()
+    });
+    values.sum()
+}
+
+/// Whether an event in a request has this as its first argument.
+fn has(request: &Request, argument: &str) -> bool {
+    request.events().iter().any(|event| event["args"][0] == argument)
+}
+
 fn refusal(answer: &str) -> String {
     let answer: Value = serde_json::from_str(answer).expect("JSON");
     answer[0]["error"]["code"].as_str().unwrap_or_default().to_owned()
@@ -219,6 +239,71 @@ fn a_backend_that_is_down_is_left_alone_until_it_is_back() {
 }
 
 #[test]
+fn events_that_the_backend_cannot_bear_shut_out_nobody_else() {
+    let unordered = "order = \"none\"\n";
+    for (code, hook) in [(500, ""), (503, unordered), (200, unordered)] {
+        let backend = Backend::start(move |request| match has(request, "poison") {
+            true if code == 200 => Answer::Bytes(""),
+            true => status(code),
+            false => ok(json!("well")),
+        });
+        let gateway = Gateway::start(&config(&backend, hook));
+        // What only breaks connections, or looks as if nobody was there, is one client's.
+        let count = if code == 500 { 12 } else { 1 };
+        let mut eves: Vec<_> = (0..count).map(|_| gateway.client()).collect();
+        for n in 0..12 {
+            eves[n % count].emit("tell", "\"poison\"");
+        }
+        backend.until(|seen| seen.iter().filter(|it| has(it, "poison")).count() >= 12);
+        let mut bob = gateway.client();
+        for _ in 0..10 {
+            assert_eq!(bob.ask("ask", "\"please\""), r#"["well"]"#, "{code}");
+        }
+        bob.emit("tell", "\"by the way\"");
+        backend.until(|seen| seen.iter().any(|it| has(it, "by the way")));
+    }
+}
+
+#[test]
+fn what_waits_is_held_back_while_a_backend_fails() {
+    let backend = Backend::start(|request| match request.json()["event"] == "ask" {
+        true => ok(json!("well")),
+        false => status(500),
+    });
+    let tries = "retries = 1000\nmax_backoff = \"10ms\"\n";
+    let breaker = "breaker = { failures = 3, open = \"1h\" }\n";
+    let gateway = Gateway::start(&config(&backend, &format!("{tries}{breaker}")));
+    let mut clients: Vec<_> = (0..6).map(|_| gateway.client()).collect();
+    for client in &mut clients {
+        assert_eq!(client.ask("tell", ""), r#"[{"ok":true}]"#);
+    }
+    gateway.wait_for_log("the backend fails");
+    assert_eq!(metric(&gateway, "corecast_webhook_open"), 1);
+    backend.now(|_| ok(json!("well")));
+    // Whoever waits is served, and that shows that it works.
+    assert_eq!(clients[0].ask("ask", ""), r#"["well"]"#);
+    until("all to be delivered", || ended(&gateway, "delivered") == 7);
+    assert_eq!(metric(&gateway, "corecast_webhook_open"), 0);
+}
+
+#[test]
+fn the_log_says_why_something_is_lost() {
+    let backend = Backend::start(|request| match request.json()["event"] == "ask" {
+        true => status(500),
+        false => status(404),
+    });
+    let gateway = Gateway::start(&config(&backend, "answer_within = \"100ms\"\n"));
+    let mut ada = gateway.client();
+    let code = refusal(&ada.ask("ask", ""));
+    assert!(["backend_unavailable", "backend_timeout"].contains(&code.as_str()), "{code}");
+    gateway.wait_for_log("status 500");
+    let other = Gateway::start(&config(&backend, ""));
+    other.client().ask("tell", "");
+    other.wait_for_log("status 404");
+    assert_eq!(outcomes(&other), BTreeMap::from([("not_taken".to_owned(), 1)]));
+}
+
+#[test]
 fn a_backend_that_was_not_there_gets_what_has_waited() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -295,6 +380,27 @@ fn events_share_a_request() {
         (0..6).map(Some).collect::<Vec<_>>()
     );
     until("all to be counted", || outcomes(&gateway).get("delivered") == Some(&7));
+}
+
+#[test]
+fn one_event_that_a_backend_does_not_take_spoils_no_batch() {
+    for (code, outcome) in [(400, "not_taken"), (500, "failed"), (503, "failed")] {
+        let backend = Backend::start(move |request| match has(request, "poison") {
+            true => status(code),
+            false => status(200),
+        });
+        let batch = "batch = { events = 8, within = \"1h\" }\n";
+        let tries = format!("retries = 1\nmax_backoff = \"5ms\"\n{NO_BREAKER}");
+        let gateway = Gateway::start(&config(&backend, &format!("{batch}{tries}")));
+        let mut clients: Vec<_> = (0..8).map(|_| gateway.client()).collect();
+        for (n, client) in clients.iter_mut().enumerate() {
+            client.emit("tell", if n == 5 { "\"poison\"" } else { "\"good\"" });
+        }
+        until("all to be counted", || total(&gateway) == 8);
+        let all = BTreeMap::from([("delivered".to_owned(), 7), (outcome.to_owned(), 1)]);
+        assert_eq!(outcomes(&gateway), all, "{code}");
+        gateway.wait_for_log(&format!("status {code}"));
+    }
 }
 
 #[test]
@@ -375,7 +481,7 @@ fn every_event_ends_in_one_way_and_is_counted() {
     assert_eq!(ended.get("delivered").copied().unwrap_or_default(), good.len() as u64, "{ended:?}");
     let dead =
         ["failed", "queue_full"].map(|outcome| ended.get(outcome).copied().unwrap_or_default());
-    let refused = ended.get("refused").copied().unwrap_or_default();
+    let refused = ended.get("not_taken").copied().unwrap_or_default();
     assert_eq!(good.len() as u64 + refused + dead[0] + dead[1], 400, "{ended:?}");
     assert!(dead[0] > 0 && refused > 0, "{ended:?}");
     assert_eq!(gateway.log().matches("panicked").count(), 0);
@@ -393,6 +499,56 @@ fn a_full_queue_refuses_what_comes() {
     assert!(busy <= 2, "{answers:?}");
     backend.release(2);
     until("the others to be delivered", || outcomes(&gateway).get("delivered") == Some(&2));
+}
+
+#[test]
+fn one_client_does_not_take_the_places_of_all() {
+    let backend = Backend::start(|_| Answer::Waits);
+    let hook = "concurrency = 1\nqueue = 128\ntimeout = \"1m\"\n";
+    for order in ["socket", "none"] {
+        let gateway = Gateway::start(&config(&backend, &format!("{hook}order = \"{order}\"\n")));
+        let mut eve = gateway.client();
+        for _ in 0..200 {
+            eve.emit("tell", "\"more\"");
+        }
+        until("she to have had her share", || total(&gateway) == 200 - 64);
+        let mut bob = gateway.client();
+        for _ in 0..10 {
+            bob.emit("tell", "\"me\"");
+        }
+        assert_eq!(bob.ask("here", ""), r#"["here"]"#);
+        until("all to wait", || metric(&gateway, "corecast_webhook_waiting") == 64 + 10);
+        assert_eq!(ended(&gateway, "queue_full"), 200 - 64, "{order}");
+        backend.release(64 + 10);
+        until("all to be delivered", || ended(&gateway, "delivered") == 64 + 10);
+    }
+}
+
+#[test]
+fn a_queue_that_events_fill_has_places_for_those_who_wait_and_those_who_come() {
+    let backend = Backend::start(|request| match request.json()["type"] == "event" {
+        true => Answer::Waits,
+        false => status(200),
+    });
+    let hook = "concurrency = 1\nqueue = 8\ntimeout = \"1m\"\nanswer_within = \"1m\"\n";
+    let gateway = Gateway::start(&connect_config(&backend, hook));
+    let mut ada = gateway.client();
+    for _ in 0..10 {
+        ada.emit("tell", "");
+    }
+    until("the queue to be full", || ended(&gateway, "queue_full") == 2);
+    let waiting = || metric(&gateway, "corecast_webhook_waiting");
+    ada.send("427[\"ask\"]");
+    until("her question to wait", || waiting() == 9);
+    let mut bob = gateway.session();
+    bob.send("40");
+    until("him to wait", || waiting() == 10);
+    // With one request he is the next.
+    backend.release(1);
+    assert!(bob.text().starts_with("40"));
+    backend.release(8);
+    assert_eq!(ada.text(), "437[]");
+    assert_eq!(ended(&gateway, "queue_full"), 2);
 }
 
 #[test]
@@ -464,6 +620,77 @@ fn a_backend_decides_who_may_connect_and_as_whom() {
 }
 
 #[test]
+fn what_a_backend_says_of_a_client_is_checked_as_a_token_is() {
+    let many: Vec<_> = (0..50_000).map(|n| format!("r{n}")).collect();
+    let many = json!({ "rooms": many });
+    let backend = Backend::start(move |request| match request.json()["auth"].clone() {
+        auth if auth["many"] == true => ok(many.clone()),
+        auth => ok(auth),
+    });
+    let gateway = Gateway::start(&connect_config(&backend, ""));
+    let mut ada = gateway.session();
+    let id = join_as(&mut ada, "/", r#"{"user":"ada","rooms":["vip"]}"#).expect("it is good");
+    let wrong = [
+        json!({ "user": "" }),
+        json!({ "user": "a\n" }),
+        json!({ "user": "x".repeat(201) }),
+        json!({ "rooms": ["vip", "user:ada"] }),
+        json!({ "rooms": [id] }),
+        json!({ "rooms": [""] }),
+        json!({ "rooms": ["a\n"] }),
+        json!({ "many": true }),
+    ];
+    for answer in &wrong {
+        let auth = answer.to_string();
+        let error = join_as(&mut gateway.session(), "/", &auth).expect_err(&auth);
+        assert_eq!(error["message"], "the backend cannot be reached");
+    }
+    assert_eq!(ended(&gateway, "bad_answer"), wrong.len() as u64);
+    gateway.wait_for_log("the id of its user is no name for one");
+}
+
+#[test]
+fn a_client_that_goes_while_it_is_decided_about_is_told_of() {
+    let backend = Backend::start(|request| match request.json()["type"] == "connect" {
+        true => Answer::Waits,
+        false => status(200),
+    });
+    let other = Backend::start(|request| match request.json()["auth"]["bad"] == true {
+        true => status(403),
+        false => status(200),
+    });
+    let second =
+        format!("[[webhook]]\nname = \"other\"\nurl = \"{}\"\non = [\"connect\"]\n", other.url());
+    let gateway = Gateway::start(&connect_config(&backend, &second));
+    let gone = |seen: &[Request]| -> Vec<Value> {
+        let gone = seen.iter().map(Request::json).filter(|body| body["type"] == "disconnect");
+        gone.collect()
+    };
+    let mut ada = gateway.session();
+    ada.send("40");
+    let asked = backend.wait(1)[0].json();
+    drop(ada);
+    until("her to be gone", || metric(&gateway, "corecast_sessions") == 0);
+    backend.release(1);
+    let told = gone(&backend.until(|seen| gone(seen).len() == 1)).remove(0);
+    assert_eq!((&told["socket"], &told["reason"]), (&asked["socket"], &json!("transport close")));
+    // What another backend refuses is not there either.
+    let mut eve = gateway.session();
+    eve.send(r#"40{"bad":true}"#);
+    backend.release(1);
+    assert!(eve.text().starts_with("44"));
+    backend.until(|seen| gone(seen).len() == 2);
+    // Who comes in is told of once.
+    let mut bob = gateway.session();
+    bob.send("40");
+    backend.release(1);
+    assert!(bob.text().starts_with("40"));
+    bob.send("41");
+    let told = gone(&backend.until(|seen| gone(seen).len() == 3)).remove(2);
+    assert_eq!(told["reason"], "client namespace disconnect");
+}
+
+#[test]
 fn who_may_connect_while_the_backend_is_down_is_configured() {
     let backend = Backend::start(|_| status(500));
     let within = "answer_within = \"200ms\"\n";
@@ -522,6 +749,28 @@ fn what_waits_is_told_before_the_gateway_ends() {
     assert!(gateway.wait().success());
     let seen = backend.wait(2);
     assert_eq!(seen[1].json()["reason"], "server shutting down");
+}
+
+#[test]
+fn what_waits_for_a_webhook_that_a_reload_removes_is_told_all_the_same() {
+    let backend = Backend::start(|_| Answer::Waits);
+    let slow = "concurrency = 1\ntimeout = \"1m\"\n";
+    let mut gateway = Gateway::start(&config(&backend, slow));
+    let mut ada = gateway.client();
+    for n in 0..3 {
+        assert_eq!(ada.ask("tell", &n.to_string()), r#"[{"ok":true}]"#);
+    }
+    gateway.configure("[[namespace]]\nname = \"/\"\n");
+    for reloads in 1..=2 {
+        gateway.signal("HUP");
+        until("a reload", || gateway.log().matches("reloaded").count() == reloads);
+        assert_eq!(metric(&gateway, "corecast_webhook_waiting"), 3);
+    }
+    gateway.signal("INT");
+    backend.release(3);
+    assert!(gateway.wait().success());
+    let told: Vec<_> = backend.events().iter().map(|event| event["args"][0].clone()).collect();
+    assert_eq!(told, [0, 1, 2]);
 }
 
 #[test]

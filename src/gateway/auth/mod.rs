@@ -33,8 +33,8 @@ pub(crate) use self::refresh::{expect_expiry, refresh};
 
 /// Longest id of a user, in bytes.
 const USER_BYTES_MAX: usize = 200;
-/// Entries of a list in a token; a longer one is refused.
-const LIST_MAX: usize = 1_000;
+/// Entries of a list in a token, or in the answer of a backend; a longer one is refused.
+pub(crate) const LIST_MAX: usize = 1_000;
 /// Longest leeway: a day.
 const LEEWAY_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -360,11 +360,16 @@ fn user_id(value: Option<&Value>) -> Result<Arc<str>, Refusal> {
         Some(Value::Number(number)) if !number.is_f64() => number.to_string(),
         _ => return Err(bad_claim("it names no user")),
     };
-    let is_sound = !id.is_empty() && id.len() <= USER_BYTES_MAX;
-    if !is_sound || id.chars().any(char::is_control) {
-        return Err(bad_claim("the id of its user is no name for one"));
+    match is_user_id(&id) {
+        true => Ok(id.into()),
+        false => Err(bad_claim("the id of its user is no name for one")),
     }
-    Ok(id.into())
+}
+
+/// Whether a text can be the id of a user.
+pub(crate) fn is_user_id(id: &str) -> bool {
+    let is_sound = !id.is_empty() && id.len() <= USER_BYTES_MAX;
+    is_sound && !id.chars().any(char::is_control)
 }
 
 /// The texts of a claim that is a list of them, or one text that `split` makes a list of.

@@ -10,9 +10,9 @@ use serde_json::Value;
 
 use super::config::Settings;
 use super::message::{self, Message};
-use crate::gateway::auth::read_pattern;
+use crate::gateway::auth::{LIST_MAX, is_user_id, read_pattern};
 use crate::gateway::fetched;
-use crate::gateway::routes::Refusal;
+use crate::gateway::routes::{Refusal, check_room};
 use crate::{Args, Binary, ConnectError, Raw};
 
 /// How a happening has ended. Each ends in exactly one of these.
@@ -20,8 +20,10 @@ use crate::{Args, Binary, ConnectError, Raw};
 pub(crate) enum Outcome {
     /// The backend has it.
     Delivered,
-    /// The backend has said no (4xx).
+    /// The backend has said no (4xx), and whoever waited was told so.
     Refused,
+    /// Dead: the backend has said no (4xx) to what nobody waits for.
+    NotTaken,
     /// Dead: too many others wait.
     QueueFull,
     /// Dead: no answer in the time that a client waits, or a worker has.
@@ -46,6 +48,7 @@ impl Outcome {
         match self {
             Outcome::Delivered => "delivered",
             Outcome::Refused => "refused",
+            Outcome::NotTaken => "not_taken",
             Outcome::QueueFull => "queue_full",
             Outcome::TimedOut => "timed_out",
             Outcome::Failed => "failed",
@@ -75,6 +78,14 @@ impl Outcome {
     }
 }
 
+/// Something that has ended without an answer of use.
+#[derive(Debug, Clone)]
+pub(super) struct Lost {
+    pub(super) outcome: Outcome,
+    /// For the log.
+    pub(super) why: String,
+}
+
 /// What one attempt has come to.
 #[derive(Debug)]
 pub(super) enum Verdict {
@@ -82,23 +93,39 @@ pub(super) enum Verdict {
     Taken(Reply),
     /// 4xx: the same request would be refused again.
     Refused(Reply),
-    /// It may work another time, not before that pause. `is_down`: nobody was there, rather than
-    /// somebody who failed with this request.
-    Failed { why: String, is_down: bool, pause: Option<Duration> },
+    /// It may work another time, not before that pause.
+    Failed { why: String, fault: Fault, pause: Option<Duration> },
     /// The backend has it, and its answer is too long.
     Unusable(String),
 }
 
+/// Who has failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// Nobody is there.
+    Absent,
+    /// Nobody has answered, or only who stands before the backend.
+    Down,
+    /// The backend, which asks for another time.
+    Busy,
+    /// The backend, with this request.
+    Failing,
+}
+
 impl Verdict {
-    /// Whether the backend works.
-    pub(super) fn is_good(&self) -> bool {
-        !matches!(self, Verdict::Failed { .. })
+    /// Who has failed, if anybody has.
+    pub(super) fn fault(&self) -> Option<Fault> {
+        match self {
+            Verdict::Failed { fault, .. } => Some(*fault),
+            _ => None,
+        }
     }
 }
 
 /// An answer with all of its body.
 #[derive(Debug)]
 pub(super) struct Reply {
+    status: u16,
     is_bytes: bool,
     body: Bytes,
 }
@@ -121,28 +148,30 @@ pub(super) async fn attempt(
     let body = fetched::body(response, settings.config.max_answer.0).await;
     match status {
         // Nobody waits for what it says.
-        200..=299 if !is_awaited => Verdict::Taken(Reply { is_bytes, body: Bytes::new() }),
+        200..=299 if !is_awaited => Verdict::Taken(Reply { status, is_bytes, body: Bytes::new() }),
         200..=299 => match body {
-            Ok(Some(body)) => Verdict::Taken(Reply { is_bytes, body }),
+            Ok(Some(body)) => Verdict::Taken(Reply { status, is_bytes, body }),
             Ok(None) => Verdict::Unusable("the answer is longer than max_answer".into()),
             Err(error) => failed(error),
         },
-        408 | 425 | 429 => {
-            Verdict::Failed { why: format!("status {status}"), is_down: false, pause }
-        }
-        400..=499 => {
+        400..=499 if !matches!(status, 408 | 425 | 429) => {
             let body = body.ok().flatten().unwrap_or_default();
-            Verdict::Refused(Reply { is_bytes, body })
+            Verdict::Refused(Reply { status, is_bytes, body })
         }
         _ => {
-            let is_down = matches!(status, 502..=504);
-            Verdict::Failed { why: format!("status {status}"), is_down, pause }
+            let fault = match status {
+                502..=504 => Fault::Down,
+                408 | 425 | 429 => Fault::Busy,
+                _ => Fault::Failing,
+            };
+            Verdict::Failed { why: format!("status {status}"), fault, pause }
         }
     }
 }
 
 fn failed(error: reqwest::Error) -> Verdict {
-    Verdict::Failed { why: fetched::cause(error), is_down: true, pause: None }
+    let fault = if error.is_connect() { Fault::Absent } else { Fault::Down };
+    Verdict::Failed { why: fetched::cause(error), fault, pause: None }
 }
 
 /// `Retry-After` in seconds.
@@ -201,7 +230,27 @@ impl From<Refuse> for ConnectError {
     }
 }
 
+impl Admission {
+    /// Checks it as a token is checked.
+    fn check(&self) -> Result<(), String> {
+        if self.user.as_deref().is_some_and(|id| !is_user_id(id)) {
+            return Err("the id of its user is no name for one".into());
+        }
+        let permissions = self.permissions.as_ref().map_or(0, Vec::len);
+        if self.rooms.len().max(permissions) > LIST_MAX {
+            return Err(format!("a list in it has more than {LIST_MAX} entries"));
+        }
+        let wrong = |refusal: Refusal| format!("a room in it is none: {}", refusal.message);
+        self.rooms.iter().try_for_each(|room| check_room(room).map_err(wrong))
+    }
+}
+
 impl Reply {
+    /// Why it refuses, for the log.
+    pub(super) fn why(&self) -> String {
+        format!("status {}", self.status)
+    }
+
     /// # Errors
     /// It is no such answer; the text says why.
     pub(super) fn admission(&self) -> Result<Admission, String> {
@@ -215,6 +264,7 @@ impl Reply {
         }
         let answer: Result<Admission, _> = serde_json::from_slice(&self.body);
         let mut answer = answer.map_err(|error| error.to_string())?;
+        answer.check()?;
         for pattern in answer.permissions.iter_mut().flatten() {
             *pattern = read_pattern(pattern).ok_or("a permission in it is none")?;
         }
@@ -249,10 +299,12 @@ impl Reply {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn reply(body: &'static str) -> Reply {
-        Reply { is_bytes: false, body: Bytes::from_static(body.as_bytes()) }
+        Reply { status: 200, is_bytes: false, body: Bytes::from_static(body.as_bytes()) }
     }
 
     #[test]
@@ -270,7 +322,7 @@ mod tests {
         for body in ["[1", "1,2", "[1]]", "<html>", "{\"a\":}"] {
             assert!(reply(body).args().is_err(), "{body}");
         }
-        let bytes = Reply { is_bytes: true, body: Bytes::from_static(b"\x00\xff") };
+        let bytes = Reply { status: 200, is_bytes: true, body: Bytes::from_static(b"\x00\xff") };
         assert_eq!(bytes.args().expect("bytes").attachments(), [&b"\x00\xff"[..]]);
     }
 
@@ -281,6 +333,23 @@ mod tests {
         assert_eq!(changed.expect("a change").user.as_deref(), Some("ada"));
         for body in ["[]", "ok", r#"{"usr":"ada"}"#, r#"{"rooms":"a"}"#, r#"{"user":1}"#] {
             assert!(reply(body).admission().is_err(), "{body}");
+        }
+        let (long, many) = ("x".repeat(201), vec!["a"; LIST_MAX + 1]);
+        for answer in [
+            json!({ "user": "" }),
+            json!({ "user": "a\n" }),
+            json!({ "user": long }),
+            json!({ "rooms": ["a", "user:bob"] }),
+            json!({ "rooms": ["AAAAAAAAAAAAAAAAAAAA"] }),
+            json!({ "rooms": [""] }),
+            json!({ "rooms": ["a\u{2}"] }),
+            json!({ "rooms": ["x".repeat(300)] }),
+            json!({ "rooms": many }),
+            json!({ "permissions": many }),
+        ] {
+            let body = answer.to_string().into();
+            let reply = Reply { status: 200, is_bytes: false, body };
+            assert!(reply.admission().is_err(), "{answer}");
         }
         let refused = reply(r#"{"message":"banned","data":{"until":7}}"#).refusal();
         assert_eq!((refused.message.as_str(), refused.data.is_some()), ("banned", true));

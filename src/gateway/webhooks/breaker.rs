@@ -1,17 +1,25 @@
 //! When to leave a backend alone: after failures in a row, or too many of the last requests.
+//!
+//! A socket, or a room, whose requests go on failing says no more about the backend than that: only
+//! the first of its failures counts until it has succeeded, so that it takes several of them to
+//! open a breaker.
 
-use std::time::{Duration, Instant};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::gateway::config::units::Time;
 
-/// When no requests are made for a while, as the backend is down.
+/// When no requests are made for a while, as the backend is down; or, where it is there but fails,
+/// none that nobody waits for.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Failures in a row after which it opens. Default: 10.
+    /// Failures in a row after which it opens, of as many sockets or rooms unless nobody was
+    /// there. Default: 10.
     pub failures: u32,
     /// Percentage of the last requests that have failed at which it opens. Default: 50; 100 leaves
     /// it to the failures in a row.
@@ -69,6 +77,20 @@ pub(super) enum Turn {
     Closes,
 }
 
+/// Sockets and rooms whose last request has failed, at most; the oldest are forgotten.
+const BLAMED_MAX: usize = 128;
+
+/// How a request has ended.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shown<'a> {
+    pub(super) is_good: bool,
+    /// Whom it was about; empty if its failure cannot be their fault.
+    pub(super) subjects: &'a [Arc<str>],
+    pub(super) started: Instant,
+    /// It is the one that tries.
+    pub(super) is_probe: bool,
+}
+
 /// The state of one backend.
 #[derive(Debug, Default)]
 pub(super) struct Breaker {
@@ -78,54 +100,86 @@ pub(super) struct Breaker {
     history: u128,
     /// How many bits count.
     known: u32,
-    open_until: Option<Instant>,
+    blamed: VecDeque<Arc<str>>,
+    open: Option<Open>,
     is_probing: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Open {
+    since: Instant,
+    until: Instant,
 }
 
 impl Breaker {
     pub(super) fn gate(&self, now: Instant) -> Gate {
-        match self.open_until {
+        match self.open {
             None => Gate::Closed,
             Some(_) if self.is_probing => Gate::Probing,
-            Some(until) if now < until => Gate::Open(until),
+            Some(Open { until, .. }) if now < until => Gate::Open(until),
             Some(_) => Gate::Ajar,
         }
     }
 
     /// A request is made; true if it is the one that tries.
-    pub(super) fn begin(&mut self) -> bool {
-        self.is_probing = self.open_until.is_some();
-        self.is_probing
+    pub(super) fn begin(&mut self, now: Instant) -> bool {
+        let is_probe = self.gate(now) == Gate::Ajar;
+        self.is_probing |= is_probe;
+        is_probe
     }
 
-    /// A request has come to an end. Those that were under way when it opened do not count.
-    pub(super) fn end(
-        &mut self,
-        config: &Config,
-        is_probe: bool,
-        is_good: bool,
-        now: Instant,
-    ) -> Turn {
-        if self.open_until.is_some() {
-            return if is_probe { self.probed(config.open.0, is_good, now) } else { Turn::Stays };
+    /// A request has come to an end.
+    pub(super) fn end(&mut self, config: &Config, shown: &Shown<'_>, now: Instant) -> Turn {
+        let counts = self.blame(shown);
+        if let Some(open) = &mut self.open {
+            // One that was under way when it opened says nothing.
+            if shown.is_good && shown.started >= open.since {
+                (self.open, self.is_probing) = (None, false);
+                return Turn::Closes;
+            }
+            if shown.is_probe {
+                (open.until, self.is_probing) = (now + config.open.0, false);
+            }
+            return Turn::Stays;
         }
-        self.history = self.history << 1 | u128::from(!is_good);
+        if !counts {
+            return Turn::Stays;
+        }
+        self.history = self.history << 1 | u128::from(!shown.is_good);
         self.known = (self.known + 1).min(config.of);
-        self.in_row = if is_good { 0 } else { self.in_row + 1 };
+        self.in_row = if shown.is_good { 0 } else { self.in_row + 1 };
         let mask = u128::MAX >> (128 - config.of);
         let failed = (self.history & mask).count_ones();
         let is_bad = self.known == config.of && failed * 100 > config.percent * config.of;
         if self.in_row < config.failures && !is_bad {
             return Turn::Stays;
         }
-        *self = Breaker { open_until: Some(now + config.open.0), ..Breaker::default() };
+        (self.in_row, self.history, self.known) = (0, 0, 0);
+        self.open = Some(Open { since: now, until: now + config.open.0 });
         Turn::Opens
     }
 
-    fn probed(&mut self, open: Duration, is_good: bool, now: Instant) -> Turn {
-        let open_until = if is_good { None } else { Some(now + open) };
-        *self = Breaker { open_until, ..Breaker::default() };
-        if is_good { Turn::Closes } else { Turn::Stays }
+    /// Whether the last request about it has failed.
+    pub(super) fn blames(&self, subject: &str) -> bool {
+        self.blamed.iter().any(|known| **known == *subject)
+    }
+
+    /// Remembers whose request has failed; false if it has failed with somebody who is known for
+    /// it.
+    fn blame(&mut self, shown: &Shown<'_>) -> bool {
+        if shown.is_good {
+            self.blamed.retain(|known| !shown.subjects.contains(known));
+            return true;
+        }
+        let is_known = shown.subjects.iter().any(|subject| self.blames(subject));
+        for subject in shown.subjects {
+            if !self.blames(subject) {
+                self.blamed.push_back(subject.clone());
+            }
+        }
+        let beyond = self.blamed.len().saturating_sub(BLAMED_MAX);
+        self.blamed.drain(..beyond);
+        !is_known
     }
 }
 
@@ -135,12 +189,19 @@ mod tests {
 
     const CONFIG: Config = Config { failures: 3, percent: 50, of: 10, open: Time::secs(5) };
 
+    /// One character a request: good, bad by nobody's fault, bad about the socket of that letter.
     fn after(breaker: &mut Breaker, results: &str, now: Instant) -> Turn {
         let mut turn = Turn::Stays;
         for result in results.chars() {
-            assert_eq!(turn, Turn::Stays);
-            let is_probe = breaker.begin();
-            turn = breaker.end(&CONFIG, is_probe, result == '+', now);
+            assert_eq!(turn, Turn::Stays, "{results}");
+            let is_probe = breaker.begin(now);
+            let subjects = match result {
+                '+' | '-' => vec![],
+                subject => vec![subject.to_lowercase().to_string().into()],
+            };
+            let is_good = result == '+' || result.is_uppercase();
+            let shown = Shown { is_good, subjects: &subjects, started: now, is_probe };
+            turn = breaker.end(&CONFIG, &shown, now);
         }
         turn
     }
@@ -154,18 +215,44 @@ mod tests {
         let until = start + CONFIG.open.0;
         assert_eq!(breaker.gate(start), Gate::Open(until));
         // What was under way changes nothing.
-        assert_eq!(breaker.end(&CONFIG, false, true, start), Turn::Stays);
+        let (good, before) = (true, start - CONFIG.open.0);
+        let late = Shown { is_good: good, subjects: &[], started: before, is_probe: false };
+        assert_eq!(breaker.end(&CONFIG, &late, start), Turn::Stays);
         assert_eq!(breaker.gate(until), Gate::Ajar);
-        assert!(breaker.begin());
+        assert!(breaker.begin(until));
         assert_eq!(breaker.gate(until), Gate::Probing);
-        assert_eq!(breaker.end(&CONFIG, false, false, until), Turn::Stays);
+        assert_eq!(breaker.end(&CONFIG, &Shown { is_good: false, ..late }, until), Turn::Stays);
         assert_eq!(breaker.gate(until), Gate::Probing);
-        assert_eq!(breaker.end(&CONFIG, true, false, until), Turn::Stays);
-        assert_eq!(breaker.gate(until), Gate::Open(until + CONFIG.open.0));
-        assert!(breaker.begin());
-        assert_eq!(breaker.end(&CONFIG, true, true, until), Turn::Closes);
-        assert_eq!(breaker.gate(until), Gate::Closed);
+        let probe = Shown { is_good: false, subjects: &[], started: until, is_probe: true };
+        assert_eq!(breaker.end(&CONFIG, &probe, until), Turn::Stays);
+        let again = until + CONFIG.open.0;
+        assert_eq!(breaker.gate(until), Gate::Open(again));
+        assert!(breaker.begin(again));
+        let probe = Shown { is_good: true, started: again, ..probe };
+        assert_eq!(breaker.end(&CONFIG, &probe, again), Turn::Closes);
+        assert_eq!(breaker.gate(again), Gate::Closed);
         assert_eq!(after(&mut breaker, "--", start), Turn::Stays);
+    }
+
+    #[test]
+    fn what_was_asked_beside_the_probe_closes_it_as_well() {
+        let (mut breaker, start) = (Breaker::default(), Instant::now());
+        assert_eq!(after(&mut breaker, "---", start), Turn::Opens);
+        assert_eq!(after(&mut breaker, "-----", start), Turn::Stays);
+        assert_eq!(after(&mut breaker, "+", start), Turn::Closes);
+    }
+
+    #[test]
+    fn one_who_always_fails_does_not_open_it() {
+        let (mut breaker, start) = (Breaker::default(), Instant::now());
+        assert_eq!(after(&mut breaker, "aaaaabababababababab", start), Turn::Stays);
+        assert!(breaker.blames("a") && !breaker.blames("c"));
+        // A success of its own makes the next failure count again.
+        assert_eq!(after(&mut breaker, "Aaba", start), Turn::Stays);
+        assert_eq!(after(&mut breaker, "cd", start), Turn::Opens);
+        // They are known when it is closed again.
+        assert_eq!(after(&mut breaker, "+", start), Turn::Closes);
+        assert_eq!(after(&mut breaker, "abcdabcdabcd", start), Turn::Stays);
     }
 
     #[test]

@@ -62,13 +62,15 @@ pub struct Config {
     pub concurrency: usize,
     /// Whether what concerns one socket is told in order, one request at a time. Default: socket.
     pub order: Order,
-    /// Events and other happenings that may wait. Default: 10000; more are refused.
+    /// Events and other happenings that may wait. Default: 10000; more are refused. What somebody
+    /// waits for has an eighth of that beyond it, clients that come and go a quarter. One socket or
+    /// room may have a sixteenth of it, but 64 in any case.
     pub queue: usize,
-    /// Bytes of these. Default: 32MiB.
+    /// Bytes of these, parted in the same way. Default: 32MiB.
     pub queue_bytes: Size,
     /// Bytes of an answer that are read. Default: 1MiB.
     pub max_answer: Size,
-    /// When the backend is left alone as it is down.
+    /// When the backend is left alone as it is down, or fails too often.
     pub breaker: breaker::Config,
     /// Several events in one request. Default: each has its own.
     pub batch: Option<Batch>,

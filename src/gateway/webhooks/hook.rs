@@ -1,59 +1,33 @@
-//! One backend: what waits for it, how many requests are under way, and whether it is down.
+//! One backend: how many requests are under way, and whether it is down.
 //!
-//! What concerns one socket, or one room, is a *lane*: its first job is under way or waits, the
-//! others stay behind it. Whoever changes something calls `pump`, which starts the requests that
-//! may be made now; each is a task of the control thread. There is no task that only waits.
+//! Whoever changes something calls `pump`, which starts the requests that may be made now; each is
+//! a task of the control thread. There is no task that only waits.
 
-use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::sync::oneshot;
 
-use super::answer::{Outcome, Reply, Verdict, attempt};
-use super::breaker::{Breaker, Gate, Turn};
-use super::config::{Order, Settings};
+use super::answer::{Fault, Lost, Outcome, Reply, Verdict, attempt};
+use super::breaker::{Breaker, Gate, Shown, Turn};
+use super::config::Settings;
+use super::lanes::{Job, Lanes, Waiter};
 use super::message::Message;
 use crate::gateway::state::State;
 
-/// Lines in the log about what was lost, at most one in this time.
+/// Lines in the log about what was lost, at most one in this time; the same for refusals.
 const LOG_PAUSE: Duration = Duration::from_secs(1);
 
-/// Something to tell.
-struct Job {
-    message: Message,
-    lane: Arc<str>,
-    /// Who waits for the answer.
-    waiter: Option<Waiter>,
-    attempts: u32,
-    since: Instant,
-}
-
-struct Waiter {
-    sender: oneshot::Sender<Ended>,
-    until: Instant,
-}
-
 /// What the one who waits is given.
-pub(super) type Ended = Result<Answered, Outcome>;
+pub(super) type Ended = Result<Answered, Lost>;
 
 /// A request that was answered.
 #[derive(Debug)]
 pub(super) enum Answered {
     Taken(Reply),
     Refused(Reply),
-}
-
-/// What concerns one socket or room, in order.
-#[derive(Default)]
-struct Lane {
-    jobs: VecDeque<Job>,
-    /// It is among those that may be served.
-    is_lined_up: bool,
-    /// Its first jobs are under way, or wait for another attempt.
-    is_busy: bool,
 }
 
 /// What holds at the moment.
@@ -68,6 +42,8 @@ struct Failure {
     why: String,
     /// It is one of the attempts that a job has.
     counts: bool,
+    /// How many of its jobs may be in one request from now on.
+    company: usize,
     /// What the backend has asked for.
     pause: Duration,
 }
@@ -77,31 +53,47 @@ struct Load {
     jobs: Vec<Job>,
     /// Their lanes.
     lanes: Vec<Arc<str>>,
+    /// How many jobs it may have.
+    most: usize,
     is_batch: bool,
+    /// It tries whether somebody is there again.
     is_probe: bool,
+    /// It tries whether requests go well again.
+    is_trial: bool,
 }
 
 #[derive(Default)]
 struct Inner {
-    lanes: HashMap<Arc<str>, Lane>,
-    /// Lanes whose first job may be sent; those that somebody waits for apart.
-    ready: VecDeque<Arc<str>>,
-    urgent: VecDeque<Arc<str>>,
-    /// Jobs that have not ended, and their bytes.
-    jobs: usize,
-    bytes: usize,
+    queue: Lanes,
     in_flight: usize,
-    breaker: Breaker,
+    /// Open while nobody is there; no request is made then.
+    down: Breaker,
+    /// Open while too many requests fail, for whatever reason. Whoever waits is served, but the
+    /// others are held back, so that they do not use up their attempts.
+    failing: Breaker,
     /// When `pump` is called for the time alone.
     alarm: Option<Instant>,
-    losses: Losses,
+    losses: Untold,
+    refusals: Untold,
 }
 
-/// What was lost since the last line in the log.
+/// What has happened since the last line in the log about it.
 #[derive(Default)]
-struct Losses {
+struct Untold {
     logged: Option<Instant>,
-    untold: u64,
+    count: u64,
+}
+
+impl Untold {
+    /// Counts one; how many to tell of now.
+    fn one_more(&mut self) -> Option<u64> {
+        self.count += 1;
+        let is_due = self.logged.is_none_or(|at| at.elapsed() >= LOG_PAUSE);
+        is_due.then(|| {
+            self.logged = Some(Instant::now());
+            std::mem::take(&mut self.count)
+        })
+    }
 }
 
 /// One backend, for as long as it is configured or something waits for it.
@@ -127,7 +119,7 @@ pub(crate) struct Gauges {
     pub(crate) bytes: usize,
     /// Requests under way.
     pub(crate) in_flight: usize,
-    /// Whether it is left alone, as it is down.
+    /// Whether it is left alone, as it is down or fails.
     pub(crate) is_open: bool,
 }
 
@@ -136,20 +128,20 @@ pub(super) struct Asked {
     state: Arc<State>,
     hook: Arc<Hook>,
     since: Instant,
-    outcome: Outcome,
+    end: Lost,
 }
 
 impl Asked {
-    /// How it has ended.
-    pub(super) fn ends(mut self, outcome: Outcome) {
-        self.outcome = outcome;
+    /// How it has ended; `why` is for the log.
+    pub(super) fn ends(mut self, outcome: Outcome, why: String) {
+        self.end = Lost { outcome, why };
     }
 }
 
 impl Drop for Asked {
     fn drop(&mut self) {
-        let (outcome, took) = (self.outcome, self.since.elapsed());
-        self.hook.ended(&self.state, &mut self.hook.lock(), outcome, took, "nobody waits for it");
+        let (Lost { outcome, why }, took) = (&self.end, self.since.elapsed());
+        self.hook.ended(&self.state, &mut self.hook.lock(), *outcome, took, why);
     }
 }
 
@@ -174,9 +166,10 @@ impl Hook {
 
     pub(super) fn gauges(&self) -> Gauges {
         let inner = self.lock();
-        let is_open = inner.breaker.gate(Instant::now()) != Gate::Closed;
-        let Inner { jobs, bytes, in_flight, .. } = *inner;
-        Gauges { name: self.name.clone(), queued: jobs, bytes, in_flight, is_open }
+        let (now, in_flight) = (Instant::now(), inner.in_flight);
+        let is_open = [&inner.down, &inner.failing].iter().any(|it| it.gate(now) != Gate::Closed);
+        let (queued, bytes) = (inner.queue.jobs(), inner.queue.bytes());
+        Gauges { name: self.name.clone(), queued, bytes, in_flight, is_open }
     }
 
     /// Tells something that nobody waits for. Never waits.
@@ -189,12 +182,17 @@ impl Hook {
         message: Message,
     ) -> Result<(), Outcome> {
         let mut inner = self.lock();
-        let pushed = self.push(&mut inner, message, None, Instant::now());
-        match pushed {
-            Ok(()) => self.pump(state, &mut inner),
-            Err(outcome) => self.ended(state, &mut inner, outcome, Duration::ZERO, "not taken"),
+        let settings = self.settings.load();
+        match inner.queue.push(&settings.config, message, None, Instant::now()) {
+            Ok(()) => {
+                self.pump(state, &mut inner);
+                Ok(())
+            }
+            Err(Lost { outcome, why }) => {
+                self.ended(state, &mut inner, outcome, Duration::ZERO, &why);
+                Err(outcome)
+            }
         }
-        pushed
     }
 
     /// Asks something, and waits for the answer. How it has ended is for the caller to say.
@@ -204,198 +202,207 @@ impl Hook {
         message: Message,
     ) -> (Asked, Ended) {
         let since = Instant::now();
-        let outcome = Outcome::Abandoned;
-        let asked = Asked { state: state.clone(), hook: self.clone(), since, outcome };
+        let end = Lost { outcome: Outcome::Abandoned, why: "nobody waits for it".into() };
+        let asked = Asked { state: state.clone(), hook: self.clone(), since, end };
         let until = since + self.settings.load().config.answer_within.0;
         let (sender, receiver) = oneshot::channel();
-        let waiter = Some(Waiter { sender, until });
-        let pushed = {
-            let mut inner = self.lock();
-            let pushed = self.push(&mut inner, message, waiter, since);
-            if pushed.is_ok() {
-                self.pump(state, &mut inner);
-            }
-            pushed
-        };
-        if let Err(outcome) = pushed {
-            return (asked, Err(outcome));
+        let failure: Arc<OnceLock<String>> = Arc::default();
+        let waiter = Waiter { sender, until, failure: failure.clone() };
+        if let Err(lost) = self.push(state, message, waiter, since) {
+            return (asked, Err(lost));
         }
         // Timers are made on the thread that they run on.
         let wait = async move { tokio::time::timeout_at(until.into(), receiver).await };
         let waited = state.on_control(wait).await;
+        let lost = |outcome, why: &str| Err(Lost { outcome, why: why.into() });
         let ended = match waited {
             Some(Ok(Ok(ended))) => ended,
-            Some(Err(_)) => Err(Outcome::TimedOut),
-            Some(Ok(Err(_))) | None => Err(Outcome::ShutDown),
+            Some(Err(_)) => {
+                let why = failure.get().map_or("no answer has come", String::as_str);
+                lost(Outcome::TimedOut, why)
+            }
+            Some(Ok(Err(_))) | None => lost(Outcome::ShutDown, "the gateway ends"),
         };
         (asked, ended)
     }
 
     fn push(
-        &self,
-        inner: &mut Inner,
+        self: &Arc<Hook>,
+        state: &Arc<State>,
         message: Message,
-        waiter: Option<Waiter>,
+        waiter: Waiter,
         since: Instant,
-    ) -> Result<(), Outcome> {
-        let settings = self.settings.load();
-        let config = &settings.config;
-        let bytes = inner.bytes + message.size();
-        if inner.jobs >= config.queue || bytes > config.queue_bytes.0 {
-            return Err(Outcome::QueueFull);
+    ) -> Result<(), Lost> {
+        let mut inner = self.lock();
+        if matches!(inner.down.gate(since), Gate::Open(_) | Gate::Probing) {
+            return Err(left_alone());
         }
-        let is_down = matches!(inner.breaker.gate(since), Gate::Open(_) | Gate::Probing);
-        if waiter.is_some() && is_down {
-            return Err(Outcome::BackendDown);
-        }
-        inner.jobs += 1;
-        inner.bytes = bytes;
-        let lane: Arc<str> = match config.order {
-            Order::Socket => message.subject.as_str().into(),
-            Order::None => message.id.as_str().into(),
-        };
-        let entry = inner.lanes.entry(lane.clone()).or_default();
-        entry.jobs.push_back(Job { message, lane: lane.clone(), waiter, attempts: 0, since });
-        inner.line_up(lane);
+        inner.queue.push(&self.settings.load().config, message, Some(waiter), since)?;
+        self.pump(state, &mut inner);
         Ok(())
     }
 
     /// Starts the requests that may be made now.
     fn pump(self: &Arc<Hook>, state: &Arc<State>, inner: &mut Inner) {
         let settings = self.settings.load_full();
-        while inner.in_flight < settings.config.concurrency.max(1) && inner.has_ready() {
+        while inner.in_flight < settings.config.concurrency.max(1) && inner.queue.has_ready() {
             let now = Now { state, settings: &settings, time: Instant::now() };
-            match inner.breaker.gate(now.time) {
+            let gate = inner.gate(now.time);
+            match gate {
                 Gate::Closed | Gate::Ajar => {}
                 Gate::Probing => return,
                 Gate::Open(until) => return self.set_alarm(state, inner, until),
             }
-            let mut load = match self.take(&now, inner) {
+            let mut load = match self.take(&now, inner, gate == Gate::Ajar) {
                 Taken::Load(load) => load,
                 Taken::Nothing => continue,
                 Taken::Later(at) => return self.set_alarm(state, inner, at),
             };
-            load.is_probe = inner.breaker.begin();
+            load.is_probe = inner.down.begin(now.time);
+            load.is_trial = !load.is_awaited() && inner.failing.begin(now.time);
             inner.in_flight += 1;
             let (hook, settings, state_of_task) = (self.clone(), settings.clone(), state.clone());
             state.spawn(async move { hook.deliver(&state_of_task, &settings, load).await });
         }
     }
 
-    /// Takes what goes into the next request.
-    fn take(&self, now: &Now<'_>, inner: &mut Inner) -> Taken {
-        let mut load =
-            Load { jobs: Vec::new(), lanes: Vec::new(), is_batch: false, is_probe: false };
-        if let Some(lane) = inner.urgent.pop_front() {
-            self.take_from(now, inner, lane, 1, &mut load);
+    /// Takes what goes into the next request; one job if that is to try the backend.
+    fn take(&self, now: &Now<'_>, inner: &mut Inner, is_try: bool) -> Taken {
+        if is_try {
+            inner.queue.prefer_others_than_blamed(&inner.failing);
+        }
+        if let Some(lane) = inner.queue.next_urgent() {
+            let mut load = Load::of(1, false);
+            self.take_from(now, inner, lane, &mut load);
             return load.or_nothing();
         }
-        let Some(batch) = now.settings.config.batch else {
-            if let Some(lane) = inner.ready.pop_front() {
-                self.take_from(now, inner, lane, 1, &mut load);
-            }
-            return load.or_nothing();
-        };
-        if let Some(at) = inner.batch_due(batch.events, batch.within.0)
+        let batch = now.settings.config.batch;
+        if let Some(batch) = batch
+            && let Some(at) = inner.queue.batch_due(batch.events, batch.within.0)
             && at > now.time
         {
             return Taken::Later(at);
         }
-        load.is_batch = true;
-        while load.jobs.len() < batch.events
-            && let Some(lane) = inner.ready.pop_front()
+        let most = batch.filter(|_| !is_try).map_or(1, |batch| batch.events);
+        let mut load = Load::of(most, batch.is_some());
+        while load.jobs.len() < load.most
+            && let Some(lane) = inner.queue.next_ready(load.jobs.len())
         {
-            let room = batch.events - load.jobs.len();
-            self.take_from(now, inner, lane, room, &mut load);
+            self.take_from(now, inner, lane, &mut load);
         }
         load.or_nothing()
     }
 
-    /// Takes up to `count` jobs of a lane that is ready; what is over already ends here.
-    fn take_from(
-        &self,
-        now: &Now<'_>,
-        inner: &mut Inner,
-        lane: Arc<str>,
-        count: usize,
-        load: &mut Load,
-    ) {
+    /// Takes jobs of a lane that was ready; what is over already ends here.
+    fn take_from(&self, now: &Now<'_>, inner: &mut Inner, lane: Arc<str>, load: &mut Load) {
         let before = load.jobs.len();
-        if let Some(lane) = inner.lanes.get_mut(&lane) {
-            lane.is_lined_up = false;
-        }
-        while load.jobs.len() - before < count {
-            let Some(jobs) = inner.lanes.get_mut(&lane).map(|lane| &mut lane.jobs) else { break };
-            let Some(first) = jobs.front() else { break };
-            if load.is_batch && first.waiter.is_some() {
+        while load.jobs.len() < load.most
+            && let Some(first) = inner.queue.first(&lane)
+        {
+            let is_alone = first.waiter.is_some() || first.company <= load.jobs.len();
+            if load.is_batch && is_alone {
                 break;
             }
-            let Some(job) = jobs.pop_front() else { break };
+            let Some(job) = inner.queue.pop(&lane) else { break };
             match &job.waiter {
                 // Whoever waited has counted it.
-                Some(waiter) if waiter.sender.is_closed() => inner.release(&job),
+                Some(waiter) if waiter.sender.is_closed() => inner.queue.release(&job),
                 None if now.is_too_old(&job) => {
                     self.lost(now.state, inner, &job, Outcome::Expired, "it is too old");
                 }
-                _ => load.jobs.push(job),
+                _ => {
+                    load.most = load.most.min(job.company);
+                    load.jobs.push(job);
+                }
             }
         }
-        if load.jobs.len() > before {
-            if let Some(lane) = inner.lanes.get_mut(&lane) {
-                lane.is_busy = true;
-            }
+        let is_busy = load.jobs.len() > before;
+        inner.queue.taken(&lane, is_busy);
+        if is_busy {
             load.lanes.push(lane);
-        } else {
-            inner.line_up(lane);
         }
     }
 
     async fn deliver(self: Arc<Hook>, state: &Arc<State>, settings: &Arc<Settings>, load: Load) {
         let messages: Vec<_> = load.jobs.iter().map(|job| &job.message).collect();
-        let is_awaited = load.jobs.iter().any(|job| job.waiter.is_some());
         let started = Instant::now();
-        let verdict = attempt(settings, &messages, load.is_batch, is_awaited).await;
-        state.metrics.attempt(&self.name, verdict.is_good(), started.elapsed());
+        let verdict = attempt(settings, &messages, load.is_batch, load.is_awaited()).await;
+        let fault = verdict.fault();
+        state.metrics.attempt(&self.name, fault.is_none(), started.elapsed());
         // Its connection is free for the next request then.
         tokio::task::yield_now().await;
         let now = Now { state, settings, time: Instant::now() };
         let inner = &mut *self.lock();
         inner.in_flight -= 1;
-        let was_closed = inner.breaker.gate(now.time) == Gate::Closed;
-        let breaker = &settings.config.breaker;
-        match inner.breaker.end(breaker, load.is_probe, verdict.is_good(), now.time) {
-            Turn::Stays => {}
-            Turn::Closes => tracing::info!(webhook = &*self.name, "the backend is back"),
-            Turn::Opens => {
-                tracing::warn!(webhook = &*self.name, "the backend is down, leaving it alone");
-                inner.fail_waiters();
-            }
-        }
+        let was_up = inner.down.gate(now.time) == Gate::Closed;
+        self.judge(&now, inner, &load, fault, started);
+        let jobs = load.jobs.len();
         match verdict {
-            Verdict::Failed { why, is_down, pause } => {
-                // A probe that finds nobody says nothing about what it has brought.
-                let counts = was_closed || !is_down;
+            Verdict::Failed { why, fault, pause } => {
+                let (counts, company) = match fault {
+                    // A probe that finds nobody says nothing about what it has brought.
+                    Fault::Absent | Fault::Down => (was_up, usize::MAX),
+                    Fault::Busy => (true, usize::MAX),
+                    // Nor does one about the others in it, which are parted until it is found.
+                    Fault::Failing => (jobs == 1, (jobs / 2).max(1)),
+                };
                 let pause = pause.unwrap_or_default().min(settings.config.max_backoff.0);
-                let again = self.sort_out(&now, inner, load, &Failure { why, counts, pause });
+                let failure = Failure { why, counts, company, pause };
+                let again = self.sort_out(&now, inner, load, &failure);
                 self.again_later(state, again);
             }
+            Verdict::Refused(_) if jobs > 1 => inner.part(load),
             verdict => self.finish(state, inner, load, verdict),
         }
         self.pump(state, inner);
     }
 
+    /// What a request has shown about the backend.
+    fn judge(
+        &self,
+        now: &Now<'_>,
+        inner: &mut Inner,
+        load: &Load,
+        fault: Option<Fault>,
+        started: Instant,
+    ) {
+        let (breaker, webhook) = (&now.settings.config.breaker, &*self.name);
+        let subjects: Vec<_> = load.jobs.iter().map(|job| job.subject.clone()).collect();
+        let subjects = if fault == Some(Fault::Absent) { &[][..] } else { &subjects[..] };
+        let is_good = !matches!(fault, Some(Fault::Absent | Fault::Down));
+        let shown = Shown { is_good, subjects, started, is_probe: load.is_probe };
+        let turn = inner.down.end(breaker, &shown, now.time);
+        match turn {
+            Turn::Stays => {}
+            Turn::Closes => tracing::info!(webhook, "the backend is back"),
+            Turn::Opens => {
+                tracing::warn!(webhook, "the backend is down, leaving it alone");
+                inner.fail_waiters();
+            }
+        }
+        let shown = Shown { is_good: fault.is_none(), is_probe: load.is_trial, ..shown };
+        match (turn, inner.failing.end(breaker, &shown, now.time)) {
+            (Turn::Stays, Turn::Closes) => tracing::info!(webhook, "the backend works again"),
+            (Turn::Stays, Turn::Opens) => {
+                tracing::warn!(webhook, "the backend fails, holding back what nobody waits for");
+            }
+            // It was said.
+            _ => {}
+        }
+    }
+
     /// Ends the jobs of a request that was answered.
     fn finish(&self, state: &State, inner: &mut Inner, load: Load, verdict: Verdict) {
         let (outcome, why) = match &verdict {
-            Verdict::Taken(_) => (Outcome::Delivered, ""),
-            Verdict::Refused(_) => (Outcome::Refused, ""),
-            Verdict::Unusable(why) => (Outcome::BadAnswer, why.as_str()),
-            Verdict::Failed { why, .. } => (Outcome::Failed, why.as_str()),
+            Verdict::Taken(_) => (Outcome::Delivered, String::new()),
+            Verdict::Refused(reply) => (Outcome::NotTaken, reply.why()),
+            Verdict::Unusable(why) => (Outcome::BadAnswer, why.clone()),
+            Verdict::Failed { why, .. } => (Outcome::Failed, why.clone()),
         };
         for job in &load.jobs {
-            inner.release(job);
+            inner.queue.release(job);
             if job.waiter.is_none() {
-                self.ended(state, inner, outcome, job.since.elapsed(), why);
+                self.ended(state, inner, outcome, job.since.elapsed(), &why);
             }
         }
         // Only a job that is alone in its request is awaited.
@@ -404,11 +411,11 @@ impl Hook {
             let _ = waiter.sender.send(match verdict {
                 Verdict::Taken(reply) => Ok(Answered::Taken(reply)),
                 Verdict::Refused(reply) => Ok(Answered::Refused(reply)),
-                Verdict::Unusable(_) | Verdict::Failed { .. } => Err(outcome),
+                Verdict::Unusable(_) | Verdict::Failed { .. } => Err(Lost { outcome, why }),
             });
         }
         for lane in load.lanes {
-            inner.free(lane);
+            inner.queue.free(lane);
         }
     }
 
@@ -418,12 +425,17 @@ impl Hook {
         let config = &now.settings.config;
         let attempts = load.jobs.iter().map(|job| job.attempts).min().unwrap_or_default();
         let pause = failure.pause + jitter(config.backoff.0, config.max_backoff.0, attempts);
-        let is_open = inner.breaker.gate(now.time) != Gate::Closed;
-        let mut lanes = Vec::new();
+        let is_down = inner.down.gate(now.time) != Gate::Closed;
+        let (jobs, mut lanes) = (load.jobs.len(), Vec::new());
         for mut job in load.jobs.into_iter().rev() {
             job.attempts += u32::from(failure.counts);
+            job.company = job.company.min(failure.company);
+            // Nothing is given up for what others in the same request may have done.
+            if job.attempts > config.retries && jobs > 1 {
+                (job.attempts, job.company) = (config.retries, job.company.min(jobs / 2));
+            }
             let outcome = match &job.waiter {
-                Some(_) if is_open => Some(Outcome::BackendDown),
+                Some(_) if is_down => Some(Outcome::BackendDown),
                 Some(waiter) if now.time + pause >= waiter.until => Some(Outcome::Failed),
                 None if job.attempts > config.retries => Some(Outcome::Failed),
                 None if now.is_too_old(&job) => Some(Outcome::Expired),
@@ -432,15 +444,18 @@ impl Hook {
             match outcome {
                 Some(outcome) => self.end(now.state, inner, job, outcome, &failure.why),
                 None => {
+                    if let Some(waiter) = &job.waiter {
+                        let _ = waiter.failure.set(failure.why.clone());
+                    }
                     lanes.push(job.lane.clone());
-                    inner.lanes.entry(job.lane.clone()).or_default().jobs.push_front(job);
+                    inner.queue.put_back(job);
                 }
             }
         }
         // The others go on at once.
         for lane in load.lanes {
             if !lanes.contains(&lane) {
-                inner.free(lane);
+                inner.queue.free(lane);
             }
         }
         Again { lanes, pause }
@@ -455,40 +470,38 @@ impl Hook {
             tokio::time::sleep(again.pause).await;
             let mut inner = hook.lock();
             for lane in again.lanes {
-                inner.free(lane);
+                inner.queue.free(lane);
             }
             hook.pump(&state_of_task, &mut inner);
         });
     }
 
     /// A job comes to an end without an answer.
-    fn end(&self, state: &State, inner: &mut Inner, job: Job, outcome: Outcome, why: &str) {
-        match job.waiter {
-            None => self.lost(state, inner, &job, outcome, why),
-            Some(_) => inner.release(&job),
-        }
-        if let Some(waiter) = job.waiter {
-            let _ = waiter.sender.send(Err(outcome));
-        }
+    fn end(&self, state: &State, inner: &mut Inner, mut job: Job, outcome: Outcome, why: &str) {
+        let Some(waiter) = job.waiter.take() else {
+            return self.lost(state, inner, &job, outcome, why);
+        };
+        inner.queue.release(&job);
+        let _ = waiter.sender.send(Err(Lost { outcome, why: why.into() }));
     }
 
     fn lost(&self, state: &State, inner: &mut Inner, job: &Job, outcome: Outcome, why: &str) {
-        inner.release(job);
+        inner.queue.release(job);
         self.ended(state, inner, outcome, job.since.elapsed(), why);
     }
 
-    /// Counts how something has ended; what is lost also goes to the log, now and then.
+    /// Counts how something has ended; what is lost or refused also goes to the log, now and then.
     fn ended(&self, state: &State, inner: &mut Inner, outcome: Outcome, took: Duration, why: &str) {
         state.metrics.webhook(&self.name, outcome.as_str(), took);
-        if !outcome.is_dead() {
-            return;
-        }
-        let losses = &mut inner.losses;
-        losses.untold += 1;
-        if losses.logged.is_none_or(|at| at.elapsed() >= LOG_PAUSE) {
-            let (webhook, reason) = (&*self.name, outcome.as_str());
-            tracing::warn!(webhook, reason, why, lost = losses.untold, "not delivered");
-            *losses = Losses { logged: Some(Instant::now()), untold: 0 };
+        let webhook = &*self.name;
+        if outcome.is_dead() {
+            if let Some(lost) = inner.losses.one_more() {
+                tracing::warn!(webhook, reason = outcome.as_str(), why, lost, "not delivered");
+            }
+        } else if outcome == Outcome::Refused
+            && let Some(refused) = inner.refusals.one_more()
+        {
+            tracing::info!(webhook, why, refused, "refused by the backend");
         }
     }
 
@@ -512,16 +525,20 @@ impl Hook {
     /// Gives up what waits, as the gateway ends.
     pub(super) fn give_up(&self, state: &State) {
         let inner = &mut *self.lock();
-        if inner.jobs > 0 {
-            let (webhook, lost) = (&*self.name, inner.jobs);
+        let lost = inner.queue.jobs();
+        if lost > 0 {
+            let webhook = &*self.name;
             tracing::warn!(webhook, lost, "not delivered, as the gateway ends");
         }
-        for (_, lane) in std::mem::take(&mut inner.lanes) {
-            for job in lane.jobs {
-                self.end(state, inner, job, Outcome::ShutDown, "the gateway ends");
-            }
+        for job in inner.queue.all() {
+            self.end(state, inner, job, Outcome::ShutDown, "the gateway ends");
         }
     }
+}
+
+/// How it ends for whoever would wait for a backend that is down.
+fn left_alone() -> Lost {
+    Lost { outcome: Outcome::BackendDown, why: "the backend is left alone".into() }
 }
 
 impl Now<'_> {
@@ -545,6 +562,15 @@ struct Again {
 }
 
 impl Load {
+    fn of(most: usize, is_batch: bool) -> Load {
+        let (jobs, lanes) = (Vec::new(), Vec::new());
+        Load { jobs, lanes, most, is_batch, is_probe: false, is_trial: false }
+    }
+
+    fn is_awaited(&self) -> bool {
+        self.jobs.iter().any(|job| job.waiter.is_some())
+    }
+
     fn or_nothing(self) -> Taken {
         if self.jobs.is_empty() { Taken::Nothing } else { Taken::Load(self) }
     }
@@ -559,67 +585,33 @@ fn jitter(base: Duration, max: Duration, attempts: u32) -> Duration {
 }
 
 impl Inner {
-    fn has_ready(&self) -> bool {
-        !self.ready.is_empty() || !self.urgent.is_empty()
-    }
-
-    /// Puts a lane where its first job belongs, unless it is busy or there; it goes if it has none.
-    fn line_up(&mut self, lane: Arc<str>) {
-        let Some(known) = self.lanes.get_mut(&lane) else { return };
-        if known.is_busy || known.is_lined_up {
-            return;
-        }
-        known.is_lined_up = true;
-        match known.jobs.front().map(|job| job.waiter.is_some()) {
-            None => drop(self.lanes.remove(&lane)),
-            Some(true) => self.urgent.push_back(lane),
-            Some(false) => self.ready.push_back(lane),
+    /// What may be done with what is ready.
+    fn gate(&self, now: Instant) -> Gate {
+        let (down, failing) = (self.down.gate(now), self.failing.gate(now));
+        let goes_on = matches!(down, Gate::Closed | Gate::Ajar);
+        match goes_on && failing != Gate::Closed && !self.queue.has_urgent() {
+            true => failing,
+            false => down,
         }
     }
 
-    /// The first jobs of a lane have ended, or may be tried again.
-    fn free(&mut self, lane: Arc<str>) {
-        if let Some(known) = self.lanes.get_mut(&lane) {
-            known.is_busy = false;
-            self.line_up(lane);
+    /// Parts what was refused as a whole, until it is known which of it the backend refuses.
+    fn part(&mut self, load: Load) {
+        let company = load.jobs.len() / 2;
+        for job in load.jobs.into_iter().rev() {
+            self.queue.put_back(Job { company: job.company.min(company), ..job });
         }
-    }
-
-    /// A job is not held any more.
-    fn release(&mut self, job: &Job) {
-        self.jobs -= 1;
-        self.bytes -= job.message.size();
-    }
-
-    /// When the next batch is to leave: at once when it is full; `None` if nothing waits.
-    fn batch_due(&self, events: usize, within: Duration) -> Option<Instant> {
-        let since = self.ready.iter().filter_map(|lane| self.lanes.get(lane)?.jobs.front());
-        let oldest = since.take(events).map(|job| job.since).min()?;
-        let mut waiting = 0;
-        for lane in &self.ready {
-            waiting += self.lanes.get(lane).map_or(0, |lane| lane.jobs.len());
-            if waiting >= events {
-                return Some(oldest);
-            }
+        for lane in load.lanes {
+            self.queue.free(lane);
         }
-        Some(oldest + within)
     }
 
     /// Nobody waits for a backend that is down.
     fn fail_waiters(&mut self) {
-        let mut failed = Vec::new();
-        for lane in self.lanes.values_mut() {
-            for job in std::mem::take(&mut lane.jobs) {
-                match job.waiter {
-                    Some(_) => failed.push(job),
-                    None => lane.jobs.push_back(job),
-                }
-            }
-        }
-        for job in failed {
-            self.release(&job);
-            if let Some(waiter) = job.waiter {
-                let _ = waiter.sender.send(Err(Outcome::BackendDown));
+        for mut job in self.queue.awaited() {
+            self.queue.release(&job);
+            if let Some(waiter) = job.waiter.take() {
+                let _ = waiter.sender.send(Err(left_alone()));
             }
         }
     }

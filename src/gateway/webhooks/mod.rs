@@ -11,8 +11,10 @@ mod answer;
 mod breaker;
 mod config;
 mod hook;
+mod lanes;
 mod message;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +26,7 @@ use super::state::{State, User};
 use crate::{ConnectError, Raw, Reason};
 
 pub(crate) use answer::Outcome;
-use answer::{Admission, Refuse};
+use answer::{Admission, Lost, Refuse};
 pub use config::{Config, Happening};
 use config::{Settings, WhenDown};
 pub(crate) use hook::Gauges;
@@ -36,6 +38,8 @@ pub(crate) use message::{Kind, about, append, append_event, new_id};
 #[derive(Debug)]
 pub(crate) struct Webhooks {
     hooks: Vec<Arc<Hook>>,
+    /// Those that reloads have removed, while something waits for them.
+    retired: Vec<Arc<Hook>>,
 }
 
 /// A client that wants to come.
@@ -79,15 +83,19 @@ impl Webhooks {
             }
             hooks.push(Arc::new(Hook::new(Settings::new(config).map_err(at)?)));
         }
-        Ok(Webhooks { hooks })
+        Ok(Webhooks { hooks, retired: Vec::new() })
     }
 
-    /// Goes on with what waits for the same backends of another configuration.
+    /// Goes on with what waits for the same backends of another configuration. What waits for one
+    /// that this has not is brought to where it was to go.
     pub(crate) fn inherit(&mut self, old: &Webhooks) {
-        for hook in &mut self.hooks {
-            if let Some(known) = old.find(&hook.name) {
+        for known in old.hooks.iter().chain(&old.retired) {
+            if let Some(hook) = self.hooks.iter_mut().find(|hook| hook.name == known.name) {
                 known.configure(hook.settings());
                 *hook = known.clone();
+            } else if known.gauges().queued > 0 || old.find(&known.name).is_some() {
+                // An event that came under the old rules may still be on its way to it.
+                self.retired.push(known.clone());
             }
         }
     }
@@ -108,8 +116,7 @@ impl Webhooks {
         self.hooks.iter().filter(move |hook| hook.settings().wants(happening, namespace))
     }
 
-    /// Asks whether a client may come; the answers may change who it is and its rooms. Returns what
-    /// is to be kept with its socket for others to see.
+    /// Asks whether a client may come; the answers may change who it is and its rooms.
     ///
     /// # Errors
     /// What the client is told.
@@ -119,14 +126,15 @@ impl Webhooks {
         asked: Connecting,
         user: &mut User,
         rooms: &mut Vec<String>,
-    ) -> Result<Option<Value>, ConnectError> {
-        let mut data = None;
+    ) -> Result<Welcome, ConnectError> {
+        let mut welcome = Welcome::new(state, &asked, user);
         for hook in self.wanting(Happening::Connect, &asked.namespace) {
-            if let Some(answer) = ask_about(hook, state, &asked, user, rooms).await? {
-                data = apply(answer, user, rooms).or(data);
+            if let Some(answer) = welcome.ask(hook, &asked, user, rooms).await? {
+                welcome.data = apply(answer, user, rooms).or(welcome.data.take());
+                welcome.gone.user = user.clone();
             }
         }
-        Ok(data)
+        Ok(welcome)
     }
 
     /// Brings an event to the backend called `name`. What it answers is for the client's ack.
@@ -149,18 +157,15 @@ impl Webhooks {
             return hook.tell(state, message).map(|()| None).map_err(Outcome::refusal);
         }
         let (counted, ended) = hook.ask(state, message).await;
-        let (outcome, args) = match ended {
+        let (outcome, why, args) = match ended {
             Ok(Answered::Taken(reply)) => match reply.args() {
-                Ok(args) => (Outcome::Delivered, Some(args)),
-                Err(error) => {
-                    tracing::warn!(webhook = name, error, "an answer cannot be used");
-                    (Outcome::BadAnswer, None)
-                }
+                Ok(args) => (Outcome::Delivered, String::new(), Some(args)),
+                Err(error) => (Outcome::BadAnswer, error, None),
             },
-            Ok(Answered::Refused(_)) => (Outcome::Refused, None),
-            Err(outcome) => (outcome, None),
+            Ok(Answered::Refused(reply)) => (Outcome::Refused, reply.why(), None),
+            Err(Lost { outcome, why }) => (outcome, why, None),
         };
-        counted.ends(outcome);
+        counted.ends(outcome, why);
         args.map(Some).ok_or_else(|| outcome.refusal())
     }
 
@@ -180,9 +185,10 @@ impl Webhooks {
         }
     }
 
-    /// How each is doing.
+    /// How each is doing; of those that a reload has removed the ones that something waits for.
     pub(crate) fn gauges(&self) -> Vec<Gauges> {
-        self.hooks.iter().map(|hook| hook.gauges()).collect()
+        let retired = self.retired.iter().map(|hook| hook.gauges()).filter(|it| it.queued > 0);
+        self.hooks.iter().map(|hook| hook.gauges()).chain(retired).collect()
     }
 
     /// Waits until nothing waits any more, for that time at most, and gives up what is left: the
@@ -193,39 +199,91 @@ impl Webhooks {
         while is_busy() && tokio::time::Instant::now() < end {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        for hook in &self.hooks {
+        for hook in self.hooks.iter().chain(&self.retired) {
             hook.give_up(state);
         }
     }
 }
 
-/// Asks one backend about a client. `None`: it does not answer, and the client may come all the
-/// same.
-async fn ask_about(
-    hook: &Arc<Hook>,
-    state: &Arc<State>,
-    asked: &Connecting,
-    user: &User,
-    rooms: &[String],
-) -> Result<Option<Admission>, ConnectError> {
-    let (counted, ended) = hook.ask(state, Message::connect(asked, user, rooms)).await;
-    let (outcome, result) = match ended {
-        Ok(Answered::Taken(reply)) => match reply.admission() {
-            Ok(Admission { refuse: Some(refuse), .. }) => (Outcome::Delivered, Err(refuse.into())),
-            Ok(answer) => (Outcome::Delivered, Ok(Some(answer))),
-            Err(error) => {
-                tracing::warn!(webhook = &*hook.name, error, "an answer cannot be used");
-                (Outcome::BadAnswer, Err(Refuse::unavailable()))
+/// Backends that have let a client in. Unless it [stays](Welcome::stays) they are told that it has
+/// gone, so that none counts it as there: it was not there any more when they had decided, or
+/// something else has kept it out.
+pub(crate) struct Welcome {
+    state: Arc<State>,
+    told: Vec<Arc<Hook>>,
+    gone: Gone,
+    /// What is to be kept with the socket for others to see.
+    data: Option<Value>,
+}
+
+impl Welcome {
+    fn new(state: &Arc<State>, asked: &Connecting, user: &User) -> Welcome {
+        let (namespace, id) = (asked.namespace.clone(), asked.id.clone());
+        let reason = Reason::ServerNamespaceDisconnect;
+        let gone = Gone { namespace, id, user: user.clone(), reason };
+        Welcome { state: state.clone(), told: Vec::new(), gone, data: None }
+    }
+
+    /// The client comes in; it will be told of its end otherwise. Returns what is to be kept with
+    /// its socket for others to see.
+    pub(crate) fn stays(mut self) -> Option<Value> {
+        self.told.clear();
+        self.data.take()
+    }
+
+    /// The client has gone by itself.
+    pub(crate) fn has_gone(mut self) {
+        self.gone.reason = Reason::TransportClose;
+    }
+
+    /// Asks one backend about the client. `None`: it does not answer, and the client may come all
+    /// the same.
+    async fn ask(
+        &mut self,
+        hook: &Arc<Hook>,
+        asked: &Connecting,
+        user: &User,
+        rooms: &[String],
+    ) -> Result<Option<Admission>, ConnectError> {
+        let message = Message::connect(asked, user, rooms);
+        let (counted, ended) = hook.ask(&self.state, message).await;
+        let (outcome, why, result) = match ended {
+            Ok(Answered::Taken(reply)) => match reply.admission() {
+                Ok(Admission { refuse: Some(refuse), .. }) => {
+                    (Outcome::Delivered, String::new(), Err(refuse.into()))
+                }
+                Ok(answer) => (Outcome::Delivered, String::new(), Ok(Some(answer))),
+                Err(error) => (Outcome::BadAnswer, error, Err(Refuse::unavailable())),
+            },
+            Ok(Answered::Refused(reply)) => (Outcome::Refused, reply.why(), Err(reply.refusal())),
+            Err(Lost { outcome, why }) => match hook.settings().config.when_down {
+                WhenDown::Admit => (outcome, why, Ok(None)),
+                WhenDown::Refuse => (outcome, why, Err(Refuse::unavailable())),
+            },
+        };
+        let has_let_in = match outcome {
+            Outcome::Delivered => result.is_ok(),
+            // It may have.
+            Outcome::BadAnswer | Outcome::TimedOut => true,
+            _ => false,
+        };
+        if has_let_in {
+            self.told.push(hook.clone());
+        }
+        counted.ends(outcome, why);
+        result
+    }
+}
+
+impl Drop for Welcome {
+    fn drop(&mut self) {
+        for hook in self.told.drain(..) {
+            if hook.settings().wants(Happening::Disconnect, &self.gone.namespace) {
+                // That it is lost was counted.
+                let _ = hook.tell(&self.state, Message::disconnect(&self.gone));
             }
-        },
-        Ok(Answered::Refused(reply)) => (Outcome::Refused, Err(reply.refusal())),
-        Err(outcome) => match hook.settings().config.when_down {
-            WhenDown::Admit => (outcome, Ok(None)),
-            WhenDown::Refuse => (outcome, Err(Refuse::unavailable())),
-        },
-    };
-    counted.ends(outcome);
-    result
+        }
+    }
 }
 
 /// Changes who a client is as the backend says; returns what is to be kept with its socket.
@@ -239,10 +297,7 @@ fn apply(answer: Admission, user: &mut User, rooms: &mut Vec<String>) -> Option<
     if let Some(permissions) = answer.permissions {
         user.permissions = Arc::new(Permissions::new(permissions));
     }
-    for room in answer.rooms {
-        if !rooms.contains(&room) {
-            rooms.push(room);
-        }
-    }
+    let mut known: HashSet<String> = rooms.iter().cloned().collect();
+    rooms.extend(answer.rooms.into_iter().filter(|room| known.insert(room.clone())));
     answer.data
 }

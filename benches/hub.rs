@@ -89,6 +89,7 @@ fn config() -> Config {
         polling: true,
         websocket: true,
         allow_eio3: false,
+        jsonp: true,
         http_compression: options.http_compression,
         requests: Default::default(),
         parser: options.parser.clone(),

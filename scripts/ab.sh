@@ -48,10 +48,9 @@ git worktree add --quiet --detach "$source" "$base"
 printf '#!/bin/sh\nexec "$@"\n' >"$target/ab/base-rustc"
 chmod +x "$target/ab/base-rustc"
 (cd "$source" && CARGO_TARGET_DIR=$target RUSTC_WORKSPACE_WRAPPER=$target/ab/base-rustc \
-    cargo build --example bench_server)
+    cargo build --workspace --example bench_server)
 cp "$target/debug/examples/bench_server" "$target/ab/base"
-cargo build --package bench-harness
-cargo build --example bench_server
+cargo build --workspace --bin bench-harness --example bench_server
 cp "$target/debug/examples/bench_server" "$target/ab/new"
 if cmp -s "$target/ab/base" "$target/ab/new"; then
     echo "both binaries are the same file: $base was not built" >&2

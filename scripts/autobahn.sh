@@ -17,7 +17,7 @@ if [ "${1:-}" = --quick ]; then
     at_least=263
 fi
 
-cargo build --quiet --example ws_echo
+cargo build --quiet --workspace --example ws_echo
 target=$(cargo metadata --format-version 1 --no-deps | grep -o '"target_directory":"[^"]*"')
 target=$(cut -d'"' -f4 <<<"$target")
 venv=$target/autobahn

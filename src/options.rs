@@ -225,6 +225,10 @@ pub struct Options {
     /// (H-11): who learns it may act as that client while it polls, so do not hand these ids to
     /// other clients.
     pub allow_eio3: bool,
+    /// Answer polling requests with `j` by a script (JSONP, B-19), as browsers without CORS need
+    /// it. Default true. Any page may load a script, and the browser then sends cookies and no
+    /// `Origin`: where cookies say who somebody is, switch it off, or `cors` protects nobody.
+    pub jsonp: bool,
     /// Compress polling responses (`httpCompression`). Default on; `None` switches it off. Events
     /// sent with `compress(false)` alone do not cause it.
     pub http_compression: Option<HttpCompression>,
@@ -372,6 +376,7 @@ impl Default for Options {
             polling: true,
             websocket: true,
             allow_eio3: false,
+            jsonp: true,
             http_compression: Some(HttpCompression::default()),
             allow_upgrades: true,
             cors: None,

@@ -819,6 +819,7 @@ fn new_hub(spec: &Spec, shard: u16) -> Hub {
         polling: options.polling,
         websocket: options.websocket,
         allow_eio3: options.allow_eio3,
+        jsonp: options.jsonp,
         http_compression: options.http_compression,
         requests: Requests {
             allow_upgrades: options.allow_upgrades,

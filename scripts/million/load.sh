@@ -34,6 +34,7 @@ keep() {
     cat /proc/slabinfo >"$out/slab-$1.txt" 2>/dev/null || true
     cat /proc/net/sockstat >"$out/sockstat-$1.txt"
     cat /proc/meminfo >"$out/meminfo-$1.txt"
+    cat /proc/net/softnet_stat /proc/net/netstat >"$out/netstat-$1.txt"
 }
 
 # A line for the reader, and one for the file: seconds, sockets, pongs, kB of server and clients.
@@ -43,6 +44,13 @@ look() {
     seconds=$(($(date +%s) - began))
     server_kb=$(resident "$server") client_kb=$(resident $(harness_pids))
     echo "$seconds ${sockets:-0} ${pongs:-0} $server_kb $client_kb" >>"$out/samples.txt"
+    # Where the time goes, for when it goes wrong: ticks of each thread, in the program and for it
+    # in the kernel, and what each CPU does.
+    {
+        echo "$seconds s"
+        cat "/proc/$server/task/"*/stat | awk '{ print $2, "user", $14, "system", $15 }'
+        grep '^cpu[0-9]' /proc/stat
+    } >>"$out/cpus.txt"
     echo "progress: ${sockets:-0} of $clients connected, ${pongs:-0} heartbeats answered," \
         "server $((server_kb / 1024)) MiB, clients $((client_kb / 1024)) MiB, $seconds s," \
         "$(tail -n 1 "$out/harness.txt")"

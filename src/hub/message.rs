@@ -71,6 +71,11 @@ impl Hub {
         let limits = self.config.limits;
         match packet::decode(text, &limits, &mut self.validator) {
             Ok(packet) if packet.attachments > 0 => {
+                // I-14 before anything is held: nobody would get it.
+                if !session.wire.is_revision_3 && self.member_of(index, packet.namespace).is_none()
+                {
+                    return self.handle_packet(index, &packet, Vec::new());
+                }
                 let by = Tick::after(self.now_ms, self.config.body_timeout_ms);
                 let part = Part::Assembly(Assembly::new(&packet));
                 if let Some(session) = self.links.sessions.at_mut(index) {

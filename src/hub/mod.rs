@@ -255,6 +255,8 @@ pub struct Config {
     pub parser: Parser,
     /// Whether sessions of Engine.IO revision 3 are accepted.
     pub allow_eio3: bool,
+    /// Whether polling requests may ask for scripts.
+    pub jsonp: bool,
     /// Which polling responses are compressed, and how.
     pub http_compression: Option<HttpCompression>,
     /// Limits of the protocol code.

@@ -182,7 +182,7 @@ impl Hub {
     }
 
     /// The member of a session in a namespace, unless it is leaving.
-    fn member_of(&self, session: u32, namespace: &str) -> Option<u32> {
+    pub(super) fn member_of(&self, session: u32, namespace: &str) -> Option<u32> {
         let session = self.links.sessions.at(session)?;
         session.members.as_slice().iter().copied().find(|member| {
             self.members.at(*member).is_some_and(|member| {

@@ -92,6 +92,12 @@ impl Hub {
                 return Err(refused(Refusal::TransportUnknown, context));
             }
         };
+        if is_polling && !self.config.jsonp && query("j").is_some() {
+            return Err(refused(
+                Refusal::TransportUnknown,
+                ErrorContext::Transport("jsonp".into()),
+            ));
+        }
         let wire = Wire {
             is_revision_3: query("EIO").as_deref() != Some("4"),
             is_base64: query("b64").is_some_and(|b64| !b64.is_empty()),

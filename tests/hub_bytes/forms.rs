@@ -4,7 +4,7 @@ use std::io::Read;
 use std::rc::Rc;
 
 use corecast::HttpCompression;
-use corecast::hub::{Flags, StaticFile};
+use corecast::hub::{Config, Flags, StaticFile};
 
 use crate::wire::{Reply, Wire, config};
 
@@ -75,6 +75,19 @@ fn b19_jsonp_posts_are_forms() {
     assert_eq!(wire.heard(), ["b()"]);
     assert_eq!(wire.ask(&form(&sid, "&j=3", "x=1")).0, 400);
     assert_eq!(wire.heard(), ["parse error"]);
+}
+
+/// Where cookies say who a client is, a script must not be an answer: any page may load one.
+#[test]
+fn b19_jsonp_can_be_switched_off() {
+    let mut wire = Wire::with(Config { jsonp: false, ..config() });
+    let (status, body) = wire.ask(&get("&j=0", ""));
+    assert_eq!((status, body.as_str()), (400, r#"{"code":0,"message":"Transport unknown"}"#));
+    let sid = wire.polling();
+    assert_eq!(wire.ask(&get(&format!("&j=0&sid={sid}"), "")).0, 400);
+    assert_eq!(wire.ask(&form(&sid, "&j=0", "d=40")).0, 400);
+    assert_eq!(wire.heard(), [""; 0]);
+    assert_eq!(wire.post(&sid, "40"), (200, "ok".into()), "polling goes on");
 }
 
 #[test]

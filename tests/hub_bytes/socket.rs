@@ -320,6 +320,8 @@ fn i13_i14_w15_w16_w20_packets_that_close() {
         ("42/admin,[\"a\"]", "forced close"),
         ("41/admin,", "forced close"),
         ("43/admin,1[]", "forced close"),
+        // Before its attachment, which would be held for nothing.
+        ("451-/admin,[\"a\",{\"_placeholder\":true,\"num\":0}]", "forced close"),
     ];
     for (packet, heard) in table {
         let mut wire = Wire::new();

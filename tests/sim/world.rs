@@ -99,6 +99,7 @@ fn hub(shard: usize, profile: &Profile, seed: u64) -> Hub {
         deflate: None,
         websocket: true,
         allow_eio3: false,
+        jsonp: true,
         http_compression: Some(Default::default()),
         requests: Default::default(),
         parser: Default::default(),

@@ -40,6 +40,9 @@ pub struct Server {
     pub allow_upgrades: bool,
     /// Accept clients of Socket.IO 2 as well.
     pub allow_eio3: bool,
+    /// Answer polling clients that ask for it by scripts (JSONP), as browsers without CORS need it.
+    /// Any page may load a script, whatever `auth.origins` says, and cookies go with it.
+    pub jsonp: bool,
     /// How packets are written; clients have to use the same.
     pub parser: ParserName,
     /// Time between a client's answer to a heartbeat and the next one.
@@ -259,6 +262,7 @@ impl Default for Server {
             transports: vec![Transport::Polling, Transport::Websocket],
             allow_upgrades: options.allow_upgrades,
             allow_eio3: options.allow_eio3,
+            jsonp: false,
             parser: ParserName::Json,
             ping_interval: Time(options.ping_interval),
             ping_timeout: Time(options.ping_timeout),
@@ -318,6 +322,7 @@ impl Server {
             websocket: has(Transport::Websocket),
             allow_upgrades: self.allow_upgrades,
             allow_eio3: self.allow_eio3,
+            jsonp: self.jsonp,
             http_compression: self.http_compression.enabled.then_some(HttpCompression {
                 threshold: self.http_compression.threshold.0,
                 level: self.http_compression.level,

@@ -16,9 +16,11 @@ cd "$(dirname "$0")/.."
 exec </dev/null
 
 clients=1000000 mode=guest
+# What is measured is built as users build it; the smoke run takes what CI has built already.
+profile=release build=(--release --no-default-features)
 for argument in "$@"; do
     case $argument in
-        --smoke) clients=2000 ;;
+        --smoke) clients=2000 profile=debug build=() ;;
         --native) mode=native ;;
         *[!0-9]* | '' | 0*)
             sed -n '2,/^set/s/^# \{0,1\}//p' scripts/million.sh >&2
@@ -83,11 +85,10 @@ install() {
 }
 
 build() {
-    cargo build --release --no-default-features --package bench-harness --bin bench-harness \
-        --package corecast --example bench_server
+    cargo build "${build[@]}" --workspace --bin bench-harness --example bench_server
     local programs
     programs=$(cargo metadata --format-version 1 --no-deps |
-        grep -o '"target_directory":"[^"]*"' | cut -d'"' -f4)/release
+        grep -o '"target_directory":"[^"]*"' | cut -d'"' -f4)/$profile
     cp "$programs/examples/bench_server" "$programs/bench-harness" scripts/million/*.sh "$work/"
     sed "s/^seconds = 100$/seconds = $idle_seconds/" bench-harness/scenarios/million.toml \
         >"$work/million.toml"

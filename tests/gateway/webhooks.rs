@@ -279,9 +279,12 @@ fn what_waits_is_held_back_while_a_backend_fails() {
     }
     gateway.wait_for_log("the backend fails");
     assert_eq!(metric(&gateway, "corecast_webhook_open"), 1);
+    until("all to be held back", || metric(&gateway, "corecast_webhook_requests") == 0);
     backend.now(|_| ok(json!("well")));
-    // Whoever waits is served, and that shows that it works.
-    assert_eq!(clients[0].ask("ask", ""), r#"["well"]"#);
+    // Nobody waits behind what is held back.
+    assert_eq!(refusal(&clients[0].ask("ask", "")), "backend_unavailable");
+    // Others who wait are served, and that shows that it works.
+    assert_eq!(gateway.client().ask("ask", ""), r#"["well"]"#);
     until("all to be delivered", || ended(&gateway, "delivered") == 7);
     assert_eq!(metric(&gateway, "corecast_webhook_open"), 0);
 }
@@ -611,7 +614,10 @@ fn a_backend_decides_who_may_connect_and_as_whom() {
     let event = backend.seen().pop().expect("it was asked").json();
     assert_eq!((&event["user"], &event["claims"]["team"]), (&json!("ada"), &json!("red")));
     ada.send("41");
-    let gone = |it: &Request| it.header("ce-type") == "io.corecast.disconnect.v1";
+    // Who was let in with an answer that cannot be used is told of as well.
+    let gone = |it: &Request| {
+        it.header("ce-type") == "io.corecast.disconnect.v1" && it.header("ce-subject") == id
+    };
     let seen = backend.until(|seen| seen.iter().any(gone));
     let gone = seen.iter().find(|it| gone(it)).expect("it was told").json();
     let told = json!({ "type": "disconnect", "id": gone["id"], "namespace": "/", "socket": id,

@@ -234,10 +234,15 @@ impl Hook {
         since: Instant,
     ) -> Result<(), Lost> {
         let mut inner = self.lock();
-        if matches!(inner.down.gate(since), Gate::Open(_) | Gate::Probing) {
+        let settings = self.settings.load();
+        let is_held =
+            |breaker: &Breaker| matches!(breaker.gate(since), Gate::Open(_) | Gate::Probing);
+        // Nor does anybody wait behind what is held back.
+        let is_behind = inner.queue.is_behind(&settings.config, &message);
+        if is_held(&inner.down) || (is_behind && is_held(&inner.failing)) {
             return Err(left_alone());
         }
-        inner.queue.push(&self.settings.load().config, message, Some(waiter), since)?;
+        inner.queue.push(&settings.config, message, Some(waiter), since)?;
         self.pump(state, &mut inner);
         Ok(())
     }

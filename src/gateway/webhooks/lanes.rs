@@ -131,6 +131,12 @@ impl Lanes {
         Ok(())
     }
 
+    /// Whether it would come behind something that nobody waits for.
+    pub(super) fn is_behind(&self, config: &Config, message: &Message) -> bool {
+        let first = self.first(&message.subject).filter(|_| config.order == Order::Socket);
+        first.is_some_and(|job| job.waiter.is_none())
+    }
+
     /// Whether there is a place for one more. Beyond what others may fill, an eighth is for what
     /// somebody waits for, and a quarter for clients that come and go.
     fn check(

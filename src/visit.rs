@@ -8,6 +8,7 @@ use crate::event::Handshake;
 use crate::gather::{Gathered, Gathering};
 use crate::hub::id::Id;
 use crate::hub::slab::Key;
+pub(crate) use crate::proto::json::validate as check_json;
 pub(crate) use crate::proto::value::split_args;
 use crate::server::Server;
 use crate::shard::Shard;
@@ -61,8 +62,10 @@ impl Visited<'_> {
         self.shard.own_or_new(self.key, |own| own.kept.json = json.into());
     }
 
-    pub(crate) fn join(&self, room: &str) {
-        self.shard.hub().join(self.key, room);
+    /// False if it is in as many rooms as it may be, and not in this one.
+    pub(crate) fn join(&self, room: &str) -> bool {
+        let mut hub = self.shard.hub();
+        hub.join(self.key, room) || hub.is_in(self.key, room)
     }
 
     pub(crate) fn leave(&self, room: &str) {
@@ -165,6 +168,7 @@ impl Broadcast {
 }
 
 /// What up to `wanted` members of one shard say, from a place on, and the place behind them.
+/// O(members).
 fn stretch<T>(
     shard: &Rc<Shard>,
     mut members: Vec<Key>,
@@ -173,9 +177,13 @@ fn stretch<T>(
     tell: &impl Fn(&Visited<'_>) -> Option<T>,
 ) -> (Vec<T>, Option<u32>) {
     members.retain(|member| member.index >= place);
+    let mut next = None;
+    if wanted < members.len() {
+        let (_, behind, _) = members.select_nth_unstable_by_key(wanted, |member| member.index);
+        next = Some(behind.index);
+        members.truncate(wanted);
+    }
     members.sort_unstable_by_key(|member| member.index);
-    let next = members.get(wanted).map(|member| member.index);
-    members.truncate(wanted);
     let rows = members.into_iter().filter_map(|key| tell(&Visited { shard, key }));
     (rows.collect(), next)
 }

@@ -21,6 +21,8 @@ mod certificates;
 mod client;
 #[path = "gateway/config.rs"]
 mod config;
+#[path = "gateway/connections.rs"]
+mod connections;
 #[path = "gateway/data_port.rs"]
 mod data_port;
 #[path = "gateway/drain.rs"]

@@ -3,7 +3,9 @@
 //! A command is one flat JSON object. Arguments stay the text that they are: what a backend sends
 //! is checked to be JSON once and then goes to clients byte for byte.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -18,16 +20,18 @@ use tracing::Instrument;
 
 use super::state::{State, user_room};
 use super::trace;
-use crate::visit::Visited;
+use crate::visit::{Visited, check_json};
 use crate::{Broadcast, Error, Namespace, Raw, Unanswered};
 
 /// Rooms, ids and the like in one command.
 const NAMES_MAX: usize = 10_000;
+/// Deepest nesting of arguments and data, as that of many readers of JSON.
+const DEPTH_MAX: usize = 128;
 /// Longest wait for acknowledgements.
 const TIMEOUT_MS_MAX: u64 = 300_000;
 
 /// Whom a command concerns: the union of rooms, sockets and users, without those in `except`; all
-/// of the namespace if nobody is named.
+/// of the namespace if none of the three is given. Lists that are given and empty are nobody.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Target {
@@ -41,6 +45,9 @@ pub(crate) struct Target {
     pub(crate) users: Vec<String>,
     /// Rooms, or ids of sockets, that are left out.
     pub(crate) except: Vec<String>,
+    /// All lists that were given are empty.
+    #[serde(skip)]
+    pub(crate) is_nobody: bool,
 }
 
 impl Target {
@@ -55,6 +62,10 @@ impl Target {
     /// There is no such namespace.
     pub(crate) fn select(&self, state: &State) -> Result<Broadcast, Problem> {
         let all = find(state, self.namespace())?.broadcast();
+        if self.is_nobody {
+            // Those in a room, without those in it.
+            return Ok(all.among(["nobody"].into_iter(), ["nobody"].into_iter()));
+        }
         let lists = (&*self.sockets, &*self.rooms, &*self.users, &*self.except);
         if let ([id], [], [], []) = lists
             && let Some(only) = all.clone().only(id)
@@ -166,9 +177,12 @@ pub(crate) enum Command {
 struct Fields {
     r#do: Option<Verb>,
     namespace: Option<String>,
-    rooms: Vec<String>,
-    sockets: Vec<String>,
-    users: Vec<String>,
+    #[serde(deserialize_with = "given")]
+    rooms: Option<Vec<String>>,
+    #[serde(deserialize_with = "given")]
+    sockets: Option<Vec<String>>,
+    #[serde(deserialize_with = "given")]
+    users: Option<Vec<String>>,
     except: Vec<String>,
     event: Option<String>,
     args: Option<Box<RawValue>>,
@@ -179,6 +193,11 @@ struct Fields {
     leave: Option<Vec<String>>,
     close: Option<bool>,
     data: Option<Box<RawValue>>,
+}
+
+/// A list that is there; `null` is none.
+fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
+    Vec::deserialize(deserializer).map(Some)
 }
 
 impl Fields {
@@ -209,7 +228,10 @@ impl Fields {
             return Err(format!("unknown field `{key}` in `{}`", verb.as_str()));
         }
         let Fields { namespace, rooms, sockets, users, except, .. } = self;
-        let target = Target { namespace, rooms, sockets, users, except };
+        let lists: Vec<_> = [&rooms, &sockets, &users].into_iter().flatten().collect();
+        let is_nobody = !lists.is_empty() && lists.iter().all(|list| list.is_empty());
+        let [rooms, sockets, users] = [rooms, sockets, users].map(Option::unwrap_or_default);
+        let target = Target { namespace, rooms, sockets, users, except, is_nobody };
         let lists = [&target.rooms, &target.sockets, &target.users, &target.except];
         let lists = lists.into_iter().chain(&self.join).chain(&self.leave);
         if lists.map(Vec::len).sum::<usize>() > NAMES_MAX {
@@ -228,8 +250,8 @@ impl Fields {
             Verb::Leave => Command::Leave { target, leave: named(self.leave, "leave")? },
             Verb::Disconnect => Command::Disconnect { target, close: self.close.unwrap_or(false) },
             Verb::SetData => {
-                let data: Box<str> = self.data.ok_or_else(|| missing("data"))?.into();
-                Command::SetData { target, data }
+                let data = shallow(self.data.ok_or_else(|| missing("data"))?);
+                Command::SetData { target, data: data.map_err(|error| format!("data: {error}"))? }
             }
         })
     }
@@ -251,9 +273,20 @@ fn wait(ack: Option<bool>, timeout_ms: Option<u64>) -> Result<Option<Duration>, 
     }
 }
 
+/// JSON that is not nested too deeply for those who read it.
+///
+/// # Errors
+/// It is; what the bound is.
+pub(crate) fn shallow(json: Box<RawValue>) -> Result<Box<str>, String> {
+    match check_json(json.get(), DEPTH_MAX) {
+        Ok(()) => Ok(json.into()),
+        Err(_) => Err(format!("lists and objects are nested more than {DEPTH_MAX} deep")),
+    }
+}
+
 /// The arguments of an event, from a list.
 fn arguments(list: Box<RawValue>) -> Result<Raw, String> {
-    let list: Box<str> = list.into();
+    let list = shallow(list).map_err(|error| format!("args: {error}"))?;
     let inner = list.strip_prefix('[').and_then(|list| list.strip_suffix(']'));
     let inner = inner.ok_or("args: has to be a list")?.trim_ascii();
     let from = inner.as_ptr() as usize - list.as_ptr() as usize;
@@ -336,8 +369,11 @@ pub(crate) enum Outcome {
     Done {
         /// How many.
         sockets: usize,
-        /// Every shard has answered.
+        /// Every shard has answered, and nothing was refused.
         complete: bool,
+        /// Sockets that did not join all rooms, as they would be in more than `server.max_rooms`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        refused: Option<NonZeroUsize>,
     },
     /// Who has acknowledged an event.
     Answers(Answers),
@@ -398,6 +434,9 @@ impl Command {
     /// # Errors
     /// It is no JSON (400), or no command (422); the text names the key.
     pub(crate) fn read(text: &[u8], verb: Option<Verb>) -> Result<Command, Problem> {
+        if text.trim_ascii_start().starts_with(b"[") {
+            return Err(Problem::new(422, "not valid", "a command is an object"));
+        }
         let command = read::<Fields>(text)?.command(verb);
         command.map_err(|detail| Problem::new(422, "not valid", detail))
     }
@@ -451,24 +490,23 @@ impl Command {
         match self {
             Command::Emit { event, args, volatile, ack, .. } => {
                 let selected = if volatile { selected.volatile() } else { selected };
-                match ack {
+                let audience = trace::is_recorded().then(|| selected.clone());
+                let asked = match ack {
                     None => {
-                        let audience = trace::is_recorded().then(|| selected.clone());
                         selected.emit(&event, args)?;
-                        if let Some(audience) = audience {
-                            trace::fan_out(audience, |job| state.spawn(job));
-                        }
-                        Ok(Outcome::Sent {})
+                        None
                     }
-                    Some(timeout) => {
-                        let asked = selected.timeout(timeout).named().ask(&event, args)?;
-                        Ok(Outcome::Answers(asked.await.into()))
-                    }
+                    Some(timeout) => Some(selected.timeout(timeout).named().ask(&event, args)?),
+                };
+                if let Some(audience) = audience {
+                    trace::fan_out(audience, |job| state.spawn(job));
+                }
+                match asked {
+                    None => Ok(Outcome::Sent {}),
+                    Some(asked) => Ok(Outcome::Answers(asked.await.into())),
                 }
             }
-            Command::Join { join, .. } => {
-                each(selected, move |it| join.iter().for_each(|room| it.join(room))).await
-            }
+            Command::Join { join, .. } => join_rooms(selected, join).await,
             Command::Leave { leave, .. } => {
                 each(selected, move |it| leave.iter().for_each(|room| it.leave(room))).await
             }
@@ -486,7 +524,22 @@ async fn each(
     act: impl Fn(&Visited<'_>) + Clone + Send + 'static,
 ) -> Result<Outcome, Problem> {
     let done = selected.visit(act).await?;
-    Ok(Outcome::Done { sockets: done.value, complete: done.is_complete })
+    Ok(Outcome::Done { sockets: done.value, complete: done.is_complete, refused: None })
+}
+
+/// Makes each of the selected sockets join rooms.
+async fn join_rooms(selected: Broadcast, join: Vec<String>) -> Result<Outcome, Problem> {
+    let full = Arc::new(AtomicUsize::new(0));
+    let counted = full.clone();
+    let done = selected.visit(move |it| {
+        if join.iter().filter(|room| !it.join(room)).count() > 0 {
+            counted.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    let done = done.await?;
+    let refused = NonZeroUsize::new(full.load(Ordering::Relaxed));
+    let complete = done.is_complete && refused.is_none();
+    Ok(Outcome::Done { sockets: done.value, complete, refused })
 }
 
 #[cfg(test)]
@@ -518,6 +571,39 @@ mod tests {
     }
 
     #[test]
+    fn what_is_nested_too_deeply_is_refused() {
+        for (depth, is_good) in [(127, true), (128, false), (100_000, false)] {
+            let nested = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+            for (text, depth) in [
+                (format!(r#"{{"do":"emit","event":"e","args":[{nested}]}}"#), "args"),
+                (format!(r#"{{"do":"set-data","data":[{nested}]}}"#), "data"),
+            ] {
+                let read = Command::read(text.as_bytes(), None);
+                assert_eq!(read.is_ok(), is_good, "{depth}");
+                if let Err(problem) = read {
+                    assert_eq!(problem.status, 422);
+                    assert!(problem.detail.contains("deep"), "{}", problem.detail);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn lists_that_are_empty_are_nobody() {
+        for (lists, is_nobody) in [
+            ("", false),
+            (r#","except":[]"#, false),
+            (r#","rooms":[]"#, true),
+            (r#","users":[],"sockets":[],"except":["a"]"#, true),
+            (r#","users":[],"rooms":["a"]"#, false),
+        ] {
+            let text = format!("{{\"do\":\"disconnect\"{lists}}}");
+            let command = Command::read(text.as_bytes(), None).expect("a command");
+            assert_eq!(command.target().is_nobody, is_nobody, "{lists}");
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         for (text, status, named) in [
             ("{", 400, "EOF"),
@@ -532,6 +618,8 @@ mod tests {
             (r#"{"do":"emit","event":"e","timeout_ms":5}"#, 422, "timeout_ms"),
             (r#"{"do":"emit","event":"e","ack":true,"timeout_ms":300001}"#, 422, "timeout_ms"),
             (r#"{"do":"set-data"}"#, 422, "`data`"),
+            (r#"{"do":"emit","event":"e","users":null}"#, 422, "users"),
+            (" []", 422, "object"),
         ] {
             let (found, detail) = problem(text, None);
             assert_eq!(found, status, "{text}: {detail}");

@@ -10,7 +10,7 @@
 
 use std::sync::OnceLock;
 
-use axum::extract::Request;
+use axum::extract::{MatchedPath, Request};
 use axum::http::HeaderMap;
 use axum::middleware::Next;
 use axum::response::Response;
@@ -150,11 +150,15 @@ pub(super) async fn request(request: Request, next: Next) -> Response {
         return next.run(request).await;
     }
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    // Without ids, so that requests of a kind are found under one name.
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route.as_ref().map_or("none", MatchedPath::as_str);
     let span = tracing::info_span!(
         target: TARGET,
         "request",
-        otel.name = %format_args!("{method} {path}"),
+        otel.name = %format_args!("{method} {route}"),
         otel.kind = "server",
+        http.route = route,
         http.request.method = %method,
         url.path = %path,
         http.response.status_code = Empty,

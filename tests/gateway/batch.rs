@@ -1,8 +1,11 @@
 //! Many commands in one request, streamed both ways.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::{Value, json};
 
-use crate::rig::{Gateway, Reply, join_as, request};
+use crate::rig::{Gateway, Http, Reply, join_as, request, until};
 
 const KIND: (&str, &str) = ("Content-Type", "application/x-ndjson");
 
@@ -111,4 +114,62 @@ fn what_is_no_batch_is_refused() {
     gateway.http().ask("POST", "/v1/batch", &keyed, "").problem(400, "not kept");
     batch(&gateway, "?results=some", "").problem(422, "results");
     assert_eq!(lines(&batch(&gateway, "", "")), [json!(null); 0]);
+}
+
+/// An open batch of whoever shows this.
+fn open(gateway: &Gateway, shown: &str) -> Http {
+    let mut http = gateway.http();
+    http.write("POST /v1/batch HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n");
+    http.write("Content-Type: application/x-ndjson\r\n");
+    http.write(format!("Authorization: Bearer {shown}\r\n\r\n"));
+    http
+}
+
+/// Sends one command; its result.
+fn command(http: &mut Http, line: &str) -> Value {
+    http.write(format!("{:x}\r\n{line}\n\r\n", line.len() + 1));
+    serde_json::from_slice(&http.chunk().expect("a result")).expect("JSON")
+}
+
+const EMIT: &str = r#"{"do":"emit","event":"e"}"#;
+
+#[test]
+fn a_reload_holds_for_batches_that_are_open() {
+    let toml =
+        |rest: &str| format!("[[api.key]]\nname = \"php\"\nkey = \"php-0123456789abcd\"\n{rest}");
+    let gateway = Gateway::start(&toml(""));
+    let mut http = open(&gateway, "php-0123456789abcd");
+    let reload = |toml: &str| {
+        let before = gateway.log().matches("reloaded").count();
+        gateway.configure(toml);
+        gateway.signal("HUP");
+        until("the reload", || gateway.log().matches("reloaded").count() > before);
+    };
+    http.write(format!("{:x}\r\n{EMIT}\n\r\n", EMIT.len() + 1));
+    assert_eq!(http.head().0, 200);
+    assert!(http.chunk().is_some());
+    reload(&toml("actions = [\"join\"]\n"));
+    assert_eq!(command(&mut http, EMIT)["status"], 403);
+    reload(&toml(""));
+    assert_eq!(command(&mut http, EMIT)["status"], 202);
+    reload("[[api.key]]\nname = \"php\"\nkey = \"another-0123456789\"\n");
+    assert_eq!(command(&mut http, EMIT)["status"], 401);
+    assert_eq!(http.chunk(), None, "that was the end");
+}
+
+#[test]
+fn a_batch_ends_with_its_token() {
+    let secret = "a secret of the tests, long enough";
+    let gateway = Gateway::start(&format!("[api.jwt]\nsecret = \"{secret}\"\n"));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+    // Clocks may differ by 5 s.
+    let claims = json!({ "sub": "go", "exp": now - 2, "actions": ["emit"], "namespaces": ["*"] });
+    let key = EncodingKey::from_secret(secret.as_bytes());
+    let token = encode(&Header::default(), &claims, &key).expect("a token");
+    let mut http = open(&gateway, &token);
+    http.write(format!("{:x}\r\n{EMIT}\n\r\n", EMIT.len() + 1));
+    assert_eq!(http.head().0, 200);
+    assert!(http.chunk().is_some());
+    until("the end of the token", || command(&mut http, EMIT)["status"] == 401);
+    assert_eq!(http.chunk(), None);
 }

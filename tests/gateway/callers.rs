@@ -109,6 +109,25 @@ fn without_a_key_only_this_machine_is_served() {
         let reply = gateway.http().ask("GET", "/v1/count", &[("Host", host)], "");
         assert_eq!(reply.status, status, "{host}: {reply:?}");
     }
+    // What a browser sends for a page of another origin, without asking first.
+    let own = gateway.api.to_string();
+    let other = format!("http://{}", gateway.address);
+    for header in [
+        ("Origin", "https://evil.example"),
+        ("Origin", "null"),
+        ("Origin", other.as_str()),
+        ("Sec-Fetch-Site", "cross-site"),
+        ("Sec-Fetch-Site", "same-site"),
+    ] {
+        for path in ["/drain", "/reload"] {
+            let headers = [("Host", own.as_str()), ("Content-Type", "text/plain"), header];
+            gateway.http().ask("POST", path, &headers, "").problem(403, "other origins");
+        }
+    }
+    let origin = format!("http://{own}");
+    let from = [("Origin", origin.as_str()), ("Sec-Fetch-Site", "same-origin")];
+    let headers = [("Host", own.as_str()), from[0], from[1]];
+    gateway.http().ask("POST", "/reload", &headers, "").expect(200);
     let said = Gateway::refuses("[api]\nlisten = \"0.0.0.0:0\"\n");
     assert!(said.contains("api.listen") && said.contains("[[api.key]]"), "{said}");
 }
@@ -170,6 +189,8 @@ fn tokens_are_good_for_what_they_claim() {
     let forged = EncodingKey::from_secret(b"another secret");
     emit(&token(&forged, Algorithm::HS256, &good)).problem(401, "InvalidSignature");
     emit(&token(&key, Algorithm::HS384, &good)).problem(401, "InvalidAlgorithm");
+    let header = Header { crit: Some(vec!["b64".into()]), ..Header::new(Algorithm::HS256) };
+    emit(&encode(&header, &good, &key).expect("a token")).problem(401, "critical");
     // `none`, as attackers write it.
     let [_, claims, _] =
         with(&|_| {}).split('.').map(str::to_owned).collect::<Vec<_>>().try_into().unwrap();
@@ -215,4 +236,12 @@ fn keys_change_with_a_reload() {
     gateway.wait_for_log("reloaded");
     ask(&gateway, "GET", "/v1/count", "first-0123456789", "").problem(401, "not known");
     ask(&gateway, "GET", "/v1/count", "second-0123456789", "").expect(200);
+}
+
+/// Who has told the gateway to reload is in the log.
+#[test]
+fn operators_are_named_in_the_log() {
+    let gateway = Gateway::start("[[api.key]]\nname = \"ops\"\nkey = \"ops-0123456789abcd\"\n");
+    ask(&gateway, "POST", "/reload", "ops-0123456789abcd", "").expect(200);
+    gateway.wait_for_log("/reload by \"ops\"");
 }

@@ -262,6 +262,34 @@ fn a_request_is_followed_to_the_shards() {
     assert!(!format!("{spans:?}").contains("news"), "what is sent stays out of traces");
 }
 
+/// Also where a command is carried out beside its request: in a batch, or with a key.
+#[test]
+fn commands_belong_to_their_requests() {
+    let (url, bodies) = collector();
+    let mut gateway = start(&format!("[trace]\nendpoint = \"{url}\"\nsample = 0.0\n{NAMESPACE}"));
+    let parent = ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+    let json = ("Content-Type", "application/json");
+    let keyed = [json, parent, ("Idempotency-Key", "k")];
+    let body = r#"{"event":"news"}"#;
+    gateway.http().ask("POST", "/v1/emit", &keyed, body).expect(202);
+    let lines = [("Content-Type", "application/x-ndjson"), parent];
+    let body = r#"{"do":"leave","leave":["a"]}"#;
+    assert_eq!(gateway.http().ask("POST", "/v1/batch", &lines, body).status, 200);
+    assert_eq!(gateway.http().ask("GET", "/v1/sockets/abc", &[parent], "").status, 404);
+    gateway.signal("TERM");
+    assert!(gateway.wait().success());
+    let mut spans = Vec::new();
+    while spans.len() < 6 {
+        let body = bodies.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("only {spans:#?}"));
+        spans.extend(decode(&body).1);
+    }
+    let named = |name: &str| spans.iter().find(|span| span.name == name).expect(name);
+    for (command, request) in [("emit", "POST /v1/emit"), ("leave", "POST /v1/batch")] {
+        assert_eq!(named(command).parent, named(request).id, "{spans:#?}");
+    }
+    named("GET /v1/sockets/{id}");
+}
+
 #[test]
 fn a_collector_that_is_not_there_stands_in_nobodys_way() {
     let toml = format!("[trace]\nendpoint = \"http://127.0.0.1:9/v1/traces\"\n{NAMESPACE}");

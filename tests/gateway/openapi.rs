@@ -162,7 +162,8 @@ impl Operation<'_> {
                 self.ask(gateway, "all", "", (example.0, &body.to_string()))
             }
             "404" => self.ask(gateway, "all", "?namespace=/none", example),
-            "409" => self.twice(gateway),
+            "409" if self.path == "/v1/emit" => self.twice(gateway),
+            "409" => self.at_once(gateway, example),
             "413" => self.ask(gateway, "all", "", (example.0, &" ".repeat(2_001))),
             "415" => self.ask(gateway, "all", "", ("text/plain", example.1)),
             "422" if self.path == "/reload" => {
@@ -182,6 +183,27 @@ impl Operation<'_> {
                 }
             },
             other => panic!("{}: nobody knows how to provoke {other}", self.name()),
+        }
+    }
+
+    /// Two requests with one key, until one of them finds the other under way.
+    fn at_once(&self, gateway: &Gateway, (kind, body): (&str, &str)) -> Reply {
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let key = format!("at once {attempts}");
+            let headers = [
+                ("Content-Type", kind),
+                ("Authorization", "Bearer all-0123456789abcdef"),
+                ("Idempotency-Key", key.as_str()),
+            ];
+            let asked = crate::rig::request(&self.method, &self.target(), &headers, body);
+            let mut both = [(); 2].map(|()| gateway.http());
+            both.iter_mut().for_each(|http| http.write(&asked));
+            let refused = both.into_iter().map(|mut http| http.reply()).find(|it| it.status == 409);
+            if let Some(reply) = refused {
+                return reply;
+            }
         }
     }
 

@@ -121,7 +121,7 @@ pub(super) async fn read_body(mut body: Body, bytes_max: usize) -> Result<Bytes,
 }
 
 fn too_slow() -> Problem {
-    let detail = format!("nothing has come for {} s", BODY_TIMEOUT.as_secs());
+    let detail = format!("the body has not come within {} s", BODY_TIMEOUT.as_secs());
     Problem::new(408, "too slow", detail)
 }
 

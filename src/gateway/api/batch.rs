@@ -3,20 +3,24 @@
 
 use std::io::Write;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
 use axum::body::{Body, Bytes};
+use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use hyper::body::Frame;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
+use tracing::Instrument;
 
 use super::answer::{expect_type, next_data, too_large};
 use super::callers::Grant;
+use super::places::Work;
 use super::{Api, carry_out};
 use crate::gateway::command::{Command, Outcome, Problem};
+use crate::gateway::state::Rules;
 
 /// Bytes of results that leave together while there is more to do.
 const CHUNK: usize = 16 * 1_024;
@@ -35,26 +39,72 @@ pub(super) enum Results {
     Errors,
 }
 
+/// Who sends a batch. It may stay open for long, so that is looked at again when it may be another
+/// answer: after a reload, and when a token has expired.
+pub(super) struct Caller {
+    headers: HeaderMap,
+    grant: Arc<Grant>,
+    /// What the grant is from.
+    rules: Weak<Rules>,
+}
+
+impl Caller {
+    /// Whoever has sent these headers.
+    ///
+    /// # Errors
+    /// As [`Api::admit`].
+    pub(super) fn new(api: &Api, headers: &HeaderMap) -> Result<Caller, Problem> {
+        let rules = Arc::downgrade(&api.state.rules());
+        Ok(Caller { headers: headers.clone(), grant: api.admit(headers)?, rules })
+    }
+
+    /// What it may do now.
+    ///
+    /// # Errors
+    /// 401, 403: nothing any more.
+    fn grant(&mut self, api: &Api) -> Result<&Arc<Grant>, Problem> {
+        let rules = api.state.rules();
+        if self.rules.as_ptr() != Arc::as_ptr(&rules) || self.grant.has_ended() {
+            self.grant = rules.callers.identify(&self.headers)?;
+            self.rules = Arc::downgrade(&rules);
+        }
+        Ok(&self.grant)
+    }
+
+    /// The same, once its rate lets it do one thing more.
+    ///
+    /// # Errors
+    /// As above.
+    async fn admit(&mut self, api: &Api) -> Result<Arc<Grant>, Problem> {
+        while let Err(wait) = self.grant(api)?.take() {
+            tokio::time::sleep(wait).await;
+        }
+        Ok(self.grant.clone())
+    }
+}
+
 /// Starts a batch; the results are the body of the response.
 ///
 /// # Errors
 /// 415; 400 with a key for idempotency, as what has been done is not kept.
 pub(super) fn start(
     api: &Arc<Api>,
-    grant: Arc<Grant>,
-    headers: &HeaderMap,
+    caller: Caller,
     results: Results,
-    body: Body,
+    request: Request,
 ) -> Result<Response, Problem> {
-    expect_type(headers, &["application/x-ndjson", "application/ndjson", "application/jsonl"])?;
-    if headers.contains_key("idempotency-key") {
+    let (parts, body) = request.into_parts();
+    let kinds = ["application/x-ndjson", "application/ndjson", "application/jsonl"];
+    expect_type(&parts.headers, &kinds)?;
+    if parts.headers.contains_key("idempotency-key") {
         let detail = "a batch is not kept; send its commands one by one, or without the key";
         return Err(Problem::new(400, "no idempotency for batches", detail));
     }
     let (sender, receiver) = mpsc::channel(2);
     let batch = Batch {
         api: api.clone(),
-        grant,
+        caller,
+        is_over: false,
         results,
         line_bytes_max: api.body_bytes_max(),
         partial: Vec::new(),
@@ -65,10 +115,13 @@ pub(super) fn start(
         out: Vec::new(),
         sender,
     };
-    tokio::spawn(async move {
+    let under_way = parts.extensions.get::<Arc<Work>>().cloned();
+    let run = async move {
         // Nobody is told of a caller that has gone.
         let _ = batch.run(body).await;
-    });
+        drop(under_way);
+    };
+    tokio::spawn(run.in_current_span());
     let mut response = Response::new(Body::new(Channel(receiver)));
     let kind = HeaderValue::from_static("application/x-ndjson");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
@@ -93,7 +146,9 @@ impl hyper::body::Body for Channel {
 /// A batch that is being carried out.
 struct Batch {
     api: Arc<Api>,
-    grant: Arc<Grant>,
+    caller: Caller,
+    /// The caller may do nothing any more.
+    is_over: bool,
     results: Results,
     line_bytes_max: usize,
     /// The beginning of a line whose end has not come.
@@ -120,7 +175,7 @@ struct Failed<'a> {
 
 impl Batch {
     async fn run(mut self, mut body: Body) -> Result<(), Gone> {
-        loop {
+        while !self.is_over {
             match next_data(&mut body).await {
                 Ok(Some(data)) => self.take(&data).await?,
                 Ok(None) => break,
@@ -133,7 +188,7 @@ impl Batch {
                 }
             }
         }
-        if self.is_skipping || !self.partial.is_empty() {
+        if !self.is_over && (self.is_skipping || !self.partial.is_empty()) {
             let last = std::mem::take(&mut self.partial);
             self.line(&last).await?;
         }
@@ -146,7 +201,9 @@ impl Batch {
 
     /// Carries out the lines that are complete now.
     async fn take(&mut self, mut data: &[u8]) -> Result<(), Gone> {
-        while let Some(at) = data.iter().position(|byte| *byte == b'\n') {
+        while !self.is_over
+            && let Some(at) = data.iter().position(|byte| *byte == b'\n')
+        {
             let line = &data[..at];
             data = &data[at + 1..];
             if self.partial.is_empty() {
@@ -191,12 +248,11 @@ impl Batch {
         if self.out.len() >= CHUNK { self.flush().await } else { Ok(()) }
     }
 
-    async fn carry_out(&self, text: &[u8]) -> Result<Outcome, Problem> {
+    async fn carry_out(&mut self, text: &[u8]) -> Result<Outcome, Problem> {
         let command = Command::read(text, None)?;
-        while let Err(wait) = self.grant.take() {
-            tokio::time::sleep(wait).await;
-        }
-        carry_out(&self.api, &self.grant, command).await
+        let admitted = self.caller.admit(&self.api).await;
+        let grant = admitted.inspect_err(|_| self.is_over = true)?;
+        carry_out(&self.api, &grant, command).await
     }
 
     /// Writes the result of the line.

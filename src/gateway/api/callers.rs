@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use axum::http::{HeaderMap, header};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderValue, header};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, Validation};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,8 @@ use sha2::{Digest, Sha256};
 use crate::gateway::command::{Problem, Verb};
 use crate::gateway::secret::Secret;
 
+/// Seconds that a token is good for after its end.
+const LEEWAY_SECS: u64 = 5;
 /// Tokens whose signatures were verified and need not be again.
 const TOKENS_KEPT: usize = 4_096;
 
@@ -43,8 +46,8 @@ pub struct Key {
 }
 
 /// JSON web tokens that the API takes, as `Authorization: Bearer TOKEN`. The claims `exp` and `sub`
-/// have to be there; `actions` and `namespaces` are lists as those of keys, and a token without one
-/// of them may do nothing.
+/// have to be there, and `exp` holds 5 s longer, as clocks differ; `actions` and `namespaces` are
+/// lists as those of keys, and a token without one of them may do nothing.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Jwt {
@@ -119,11 +122,24 @@ pub(crate) struct Grant {
     namespaces: Vec<String>,
     actions: Vec<Permission>,
     bucket: Option<Mutex<Bucket>>,
+    /// Seconds since 1970, of a token.
+    ends: Option<u64>,
 }
 
 impl Grant {
     fn new(name: String, namespaces: Vec<String>, actions: Vec<Permission>) -> Grant {
-        Grant { name, namespaces, actions, bucket: None }
+        Grant { name, namespaces, actions, bucket: None, ends: None }
+    }
+
+    /// Whose idempotency keys it uses: those of its name, among keys or among tokens.
+    pub(crate) fn account(&self) -> String {
+        let kind = if self.ends.is_some() { "token" } else { "key" };
+        format!("{kind} {}", self.name)
+    }
+
+    /// Whether its token has expired since.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ends.is_some_and(|ends| ends < seconds_now())
     }
 
     /// Whether it may do this at all.
@@ -160,6 +176,10 @@ impl Grant {
         let mut bucket = bucket.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         bucket.take(Instant::now())
     }
+}
+
+fn seconds_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 fn forbidden(detail: String) -> Problem {
@@ -250,7 +270,7 @@ impl Callers {
     /// behalf of some other page.
     pub(crate) fn identify(&self, headers: &HeaderMap) -> Result<Arc<Grant>, Problem> {
         if let Some(anyone) = &self.anyone {
-            check_host(headers)?;
+            check_page(headers)?;
             return Ok(anyone.clone());
         }
         let shown = shown(headers).ok_or_else(|| unauthorized("a key or a token is needed"))?;
@@ -286,19 +306,33 @@ fn shown(headers: &HeaderMap) -> Option<&str> {
     headers.get("x-api-key")?.to_str().ok()
 }
 
-/// Without keys, the name that the request came to has to be an address or `localhost`: a page on
-/// some other site can make a browser ask for its own name, and let that name lead here.
-fn check_host(headers: &HeaderMap) -> Result<(), Problem> {
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => host,
+/// Without keys, what a browser sends for a page of another site is refused. Such a page cannot
+/// read answers, but can send requests, which tell where they are from; or it makes the browser ask
+/// for a name of its own and lets that name lead here, so `Host` has to be an address or
+/// `localhost`.
+fn check_page(headers: &HeaderMap) -> Result<(), Problem> {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let host = match (hosts.next(), hosts.next()) {
+        (Some(host), None) => host.to_str().ok().and_then(|host| host.parse::<Authority>().ok()),
+        _ => None,
     };
-    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    if address.is_ok() || name.eq_ignore_ascii_case("localhost") {
+    let is_local = |host: &Authority| {
+        let name = host.host().trim_start_matches('[').trim_end_matches(']');
+        name.parse::<IpAddr>().is_ok() || name.eq_ignore_ascii_case("localhost")
+    };
+    let host = host
+        .filter(is_local)
+        .ok_or_else(|| forbidden("without a key, Host has to be an address or localhost".into()))?;
+    let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
+    let origin = headers.get(header::ORIGIN).map(HeaderValue::as_bytes);
+    let is_own = |origin: &[u8]| {
+        origin.strip_prefix(b"http://").is_some_and(|it| it == host.as_str().as_bytes())
+    };
+    if site.is_none_or(|site| matches!(site, b"same-origin" | b"none")) && origin.is_none_or(is_own)
+    {
         return Ok(());
     }
-    Err(forbidden("without a key, Host has to be an address or localhost".into()))
+    Err(forbidden("without a key, pages of other origins may send nothing".into()))
 }
 
 fn key_hash(key: &Key) -> Result<Hash, String> {
@@ -332,8 +366,8 @@ fn from_hex(digits: &str) -> Option<Hash> {
 struct Tokens {
     key: DecodingKey,
     validation: Validation,
-    /// Verified before, by their hashes, and when they end.
-    verified: Mutex<HashMap<Hash, (Arc<Grant>, u64)>>,
+    /// Verified before, by their hashes.
+    verified: Mutex<HashMap<Hash, Arc<Grant>>>,
 }
 
 impl std::fmt::Debug for Tokens {
@@ -362,6 +396,7 @@ impl Tokens {
         let mut validation = Validation::new(first);
         validation.algorithms.clone_from(&config.algorithms);
         validation.validate_nbf = true;
+        validation.leeway = LEEWAY_SECS;
         validation.set_required_spec_claims(&["exp", "sub"]);
         if let Some(issuer) = &config.issuer {
             validation.set_issuer(&[issuer]);
@@ -376,10 +411,9 @@ impl Tokens {
     }
 
     fn verify(&self, token: &str, hash: Hash) -> Result<Arc<Grant>, Problem> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let lock = || self.verified.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if let Some((grant, ends)) = lock().get(&hash)
-            && *ends > now
+        if let Some(grant) = lock().get(&hash)
+            && !grant.has_ended()
         {
             return Ok(grant.clone());
         }
@@ -391,13 +425,18 @@ impl Tokens {
             }
             kind => unauthorized(&format!("the token is not good: {kind:?}")),
         })?;
+        if claims.header.crit.is_some() {
+            return Err(unauthorized("the token has critical headers, of which none is known"));
+        }
         let Claims { sub, exp, actions, namespaces } = claims.claims;
-        let grant = Arc::new(Grant::new(sub, namespaces, actions));
+        // As long as it is good for `decode`.
+        let ends = Some(exp.saturating_add(LEEWAY_SECS));
+        let grant = Arc::new(Grant { ends, ..Grant::new(sub, namespaces, actions) });
         let mut verified = lock();
         if verified.len() >= TOKENS_KEPT {
             verified.clear();
         }
-        verified.insert(hash, (grant.clone(), exp));
+        verified.insert(hash, grant.clone());
         Ok(grant)
     }
 }
@@ -441,18 +480,35 @@ mod tests {
     }
 
     #[test]
-    fn hosts_of_other_sites_are_refused() {
-        for (host, is_good) in [
-            ("127.0.0.1:4001", true),
-            ("localhost", true),
-            ("LocalHost:1", true),
-            ("[::1]:4001", true),
-            ("evil.example:4001", false),
-            ("", false),
-        ] {
+    fn pages_of_other_sites_are_refused() {
+        let is_good = |sent: &[(&'static str, &str)]| {
             let mut headers = HeaderMap::new();
-            headers.insert(header::HOST, host.parse().expect("a value"));
-            assert_eq!(check_host(&headers).is_ok(), is_good, "{host}");
+            for (name, value) in sent {
+                headers.append(*name, value.parse().expect("a value"));
+            }
+            check_page(&headers).is_ok()
+        };
+        for host in ["127.0.0.1:4001", "localhost", "LocalHost:1", "[::1]:4001"] {
+            assert!(is_good(&[("host", host)]), "{host}");
+            assert!(!is_good(&[("host", host), ("host", host)]), "{host} twice");
+        }
+        for host in ["evil.example:4001", "", "[127.0.0.1", "localhost.evil.example", "a@"] {
+            assert!(!is_good(&[("host", host)]), "{host}");
+        }
+        let own = "localhost:4001";
+        for (name, value, expected) in [
+            ("sec-fetch-site", "same-origin", true),
+            ("sec-fetch-site", "none", true),
+            ("sec-fetch-site", "same-site", false),
+            ("sec-fetch-site", "cross-site", false),
+            ("origin", "http://localhost:4001", true),
+            ("origin", "http://localhost:3000", false),
+            ("origin", "http://127.0.0.1:4001", false),
+            ("origin", "https://localhost:4001", false),
+            ("origin", "https://evil.example", false),
+            ("origin", "null", false),
+        ] {
+            assert_eq!(is_good(&[("host", own), (name, value)]), expected, "{name}: {value}");
         }
     }
 

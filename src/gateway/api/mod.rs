@@ -5,9 +5,12 @@ mod batch;
 mod callers;
 mod health;
 mod idempotency;
+mod places;
 mod query;
 mod stats;
+mod wire;
 
+use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,14 +22,16 @@ use axum::http::{HeaderMap, HeaderValue, Method, Uri};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post, put};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tracing::Instrument;
 
 use super::command::{Command, Outcome, Problem, Verb};
 use super::state::State;
@@ -35,9 +40,17 @@ use answer::{Answer, expect_type, read_body};
 pub(crate) use callers::{Callers, Permission};
 use callers::{Grant, Jwt, Key};
 use idempotency::{Keys, Known};
+use places::{Place, Places};
+use wire::Wire;
 
-/// Time for the head of a request, from its first byte or the end of the one before.
+/// Time for the head of a request, from the end of the one before or the connection's beginning.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// Bytes of the head of a request.
+const HEAD_BYTES_MAX: usize = 64 * 1_024;
+/// Time in which a caller has to take something of its answer.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// What is answered however many requests are under way.
+const PROBES: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 /// Longest key for idempotency, in bytes.
 const KEY_BYTES_MAX: usize = 255;
 /// How long a command waits for shards that have too much mail.
@@ -57,7 +70,9 @@ pub struct Config {
     pub jwt: Option<Jwt>,
     /// Bytes of one request, or of one line of a batch; 413 beyond it. Default: 1048576.
     pub max_body_bytes: usize,
-    /// Connections at a time; more have to wait. Default: 4096. Not reloaded.
+    /// Connections at a time. Beyond it the one that has been idle for longest is closed; if all
+    /// have a request under way, others are answered 503 until one is done, but for those to
+    /// `/healthz`, `/readyz` and `/metrics`. Default: 4096. Not reloaded.
     pub max_connections: usize,
     /// `Idempotency-Key`s that are remembered, for a day at most; beyond it the oldest is
     /// forgotten. Each takes about 500 bytes, all together at most 64 MiB. Default: 65536. Not
@@ -148,22 +163,21 @@ impl Api {
 /// Serves the API for ever. `operations` are the routes for operators (`/reload`, `/drain`); they
 /// are called only for those who may operate.
 pub(super) async fn serve(listener: TcpListener, state: Arc<State>, operations: Router) {
-    let connections = state.rules().config.api.max_connections;
+    let places = Places::new(state.rules().config.api.max_connections);
     let app = router(Api::new(state), operations);
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!("the API has ended: {error}"),
     };
-    let places = Arc::new(Semaphore::new(connections));
     loop {
-        // Never closed, so it is always had.
-        let place = places.clone().acquire_owned().await;
         match listener.accept().await {
             Ok((stream, _)) => {
-                let app = app.clone();
+                let (place, app) = (places.take().await, app.clone());
                 tokio::spawn(async move {
-                    serve_connection(stream, app).await;
-                    drop(place);
+                    tokio::select! {
+                        () = serve_connection(stream, app, &place) => {}
+                        () = place.taken() => {}
+                    }
                 });
             }
             Err(error) => {
@@ -174,18 +188,40 @@ pub(super) async fn serve(listener: TcpListener, state: Arc<State>, operations: 
     }
 }
 
-async fn serve_connection(stream: TcpStream, app: Router) {
+async fn serve_connection(stream: TcpStream, app: Router, place: &Place) {
     // It costs latency only.
     let _ = stream.set_nodelay(true);
+    let app = TowerToHyperService::new(app);
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .pipeline_flush(true)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app))
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(
+            TokioIo::new(Wire::new(stream, WRITE_TIMEOUT)),
+            service_fn(|request| serve_request(request, &app, place)),
+        )
         .await;
     if let Err(error) = served {
         tracing::debug!("a connection of the API has ended: {error}");
     }
+}
+
+async fn serve_request(
+    mut request: hyper::Request<Incoming>,
+    app: &TowerToHyperService<Router>,
+    place: &Place,
+) -> Result<Response, Infallible> {
+    let (work, has_room) = place.work();
+    if !has_room && !PROBES.contains(&request.uri().path()) {
+        let detail = "api.max_connections requests are under way";
+        return Ok(Problem::new(503, "too busy", detail).into_response());
+    }
+    // For those that go on when their answer has begun.
+    let work = Arc::new(work);
+    request.extensions_mut().insert(work.clone());
+    let answer = app.call(request).await;
+    drop(work);
+    answer
 }
 
 /// All routes but those for operators: path, method, handler.
@@ -243,7 +279,10 @@ async fn operators_only(
     next: Next,
 ) -> Response {
     match api.admit_to(request.headers(), Permission::Operate) {
-        Ok(_) => next.run(request).await,
+        Ok(grant) => {
+            tracing::info!("{} by {:?}", request.uri().path(), grant.name);
+            next.run(request).await
+        }
         Err(problem) => problem.into_response(),
     }
 }
@@ -319,7 +358,7 @@ async fn once(
 ) -> Result<Response, Problem> {
     let Some(key) = key else { return job.await.map(IntoResponse::into_response) };
     let hash = Sha256::new().chain_update(asked[0]).chain_update([0]).chain_update(asked[1]);
-    match api.keys.begin((grant.name.clone(), key), hash.finalize().into()) {
+    match api.keys.begin((grant.account(), key), hash.finalize().into()) {
         Known::Answered(answer) => {
             let mut response = answer.into_response();
             let replayed = HeaderValue::from_static("true");
@@ -334,16 +373,21 @@ async fn once(
             let detail = "this Idempotency-Key was used for another request";
             Err(Problem::new(422, "key used before", detail))
         }
+        Known::Full => {
+            let detail = "too many requests with an Idempotency-Key are under way";
+            Err(Problem::new(503, "too busy", detail))
+        }
         Known::New(ticket) => {
-            let done = tokio::spawn(async move {
+            let done = async move {
                 let answer = job.await.unwrap_or_else(Answer::from);
-                // What failed on our side may be tried again.
-                if answer.status < 500 {
+                // What was refused has changed nothing, and may be tried again.
+                if answer.status < 400 {
                     ticket.keep(&answer);
                 }
                 answer
-            });
-            let answer = done.await.map_err(|error| Problem::new(500, "failed", error.to_string()));
+            };
+            let done = tokio::spawn(done.in_current_span()).await;
+            let answer = done.map_err(|error| Problem::new(500, "failed", error.to_string()));
             answer.map(IntoResponse::into_response)
         }
     }
@@ -353,21 +397,22 @@ async fn start_batch(
     Extracted(api): Extracted<Arc<Api>>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let grant = api.admit(request.headers())?;
+    let caller = batch::Caller::new(&api, request.headers())?;
     #[derive(Default, Deserialize)]
     #[serde(default, deny_unknown_fields)]
     struct Asked {
         results: batch::Results,
     }
     let Asked { results } = query::read_query(request.uri())?;
-    let (parts, body) = request.into_parts();
-    batch::start(&api, grant, &parts.headers, results, body)
+    batch::start(&api, caller, results, request)
 }
 
 /// Carries out a command of somebody who may give it, when the shards have room for it.
 async fn carry_out(api: &Api, grant: &Grant, command: Command) -> Result<Outcome, Problem> {
-    grant.may(command.verb().into())?;
-    grant.may_in(command.target().namespace())?;
+    let (verb, namespace) = (command.verb(), command.target().namespace());
+    tracing::debug!("{} in {namespace:?} by {:?}", verb.as_str(), grant.name);
+    grant.may(verb.into())?;
+    grant.may_in(namespace)?;
     let state = &api.state;
     let is_congested = || state.server.mesh(|mesh| mesh.is_congested()).unwrap_or(false);
     if is_congested() {
@@ -384,7 +429,8 @@ async fn json_body(api: &Api, headers: &HeaderMap, body: Body) -> Result<Box<str
     expect_type(headers, &["application/json"])?;
     let body = read_body(body, api.body_bytes_max()).await?;
     let json: Box<serde_json::value::RawValue> = super::command::read(&body)?;
-    Ok(json.into())
+    let shallow = super::command::shallow(json);
+    shallow.map_err(|detail| Problem::new(422, "not valid", detail))
 }
 
 #[cfg(test)]

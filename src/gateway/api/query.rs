@@ -60,9 +60,9 @@ impl Selection {
         Target {
             namespace: self.namespace.clone(),
             rooms: self.room.iter().cloned().collect(),
-            sockets: Vec::new(),
             users: self.user.iter().cloned().collect(),
             except: self.except.iter().cloned().collect(),
+            ..Target::default()
         }
     }
 }
@@ -238,7 +238,7 @@ async fn set_data(
         let command = Command::SetData { target: Target { namespace, ..target }, data };
         async move {
             match carry_out(&api, &grant, command).await? {
-                Outcome::Done { sockets: 0, complete: true } => Err(none),
+                Outcome::Done { sockets: 0, complete: true, .. } => Err(none),
                 outcome => Ok(Answer::ok(&outcome)),
             }
         }
@@ -305,7 +305,8 @@ pub(super) async fn count(
     let asked = Selection { namespace, room, user, except, limit: 1, cursor: None };
     let target = asked.target();
     let count = select(&api, &grant, &target)?.count_sockets().await?;
-    Ok(Answer::ok(&Outcome::Done { sockets: count.value, complete: count.is_complete }))
+    let (sockets, complete) = (count.value, count.is_complete);
+    Ok(Answer::ok(&Outcome::Done { sockets, complete, refused: None }))
 }
 
 /// A namespace as the API tells of it.

@@ -15,11 +15,12 @@ use regex::Regex;
 use crate::hub::Traits;
 use crate::hub::rooms::NamespaceId;
 use crate::namespace::{Handlers, LocalFuture, Namespace, Shared};
+use crate::socket::Socket;
 
 /// Ids from here on name parents, which no client joins.
 pub(crate) const PARENTS: NamespaceId = 1 << 62;
 
-pub(crate) type OnAsk = dyn Fn(String, serde_json::Value) -> LocalFuture<bool> + Send + Sync;
+pub(crate) type OnAsk = dyn Fn(String, &Socket) -> LocalFuture<bool> + Send + Sync;
 pub(crate) type OnNew = dyn Fn(Namespace) + Send + Sync;
 
 /// A namespace as shards use it. Each has a copy, so that counting its users is cheap.

@@ -12,6 +12,7 @@ use crate::hub::rooms::NamespaceId;
 use crate::namespace::{Handlers, LocalFuture, Namespace, Shared};
 use crate::server::{Server, with_slash};
 use crate::shard::watch::Label;
+use crate::socket::Socket;
 
 impl Server {
     /// Namespaces that a pattern names (`io.of(/^\/room-\d+$/)`). A client that asks for a name
@@ -72,10 +73,19 @@ impl Server {
         F: Fn(String, Value) -> R + Send + Sync + 'static,
         R: Future<Output = bool> + 'static,
     {
-        let call = move |name, auth| -> LocalFuture<bool> { Box::pin(handler(name, auth)) };
+        self.of_asked(move |name, socket| {
+            Box::pin(handler(name, socket.auth().unwrap_or_default()))
+        })
+    }
+
+    /// The same for a function that decodes what the client sent only if it needs it.
+    pub(crate) fn of_asked(
+        &self,
+        handler: impl Fn(String, &Socket) -> LocalFuture<bool> + Send + Sync + 'static,
+    ) -> ParentNamespace {
         self.add_parent(|name| {
             let label = Label::of(name, "namespace predicate".into());
-            Matcher::Ask(Shared::<OnAsk> { label, call: Arc::new(call) })
+            Matcher::Ask(Shared::<OnAsk> { label, call: Arc::new(handler) })
         })
     }
 

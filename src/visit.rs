@@ -12,6 +12,7 @@ pub(crate) use crate::proto::json::validate as check_json;
 pub(crate) use crate::proto::value::split_args;
 use crate::server::Server;
 use crate::shard::Shard;
+use crate::socket::Socket;
 
 /// Where a page of sockets begins: a shard, and a place in its table.
 pub(crate) type Place = (u16, u32);
@@ -58,6 +59,11 @@ impl Visited<'_> {
         self.shard.own(self.key, |own| own.kept.json.clone()).unwrap_or_default()
     }
 
+    /// Keeps a value with it.
+    pub(crate) fn set<T: Send + 'static>(&self, value: T) {
+        self.shard.own_or_new(self.key, |own| own.kept.set(value));
+    }
+
     pub(crate) fn set_data(&self, json: &str) {
         self.shard.own_or_new(self.key, |own| own.kept.json = json.into());
     }
@@ -79,6 +85,19 @@ impl Visited<'_> {
     pub(crate) fn shard(&self) -> u16 {
         self.shard.index()
     }
+}
+
+impl Socket {
+    /// The same socket as those see it that look at many.
+    pub(crate) fn visited(&self) -> Visited<'_> {
+        Visited { shard: &self.shard, key: self.key }
+    }
+}
+
+/// Whether a text may be the id of a socket, now, before or later: 20 characters of base64url, of
+/// which the first is `A`, since no machine has more than 1,024 shards.
+pub(crate) fn may_be_socket(text: &str) -> bool {
+    text.starts_with('A') && Id::parse(text).is_some()
 }
 
 /// Runs something on this shard, beside the handler that calls it.
@@ -189,6 +208,25 @@ fn stretch<T>(
 }
 
 impl Server {
+    /// Calls `act` with the sockets of one shard, of all namespaces, in up to `count` places from
+    /// one on; the next place. O(count).
+    ///
+    /// # Errors
+    /// [`Error::NotRunning`]; [`Error::Limit`]: the shard has too much to do.
+    pub(crate) fn visit_some(
+        &self,
+        shard: u16,
+        from: u32,
+        count: u32,
+        act: impl Fn(&Visited<'_>) + Clone + Send + 'static,
+    ) -> Result<Gathering<Option<u32>>, Error> {
+        self.ask_shards(Some(shard), move |shard| {
+            let (members, next) = shard.hub().some_members(from, count);
+            members.into_iter().for_each(|key| act(&Visited { shard, key }));
+            next
+        })
+    }
+
     /// Asks one shard for what waits on up to `count` sessions from a place on, and for the `top`
     /// longest queues. O(count).
     ///

@@ -4,7 +4,7 @@
 //   [[webhook]]
 //   name = "app"
 //   url = "http://127.0.0.1:8000/"
-//   secret = "the same"
+//   secret = "the same"       # 16 bytes or more
 //   on = ["connect", "disconnect"]
 
 require __DIR__ . '/verify.php';

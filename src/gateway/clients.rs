@@ -17,6 +17,11 @@ pub(crate) fn register(state: &Arc<State>) {
         let allowed = asked.rules().origins.check(&request);
         async move { allowed }
     });
+    let asked = state.clone();
+    state.server.use_http(move |request: Request, _| {
+        let allowed = asked.rules().origins.check_each(&request);
+        async move { allowed }
+    });
     state.spawn(auth::watch(state.clone()));
     let known = state.rules();
     workers::register(state);
@@ -25,9 +30,9 @@ pub(crate) fn register(state: &Arc<State>) {
     }
     // Namespaces that a reload adds later.
     let asked = state.clone();
-    let parent = state.server.of_dynamic(move |name: String, _auth| {
+    let parent = state.server.of_asked(move |name, _| {
         let is_known = asked.rules().namespaces.contains_key(name.as_str());
-        async move { is_known }
+        Box::pin(async move { is_known })
     });
     serve(state, &parent);
 }
@@ -81,25 +86,30 @@ pub(crate) fn user_of(socket: &Socket) -> User {
 async fn admit(state: &Arc<State>, socket: &Socket) -> Result<(), ConnectError> {
     let rules = rules_of(state, socket).ok_or_else(|| ConnectError::new("Invalid namespace"))?;
     let credentials = Credentials::of(socket);
+    let credentials = credentials.map_err(|refusal| refused(state, &rules, &refusal));
+    let count = |_: &_| state.metrics.rejected(&rules.name, "refused");
+    let credentials = credentials.inspect_err(count)?;
     let (name, id) = (rules.name.to_string(), socket.id().to_owned());
     let job = {
         let state = state.clone();
         async move {
             let authenticated = rules.auth.authenticate(&credentials).await;
-            let (mut user, mut rooms) = authenticated.map_err(|refusal| {
-                state.metrics.refused(&rules.name, &refusal);
-                auth::connect_error(&refusal)
-            })?;
+            let mut user = authenticated.map_err(|refusal| refused(&state, &rules, &refusal))?;
             let asked = webhooks::Connecting { namespace: name, id, credentials };
             let hooks = state.rules();
-            let welcome = hooks.webhooks.connect(&state, asked, &mut user, &mut rooms).await?;
-            Ok((user, rooms, welcome))
+            let welcome = hooks.webhooks.connect(&state, &rules.auth, asked, &mut user).await?;
+            // That of its id is one more.
+            let count = user.rooms.len() + usize::from(user.id.is_some());
+            if count > state.server.options().max_rooms {
+                return Err(refused(&state, &rules, &limits::room_limit()));
+            }
+            Ok((user, welcome))
         }
     };
     let decided = state.on_control(job).await;
     let decided = decided.unwrap_or_else(|| Err(ConnectError::new("shutting down")));
     let count = |_: &_| state.metrics.rejected(&socket.namespace().name(), "refused");
-    let (user, rooms, welcome) = decided.inspect_err(count)?;
+    let (user, welcome) = decided.inspect_err(count)?;
     if socket.client_id().is_none() {
         welcome.has_gone();
         return Err(ConnectError::new("it has gone"));
@@ -107,15 +117,19 @@ async fn admit(state: &Arc<State>, socket: &Socket) -> Result<(), ConnectError> 
     if let Some(id) = &user.id {
         socket.join(user_room(id));
     }
-    for room in rooms {
-        socket.join(room);
-    }
+    socket.join(&*user.rooms);
     if let Some(data) = welcome.stays() {
         // It has gone meanwhile if this fails.
         let _ = socket.set_data(&data);
     }
     socket.set(user);
     Ok(())
+}
+
+/// A refusal of the gateway's own, counted.
+fn refused(state: &State, rules: &NamespaceRules, refusal: &Refusal) -> ConnectError {
+    state.metrics.refused(&rules.name, refusal);
+    auth::connect_error(refusal)
 }
 
 /// Tells workers that a client has connected.
@@ -131,8 +145,8 @@ fn came(state: &Arc<State>, socket: &Socket) {
 
 /// A client has joined: from now on it is told of its end, and workers are told of it.
 fn welcome(state: &Arc<State>, socket: &Socket) {
-    if let (Some(rules), Some(user)) = (rules_of(state, socket), socket.get::<User>()) {
-        auth::expect_expiry(state, &rules, socket, &user);
+    if let Some(rules) = rules_of(state, socket) {
+        auth::begin(state, &rules, socket);
     }
     came(state, socket);
 }

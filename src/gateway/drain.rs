@@ -37,6 +37,8 @@ impl Default for Config {
     }
 }
 
+/// Tells a client to come back, and when.
+pub(super) const EVENT: &str = "drain";
 /// Time between two groups of clients.
 const STEP: Duration = Duration::from_millis(20);
 /// The longest time between two clients.
@@ -123,7 +125,7 @@ fn tell(state: &State, config: &Config, group: &[Leaving]) -> Result<(), Error> 
         let longest = config.retry_after.0.as_millis() as u64;
         let retry_after_ms = longest / 2 + longest * part / (2 * (DELAYS - 1));
         let sockets = || namespace.broadcast().to(ids.clone());
-        sockets().emit("drain", json!({ "retry_after_ms": retry_after_ms }))?;
+        sockets().emit(EVENT, json!({ "retry_after_ms": retry_after_ms }))?;
         sockets().close_connections()?;
     }
     Ok(())

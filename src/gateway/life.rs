@@ -76,7 +76,7 @@ pub(super) fn ready(arguments: &ServeArguments) -> Result<Ready, String> {
 ///
 /// # Errors
 /// What is wrong with it; nothing has changed then.
-pub(super) fn reload(state: &State) -> Result<Vec<String>, String> {
+pub(super) fn reload(state: &Arc<State>) -> Result<Vec<String>, String> {
     let _turn = state.life.reloading.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let Some((arguments, running)) = state.life.start.get() else {
         return Err("the gateway has not started yet".into());

@@ -161,11 +161,10 @@ fn serve(arguments: &ServeArguments, demo: fn(&Server)) -> Outcome {
     let _traces = log::start(&config.log, &config.trace)?;
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let later = Arc::new(OnceLock::<Arc<State>>::new());
-    if options.cors.is_none() && rules.origins.is_restricted() {
-        // Answers with what holds at that moment, so that a reload changes it.
+    if options.cors.is_none() && !loaded.is_bare {
         let asked = later.clone();
         options.cors = Some(auth::cors(move |origin| {
-            asked.get().is_some_and(|state| state.rules().origins.allow(origin))
+            asked.get().map(|state| state.rules().origins.readers(origin))
         }));
     }
     let server = Server::new(options)?;

@@ -7,17 +7,17 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use prometheus_client::metrics::counter::Counter;
-use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::api::Callers;
-use super::auth::{self, Permissions};
+use super::auth;
+pub(crate) use super::auth::User;
 use super::config::Config;
 use super::life::Life;
 use super::metrics::Metrics;
 use super::occupancy::Occupancy;
-use super::{data_port, limits, routes, webhooks, workers};
+use super::{data_port, drain, limits, routes, webhooks, workers};
 use crate::{Port, Server, Tls};
 
 /// One gateway, for as long as it runs.
@@ -74,23 +74,15 @@ impl NamespaceRules {
     }
 }
 
-/// Who a socket belongs to; kept with it.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct User {
-    /// `None` for an anonymous client.
-    pub(crate) id: Option<Arc<str>>,
-    /// The claims of its token; `null` without one.
-    pub(crate) claims: Arc<Value>,
-    pub(crate) permissions: Arc<Permissions>,
-    /// When its token expires, in seconds since 1970.
-    pub(crate) expires_at: Option<u64>,
-    /// Rooms that it is in because of its token.
-    pub(crate) rooms: Arc<[String]>,
-}
-
 /// The room of all sockets of a user; no client event can join or leave it.
 pub(crate) fn user_room(user: &str) -> String {
     format!("user:{user}")
+}
+
+/// Names of events that clients take for the gateway's, or it for itself.
+fn own_events<'a>(config: &'a Config, auth: &'a auth::Verifier) -> Vec<&'a str> {
+    let own = auth.own_events().into_iter().chain([drain::EVENT, &config.limits.event]);
+    own.filter(|event| !event.is_empty()).collect()
 }
 
 impl Rules {
@@ -111,6 +103,13 @@ impl Rules {
                 Some(auth) => auth::Verifier::new(auth).map_err(inside)?,
                 None => auth::Verifier::new(&config.auth)?,
             };
+            if auth.is_closed_without_key() && !webhooks::decide(&config.webhooks, &name) {
+                let at = namespace.auth.as_ref().map_or(String::new(), |_| inside(String::new()));
+                return Err(format!(
+                    "{at}auth.anonymous: there is no auth.key and no connect webhook, so everybody \
+                     is let in"
+                ));
+            }
             let routes = &namespace.routes;
             for (at, webhook) in routes::Table::webhooks(routes) {
                 if !config.webhooks.iter().any(|known| known.name == webhook) {
@@ -118,7 +117,9 @@ impl Rules {
                     return Err(inside(problem));
                 }
             }
-            let routes = routes::Table::new(routes, namespace.unknown).map_err(inside)?;
+            let own = own_events(&config, &auth);
+            let table = routes::Table::new(routes, namespace.unknown).map_err(inside)?;
+            let routes = table.without(&own, auth.refresh_event(), routes).map_err(inside)?;
             let allowed = origins.as_ref().map(|other| other.or(&auth.origins));
             origins = Some(allowed.unwrap_or_else(|| auth.origins.clone()));
             let max_payload = namespace.max_payload.map(|size| size.0);
@@ -182,12 +183,20 @@ impl State {
     }
 
     /// Lets other rules hold from now on. What waits for a webhook goes on waiting.
-    pub(crate) fn replace_rules(&self, mut rules: Rules) {
+    pub(crate) fn replace_rules(self: &Arc<State>, mut rules: Rules) {
         if let (Some(tls), Some(new)) = (&self.tls, rules.tls()) {
             tls.replace(&new);
         }
         rules.webhooks.inherit(&self.rules().webhooks);
-        self.rules.store(Arc::new(rules));
+        let old = self.rules.swap(Arc::new(rules));
+        let now = self.rules();
+        let is_same = |old: &NamespaceRules| {
+            let new = now.namespaces.get(&old.name);
+            new.is_none_or(|new| new.auth.is_same(&old.auth))
+        };
+        if !old.namespaces.values().all(|rules| is_same(rules)) {
+            self.spawn(auth::follow_all(self.clone()));
+        }
     }
 
     /// Runs a job on the control thread and awaits its result, on a shard or anywhere else. `None`:

@@ -87,6 +87,14 @@ impl Hub {
         queues
     }
 
+    /// The sockets in up to `count` places from one on, and the next place. O(count).
+    pub fn some_members(&self, from: u32, count: u32) -> (Vec<Key>, Option<u32>) {
+        let places = self.members.places();
+        let end = from.saturating_add(count).min(places);
+        let members = (from..end).filter_map(|index| self.members.key_at(index));
+        (members.collect(), (end < places).then_some(end))
+    }
+
     /// Bytes held for clients. O(connections and sockets): for tests and for operators, not for
     /// every turn.
     pub fn held(&self) -> Held {

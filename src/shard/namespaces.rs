@@ -37,10 +37,7 @@ impl Shard {
             for (index, parent) in spec.parents.iter().enumerate() {
                 let allows = match &parent.matcher {
                     Matcher::Pattern(pattern) => pattern.is_match(&name),
-                    Matcher::Ask(ask) => {
-                        let auth = asking.auth().unwrap_or_default();
-                        (ask.call)(name.to_string(), auth).await
-                    }
+                    Matcher::Ask(ask) => (ask.call)(name.to_string(), &asking).await,
                 };
                 if allows {
                     shard.make_child(member, &name, index);

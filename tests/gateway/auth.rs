@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::client::Stream;
 use crate::peer::{Peer, Told, Way, reload};
-use crate::rig::{Folder, Gateway};
+use crate::rig::{Folder, Gateway, until};
 use crate::tokens::{Signer, claims, forged, now};
 
 const SECRET: &str = "a-secret-of-forty-bytes-for-these-tests!";
@@ -187,6 +187,7 @@ fn keys_that_cannot_be_used_are_named() {
         ("secret_file = \"/nowhere/at/all\"".into(), "/nowhere/at/all"),
         (format!("public_key_file = {private:?}"), "no PEM public key"),
         (format!("public_key_file = {garbage:?}"), "no PEM public key"),
+        ("secret = \"thirty-one bytes are not enough\"".into(), "secret: needs at least 32 bytes"),
         ("jwks_url = \"ftp://localhost/\"".into(), "neither http nor https"),
         ("jwks_url = \"http://ada:hush@localhost/\"".into(), "password"),
         ("jwks_url = \"http://localhost/\"\nalgorithms = [\"HS256\"]".into(), "public"),
@@ -199,9 +200,13 @@ fn keys_that_cannot_be_used_are_named() {
 
 #[test]
 fn tokens_come_in_many_ways() {
+    let cookies = "token_from = [\"cookie.t\"]";
+    let error = Gateway::refuses(&with_secret(cookies, ""));
+    assert!(error.contains("auth.token_from: with a cookie"), "{error}");
     let more = r#"token_from = [
         "auth.session.jwt", "header.authorization", "header.x-token", "cookie.t", "query.token",
-    ]"#;
+    ]
+    origins = ["*"]"#;
     let gateway = Gateway::start(&with_secret(more, ""));
     let token = |user: &str| hs256().token(user);
     let who = |auth: Value, query: &str, headers: &str| -> String {
@@ -287,6 +292,185 @@ fn anonymous_clients_are_a_choice() {
 }
 
 #[test]
+fn claims_give_no_more_than_they_say() {
+    let more = "permissions = [\"join:room:{claims.nick}\", \"join:{claims.team}:*\", \
+                \"{claims.role}\"]\nrooms = [\"in:{claims.nick}\"]";
+    let routes = r#"
+[[namespace.route]]
+event = "join"
+do = "join"
+to = "args[0]"
+"#;
+    let gateway = Gateway::start(&with_secret(more, routes));
+    for (claims, room) in [
+        (json!({ "nick": "\u{1}" }), "room:secret"),
+        (json!({ "nick": "\u{2}" }), "room:secret:deep"),
+        (json!({ "nick": "a\u{2}" }), "room:abc"),
+        (json!({ "nick": "a:b" }), "room:a:b"),
+        (json!({ "nick": "" }), "room:"),
+        (json!({ "team": "a:b" }), "a:b:c"),
+        (json!({ "team": "\u{1}" }), "a:b"),
+        (json!({ "role": "\u{2}" }), "room:secret"),
+        (json!({ "role": "**" }), "room:secret"),
+    ] {
+        let token = hs256().sign(&self::claims("eve", &claims));
+        let mut eve = Peer::joined(&gateway, json!({ "token": token }));
+        assert_eq!(eve.refusal("join", &json!(room).to_string()), "not_allowed", "{claims}");
+    }
+    let token = hs256().sign(&self::claims("ada", &json!({ "nick": "ada", "team": "red" })));
+    let mut ada = Peer::joined(&gateway, json!({ "token": token }));
+    for room in ["room:ada", "red:x"] {
+        assert_eq!(ada.refusal("join", &json!(room).to_string()), "", "{room}");
+    }
+}
+
+#[test]
+fn what_is_closed_by_mistake_only_is_refused() {
+    for (auth, key) in [
+        ("issuers = [\"https://id.example\"]", "auth.issuers"),
+        ("audiences = [\"chat\"]", "auth.audiences"),
+        ("require_expiry = false", "auth.require_expiry"),
+        ("token_from = [\"query.t\"]", "auth.token_from"),
+        ("anonymous = false", "auth.anonymous"),
+    ] {
+        let error = Gateway::refuses(&format!("[auth]\n{auth}\n{WHO}"));
+        assert!(error.contains(key) && error.contains("everybody is let in"), "{auth}: {error}");
+        let own = format!("{WHO}[[namespace]]\nname = \"/b\"\n[namespace.auth]\n{auth}\n");
+        let error = Gateway::refuses(&own);
+        assert!(error.contains(&format!("namespace[1].{key}")), "{auth}: {error}");
+    }
+    // Where a backend decides, nobody is let in by mistake.
+    let hook = "[[webhook]]\nname = \"a\"\nurl = \"http://127.0.0.1:1/\"\non = [\"connect\"]\n\
+                answer_within = \"100ms\"\n";
+    let gateway = Gateway::start(&format!("[auth]\nanonymous = false\n{WHO}{hook}"));
+    assert!(Peer::join(&gateway, Value::Null).is_err());
+}
+
+#[test]
+fn auth_is_not_decoded_beyond_a_bound() {
+    let gateway = Gateway::start(&with_secret("", ""));
+    let token = hs256().token("ada");
+    let padded = |length: usize| json!({ "token": token, "more": "x".repeat(length) });
+    assert!(Peer::join(&gateway, padded(60_000)).is_ok());
+    let error = Peer::join(&gateway, padded(66_000)).err().expect("too long");
+    assert_eq!(error["data"]["code"], "auth_too_large");
+}
+
+#[test]
+fn a_reload_changes_what_those_who_are_connected_may_do() {
+    let routes = r#"
+[[namespace.route]]
+event = "say"
+do = "room"
+to = "args[0]"
+[[namespace.route]]
+event = "join"
+do = "join"
+to = "args[0]"
+"#;
+    let config = |auth: &str| with_secret(auth, routes);
+    let first = "permissions = [\"join:a\", \"join:own:{user}\"]\nrooms = [\"x:{user}\", \"y\"]";
+    let gateway = Gateway::start(&config(first));
+    let claims = claims("ada", &json!({ "rooms": ["mine"], "scope": "join:c" }));
+    let mut ada = Peer::joined(&gateway, json!({ "token": hs256().sign(&claims) }));
+    let mut codes = |event: &str, rooms: &[&str]| -> Vec<String> {
+        rooms.iter().map(|room| ada.refusal(event, &json!(room).to_string())).collect()
+    };
+    let joins = ["a", "own:ada", "b", "c"];
+    assert_eq!(codes("join", &joins), ["", "", "not_allowed", "not_allowed"]);
+    assert_eq!(codes("say", &["x:ada", "y", "z", "mine"]), ["", "", "not_in_room", ""]);
+    let second =
+        "permissions_claim = \"scope\"\npermissions = [\"join:b\"]\nrooms = [\"y\", \"z\"]";
+    reload(&gateway, &config(second));
+    // All that the reload has to do on the shards was done when its rooms have changed.
+    until("the new rooms", || codes("say", &["z"]) == [""]);
+    assert_eq!(codes("say", &["x:ada", "y", "z", "mine"]), ["not_in_room", "", "", ""]);
+    // Who is in a room stays; nobody comes in by the old rules.
+    assert_eq!(codes("join", &["d", "b", "c"]), ["not_allowed", "", ""]);
+    assert_eq!(codes("say", &["a", "own:ada"]), ["", ""]);
+    reload(&gateway, &config(first));
+    until("the old rooms", || codes("say", &["x:ada"]) == [""]);
+    assert_eq!(codes("join", &["own:ben"]), ["not_allowed"]);
+}
+
+#[test]
+fn who_would_not_be_let_in_any_more_has_time_to_show_another_token() {
+    let with = |secrets: &[&str], more: &str| {
+        let keys = secrets.iter().map(|it| format!("[[auth.key]]\nsecret = \"{it}\"\n"));
+        let keys = keys.collect::<String>();
+        format!("[auth]\nleeway = \"0s\"\nwarn_before = \"3s\"\n{more}\n{keys}{WHO}")
+    };
+    let fresh = "the-next-secret-of-forty-bytes-or-more--";
+    let new = || Signer::secret(Algorithm::HS256, fresh);
+    let gateway = Gateway::start(&with(&[SECRET, fresh], "anonymous = true"));
+    let show = |signer: Signer, user: &str| json!({ "token": signer.token(user) });
+    let mut nobody = Peer::joined(&gateway, Value::Null);
+    let mut ada = Peer::joined(&gateway, show(hs256(), "ada"));
+    let mut ben = Peer::joined(&gateway, show(hs256(), "ben"));
+    let mut cy = Peer::joined(&gateway, show(new(), "cy"));
+    reload(&gateway, &with(&[fresh], ""));
+    for peer in [&mut nobody, &mut ada, &mut ben] {
+        let warning = peer.event();
+        assert_eq!(warning[0], "auth:expiring");
+        assert!(warning[1].as_u64().expect("seconds") <= 3, "{warning:?}");
+    }
+    let token = |signer: Signer| Value::from(signer.token("ada")).to_string();
+    assert_eq!(ada.refusal("auth:refresh", &token(hs256())), "token_signature");
+    assert_eq!(ada.ask("auth:refresh", &token(new()))["ok"], true);
+    for (mut peer, code) in [(nobody, "token_missing"), (ben, "token_key_unknown")] {
+        let told = peer.event();
+        assert_eq!((&told[0], &told[1]["code"]), (&json!("auth:expired"), &json!(code)));
+        assert_eq!(peer.told(), Told::Disconnect);
+    }
+    for (peer, user) in [(&mut ada, "ada"), (&mut cy, "cy")] {
+        assert_eq!(peer.ask("who", "")["user"], user, "stays");
+    }
+}
+
+#[test]
+fn tokens_without_a_user_are_renewed_too() {
+    let gateway = Gateway::start(&with_secret("user_claim = \"\"", ""));
+    let token = |team: &str| hs256().sign(&json!({ "exp": now() + 600, "team": team }));
+    let mut peer = Peer::joined(&gateway, json!({ "token": token("red") }));
+    assert_eq!(peer.ask("who", ""), json!({ "user": null, "team": "red" }));
+    assert_eq!(peer.ask("auth:refresh", &json!(token("blue")).to_string())["ok"], true);
+    assert_eq!(peer.ask("who", "")["team"], "blue");
+}
+
+#[test]
+fn rooms_of_a_token_have_room() {
+    let routes = "[[namespace.route]]\nevent = \"say\"\ndo = \"room\"\nto = \"args[0]\"\n\
+                  [server]\nmax_rooms = 5\n";
+    let gateway = Gateway::start(&with_secret("", routes));
+    let token = |rooms: &[&str]| hs256().sign(&claims("ada", &json!({ "rooms": rooms })));
+    assert_eq!(code(&gateway, &token(&["a", "b", "c", "d", "e"])), "room_limit");
+    // That of the user is one, and what is there twice counts once.
+    let mut ada = Peer::joined(&gateway, json!({ "token": token(&["a", "b", "c", "d", "a"]) }));
+    let refresh = |ada: &mut Peer, rooms: &[&str]| {
+        ada.refusal("auth:refresh", &json!(token(rooms)).to_string())
+    };
+    assert_eq!(refresh(&mut ada, &["b", "e", "f", "g", "h"]), "room_limit");
+    let say =
+        |ada: &mut Peer| ["a", "b", "e"].map(|room| ada.refusal("say", &json!(room).to_string()));
+    assert_eq!(say(&mut ada), ["", "", "not_in_room"], "nothing has changed");
+    assert_eq!(refresh(&mut ada, &["b", "e", "f", "g"]), "");
+    assert_eq!(say(&mut ada), ["not_in_room", "", ""]);
+}
+
+#[test]
+fn two_new_tokens_at_once_leave_no_room_behind() {
+    let routes = "[[namespace.route]]\nevent = \"say\"\ndo = \"room\"\nto = \"args[0]\"\n";
+    let gateway = Gateway::start(&with_secret("", routes));
+    let token = |room: &str| json!(hs256().sign(&claims("ada", &json!({ "rooms": [room] }))));
+    let mut ada = Peer::joined(&gateway, json!({ "token": token("r0") }));
+    ada.emit("auth:refresh", &token("r1").to_string());
+    ada.emit("auth:refresh", &token("r2").to_string());
+    assert_eq!(ada.ask("auth:refresh", &token("r3").to_string())["ok"], true);
+    let codes = ["r0", "r1", "r2", "r3"].map(|room| ada.refusal("say", &json!(room).to_string()));
+    assert_eq!(codes, ["not_in_room", "not_in_room", "not_in_room", ""]);
+}
+
+#[test]
 fn a_secret_rotates_without_a_restart() {
     let folder = Folder::new();
     let file = folder.write("secret", &format!("{SECRET}\n"));
@@ -309,7 +493,7 @@ fn a_secret_rotates_without_a_restart() {
         [code(&gateway, &old), code(&gateway, &new)],
         ["token_key_unknown".into(), String::new()]
     );
-    assert_eq!(ada.ask("who", "")["user"], "ada", "who is in stays");
+    assert_eq!(ada.ask("who", "")["user"], "ada", "who is in has time for a new token");
     assert!(!gateway.log().contains(SECRET) && !gateway.log().contains(fresh));
 }
 
@@ -432,6 +616,93 @@ fn origins_are_checked_at_the_handshake() {
     let (status, head) = handshake(&gateway, "https://evil.example");
     assert_eq!(status, 200);
     assert!(head.contains("access-control-allow-origin: https://evil.example\r\n"), "{head}");
+}
+
+/// Sends a request to the data port; its status and body.
+fn request(gateway: &Gateway, line: &str, headers: &str, body: &str) -> (u16, String) {
+    let mut stream = Stream::connect(gateway.address);
+    let length = body.len();
+    stream.write(
+        format!("{line} HTTP/1.1\r\nHost: test\r\n{headers}Content-Length: {length}\r\n\r\n{body}")
+            .as_bytes(),
+    );
+    stream.response()
+}
+
+#[test]
+fn what_browsers_send_without_an_origin_gives_pages_nothing() {
+    let restricted = format!("[auth]\norigins = [\"https://good.example\"]\n{WHO}");
+    let polling = "/socket.io/?EIO=4&transport=polling";
+    for (config, is_open) in [(restricted.as_str(), false), (WHO, true)] {
+        let gateway = Gateway::start(config);
+        let get = |more: &str, headers: &str| {
+            request(&gateway, &format!("GET {polling}{more}"), headers, "").0
+        };
+        // A script, which the page could read, and what it could not.
+        assert_eq!(get("&j=0", ""), 400);
+        assert_eq!(get("&j=0", "Sec-Fetch-Site: cross-site\r\n"), 400);
+        for site in ["cross-site", "same-site"] {
+            let status = if is_open { 200 } else { 403 };
+            assert_eq!(get("", &format!("Sec-Fetch-Site: {site}\r\n")), status, "{site}");
+        }
+        for headers in ["", "Sec-Fetch-Site: same-origin\r\n", "Sec-Fetch-Site: none\r\n"] {
+            assert_eq!(get("", headers), 200, "{headers}");
+        }
+        // A form, to a session that is there.
+        let (status, open) = request(&gateway, &format!("GET {polling}"), "", "");
+        assert_eq!(status, 200);
+        let open: Value = serde_json::from_str(&open[1..]).expect("JSON");
+        let post = format!("POST {polling}&sid={}", open["sid"].as_str().expect("an id"));
+        let evil = request(&gateway, &post, "Origin: https://evil.example\r\n", "40");
+        assert_eq!(evil.0, if is_open { 200 } else { 400 });
+        if !is_open {
+            assert_eq!(request(&gateway, &post, "Origin: https://good.example\r\n", "40").0, 200);
+        }
+        assert_eq!(request(&gateway, &format!("{post}&j=0"), "", "d=40").0, 400);
+    }
+}
+
+/// The status, and whether pages of that origin may read the answer: `named`, `any` without
+/// cookies, or not.
+fn reading(gateway: &Gateway, origin: &str) -> (u16, &'static str) {
+    let (status, head) = handshake(gateway, origin);
+    let named = format!("access-control-allow-origin: {origin}\r\n");
+    let reading = match head.contains("access-control-allow-origin: ") {
+        true if head.contains(&named) => "named",
+        true if head.contains("access-control-allow-origin: *\r\n") => "any",
+        true => panic!("{head}"),
+        false => "",
+    };
+    assert!(!reading.is_empty() || !head.contains("access-control-allow-credentials"), "{head}");
+    (status, reading)
+}
+
+#[test]
+fn pages_read_answers_only_where_the_rules_of_the_moment_name_them() {
+    let [good, evil] = ["https://good.example", "https://evil.example"];
+    let named = format!("[auth]\norigins = [\"{good}\"]\n{WHO}");
+    let open = format!("{named}[[namespace]]\nname = \"/open\"\n[namespace.auth]\n");
+    let any = named.replace(good, "*");
+    let any_and_good = named.replace("[\"", "[\"*\", \"");
+    let expected = [
+        (WHO, (200, ""), (200, "")),
+        (named.as_str(), (200, "named"), (403, "")),
+        // A second namespace that lets everybody in, and the end of all origins.
+        (open.as_str(), (200, "named"), (200, "")),
+        (WHO, (200, ""), (200, "")),
+        (any.as_str(), (200, "any"), (200, "any")),
+        (any_and_good.as_str(), (200, "named"), (200, "any")),
+    ];
+    let gateway = Gateway::start(WHO);
+    for (config, of_good, of_evil) in expected {
+        // By reload as by a start.
+        reload(&gateway, config);
+        let started = Gateway::start(config);
+        for gateway in [&gateway, &started] {
+            assert_eq!(reading(gateway, good), of_good, "{config}");
+            assert_eq!(reading(gateway, evil), of_evil, "{config}");
+        }
+    }
 }
 
 #[test]

@@ -1,15 +1,19 @@
 //! Key sets over HTTP: rotated, away, slow, and full of rubbish.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jsonwebtoken::Algorithm;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
+use crate::certificates::{Authority, Issued};
 use crate::peer::{Peer, reload};
-use crate::rig::{Gateway, until};
+use crate::rig::{Folder, Gateway, until};
 use crate::tokens::Signer;
 
 const NAMESPACE: &str = "[[namespace]]\nname = \"/\"\n";
@@ -24,12 +28,15 @@ enum Mood {
     /// Reads, and says nothing.
     Slow,
     Status(u16),
+    /// Sends elsewhere.
+    Redirect(String),
     /// Sends a body without end.
     Endless,
 }
 
 /// An identity provider that serves a key set.
 struct Provider {
+    scheme: &'static str,
     address: SocketAddr,
     mood: Arc<Mutex<Mood>>,
     /// Heads of the requests so far, in lower case.
@@ -38,15 +45,37 @@ struct Provider {
 
 impl Provider {
     fn start(mood: Mood) -> Provider {
+        Provider::with(mood, None)
+    }
+
+    /// The same over TLS.
+    fn secure(mood: Mood, issued: &Issued) -> Provider {
+        let chain = CertificateDer::from_pem_slice(issued.chain.as_bytes()).expect("PEM");
+        let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).expect("PEM");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ServerConfig::builder_with_provider(provider);
+        let builder = builder.with_safe_default_protocol_versions().expect("versions");
+        let config = builder.with_no_client_auth().with_single_cert(vec![chain], key);
+        Provider::with(mood, Some(Arc::new(config.expect("they fit"))))
+    }
+
+    fn with(mood: Mood, tls: Option<Arc<ServerConfig>>) -> Provider {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
         let (mood, requests) = (Arc::new(Mutex::new(mood)), Arc::default());
-        let provider = Provider { address, mood, requests };
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let provider = Provider { scheme, address, mood, requests };
         let (mood, requests) = (provider.mood.clone(), provider.requests.clone());
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                let (mood, requests) = (mood.clone(), requests.clone());
-                std::thread::spawn(move || serve(stream, &mood, &requests));
+                let (mood, requests, tls) = (mood.clone(), requests.clone(), tls.clone());
+                std::thread::spawn(move || match tls {
+                    None => serve(stream, &mood, &requests),
+                    Some(tls) => {
+                        let connection = ServerConnection::new(tls).expect("a configuration");
+                        serve(StreamOwned::new(connection, stream), &mood, &requests);
+                    }
+                });
             }
         });
         provider
@@ -60,12 +89,16 @@ impl Provider {
         self.requests.lock().unwrap().len()
     }
 
+    fn url(&self) -> String {
+        format!("{}://{}/keys", self.scheme, self.address)
+    }
+
     fn config(&self) -> String {
-        format!("[[auth.key]]\njwks_url = \"http://{}/keys\"\n{NAMESPACE}", self.address)
+        format!("[[auth.key]]\njwks_url = \"{}\"\n{NAMESPACE}", self.url())
     }
 }
 
-fn serve(mut stream: TcpStream, mood: &Mutex<Mood>, requests: &Mutex<Vec<String>>) {
+fn serve(mut stream: impl Read + Write, mood: &Mutex<Mood>, requests: &Mutex<Vec<String>>) {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") {
@@ -84,6 +117,9 @@ fn serve(mut stream: TcpStream, mood: &Mutex<Mood>, requests: &Mutex<Vec<String>
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 999999999\r\n\r\n");
             while stream.write_all(&[b' '; 65_536]).is_ok() {}
             return;
+        }
+        Mood::Redirect(url) => {
+            format!("HTTP/1.1 302 Found\r\nLocation: {url}\r\nContent-Length: 0\r\n\r\n")
         }
         Mood::Status(status) => format!("HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n"),
         Mood::Body(_, headers)
@@ -140,7 +176,8 @@ fn keys_of_every_kind_come_from_a_set() {
     assert_eq!(code(&gateway, &nameless.token("ada")), "");
     assert_eq!(provider.count(), 1, "fetched once for all");
     assert_eq!(code(&gateway, &secret.token("ada")), "token_algorithm");
-    assert_eq!(code(&gateway, &encryption.token("ada")), "token_key_unknown");
+    // It may have come into the set since then.
+    assert_eq!(code(&gateway, &encryption.token("ada")), "keys_unavailable");
     assert_eq!(
         code(&gateway, &signers[2].with(ES384).named("ES256").token("ada")),
         "token_key_unknown"
@@ -164,17 +201,21 @@ fn a_set_rotates_and_outlives_its_provider() {
     provider.become_(Mood::Body(set(&[&new]), "ETag: \"v1\"\r\nCache-Control: no-cache\r\n"));
     until("the new key", || {
         let code = code(&gateway, &new_token);
-        assert!(code.is_empty() || code == "token_key_unknown", "{code}");
+        // The set was fetched just now, so it cannot be told whether the key is good.
+        assert!(code.is_empty() || code == "keys_unavailable", "{code}");
         code.is_empty()
     });
     assert_eq!(provider.count(), 2, "unknown keys do not have it fetched without end");
-    assert_eq!(code(&gateway, &old_token), "token_key_unknown", "a key that is gone is gone");
+    assert_eq!(code(&gateway, &old_token), "keys_unavailable", "a key that is gone is gone");
     // Away in many ways: what is known goes on to hold, also when the configuration is read again.
     let moods = [Mood::Away, Mood::Status(500), Mood::Body("<html>".into(), "")];
     for mood in moods.into_iter().chain([Mood::Body(r#"{"keys":[]}"#.into(), "")]) {
         provider.become_(mood);
         assert_eq!(code(&gateway, &new_token), "");
-        assert_eq!(code(&gateway, &unknown), "token_key_unknown");
+        let refusal = try_token(&gateway, &unknown);
+        assert_eq!(refusal["code"], "keys_unavailable");
+        let after = refusal["retry_after_ms"].as_u64().expect("a time");
+        assert!((10_000..20_000).contains(&after), "{after}");
     }
     reload(&gateway, &config);
     assert_eq!(code(&gateway, &new_token), "");
@@ -186,6 +227,32 @@ fn a_set_rotates_and_outlives_its_provider() {
         requests.last().is_some_and(|head| head.contains("if-none-match: \"v1\""))
     });
     assert_eq!(code(&gateway, &new_token), "");
+}
+
+#[test]
+fn a_set_that_is_asked_for_over_tls_comes_over_tls() {
+    let signer = Signer::new(Algorithm::ES256).named("a");
+    let authority = Authority::new();
+    let issued = authority.issue("127.0.0.1");
+    let good = || Mood::Body(set(&[&signer]), "");
+    let plain = Provider::start(good());
+    let (target, elsewhere) = (Provider::secure(good(), &issued), Provider::start(good()));
+    let start = |provider: &Provider| {
+        let folder = Folder::new();
+        let roots = folder.write("roots.pem", &authority.pem);
+        Gateway::start_with(folder, &provider.config(), |command| {
+            command.env("SSL_CERT_FILE", roots);
+        })
+    };
+    for (from, to, expected) in [
+        (Provider::secure(Mood::Redirect(target.url()), &issued), &target, ""),
+        (Provider::start(Mood::Redirect(elsewhere.url())), &elsewhere, ""),
+        (Provider::secure(Mood::Redirect(plain.url()), &issued), &plain, "keys_unavailable"),
+    ] {
+        let gateway = start(&from);
+        assert_eq!(code(&gateway, &signer.token("ada")), expected, "{}", gateway.log());
+        assert_eq!((from.count(), to.count()), (1, usize::from(expected.is_empty())));
+    }
 }
 
 #[test]

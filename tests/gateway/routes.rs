@@ -193,6 +193,56 @@ fn unknown_events_are_dropped_or_refused() {
 }
 
 #[test]
+fn clients_cannot_speak_for_the_gateway() {
+    let routes = [route("event = \"*\"\ndo = \"broadcast\""), MARK.into()];
+    let limits = "[limits]\nevent = \"limit\"\n";
+    let gateway = Gateway::start(&format!("{}{limits}", config(&routes.concat())));
+    let [mut ada, mut ben] = peers(&gateway);
+    for event in ["drain", "limit", "auth:expiring", "auth:expired"] {
+        assert_eq!(ada.refusal(event, r#"{"retry_after_ms":1000000000}"#), "no_route", "{event}");
+    }
+    assert_eq!(ada.refusal("drained", ""), "");
+    assert_eq!(ben.event_raw(), r#"["drained"]"#);
+    assert_silent(&mut ben);
+    for (lines, error) in [
+        ("event = \"drain\"\ndo = \"broadcast\"", "route[2].event"),
+        ("event = \"limit\"\ndo = \"room\"\nto = \"rooms\"", "route[2].event"),
+        ("event = \"x\"\ndo = \"broadcast\"\nrename = \"auth:expired\"", "route[2].rename"),
+        ("event = \"auth:refresh\"\ndo = \"drop\"", "route[2].event"),
+    ] {
+        let said = Gateway::refuses(&format!("{}{limits}", config(&route(lines))));
+        assert!(said.contains(error), "{lines}: {said}");
+    }
+}
+
+#[test]
+fn rooms_with_names_of_20_letters_are_rooms() {
+    let routes = [
+        route("event = \"in\"\ndo = \"join\"\nto = \"notifications-global\""),
+        route("event = \"say\"\ndo = \"room\"\nto = \"notifications-global\""),
+    ];
+    let config_of =
+        |routes: &str| config(routes).replace("join:room:*", "join:notifications-global");
+    let gateway = Gateway::start(&config_of(&routes.concat()));
+    let mut ada = Peer::joined(&gateway, Value::Null);
+    assert_eq!(ada.refusal("in", ""), "");
+    assert_eq!(ada.refusal("say", ""), "");
+    let rooms = json!({ "rooms": ["notifications-global"] });
+    let mut ben = Peer::joined(&gateway, user("ben", &rooms));
+    assert_eq!(ben.refusal("say", ""), "");
+    // What could be a socket's is told where it stands.
+    for room in ["A-name-of-20-letters", "user:{args[0]}"] {
+        let said = Gateway::refuses(&config(&route(&format!(
+            "event = \"x\"\ndo = \"join\"\nto = \"{room}\""
+        ))));
+        assert!(said.contains("route[2].to"), "{said}");
+        let said =
+            Gateway::refuses(&format!("[auth]\nrooms = [\"{room}\"]\n").replace("args[0]", "user"));
+        assert!(said.contains("auth.rooms"), "{said}");
+    }
+}
+
+#[test]
 fn hostile_rooms_are_no_rooms() {
     let routes = [
         route("event = \"doc\"\ndo = \"join\"\nto = \"room:{args[0].id}\""),

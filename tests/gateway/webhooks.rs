@@ -8,12 +8,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
+use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
 use sha2::Sha256;
 
 use crate::backend::{Answer, Backend, Request, ok, status};
 use crate::client::{Frame, WebSocket};
+use crate::peer::Peer;
 use crate::rig::{Gateway, join_as, until};
+use crate::tokens::{Signer, claims};
 
 /// `ask` waits for the backend, `tell` does not, `here` never gets there.
 const ROUTES: &str = r#"
@@ -38,6 +41,10 @@ fn config(backend: &Backend, hook: &str) -> String {
     let url = backend.url();
     format!("{ROUTES}[[webhook]]\nname = \"app\"\nurl = \"{url}\"\nbackoff = \"10ms\"\n{hook}")
 }
+
+/// Keys of signatures.
+const OLD: &str = "the old key of the tests";
+const NEW: &str = "the new key of the tests";
 
 /// Never opens.
 const NO_BREAKER: &str = "breaker = { failures = 1000000, percent = 100 }\n";
@@ -93,8 +100,8 @@ fn signature(key: &[u8], request: &Request) -> String {
 #[test]
 fn an_event_is_a_signed_cloud_event_and_its_answer_the_ack() {
     let backend = Backend::start(|_| ok(json!([1, { "a": true }])));
-    let raw = STANDARD.encode(b"raw key");
-    let secrets = format!("secret = \"plain key\"\nother_secret = \"whsec_{raw}\"\n");
+    let raw = STANDARD.encode(b"a raw key of the tests");
+    let secrets = format!("secret = \"a plain key of tests\"\nother_secret = \"whsec_{raw}\"\n");
     let gateway = Gateway::start(&config(&backend, &secrets));
     let mut ada = gateway.session();
     let id = ada.join("/");
@@ -119,7 +126,8 @@ fn an_event_is_a_signed_cloud_event_and_its_answer_the_ack() {
         assert_eq!(&body[name], value, "{name}");
     }
     let signatures: Vec<_> = request.header("webhook-signature").split(' ').collect();
-    assert_eq!(signatures, [signature(b"plain key", &request), signature(b"raw key", &request)]);
+    let keys = [&b"a plain key of tests"[..], b"a raw key of the tests"];
+    assert_eq!(signatures, keys.map(|key| signature(key, &request)));
 }
 
 #[test]
@@ -328,19 +336,19 @@ fn a_backend_that_was_not_there_gets_what_has_waited() {
 #[test]
 fn a_key_is_changed_without_a_restart_and_what_waits_is_signed_with_the_new_one() {
     let backend = Backend::start(|_| status(503));
-    let gateway = Gateway::start(&config(&backend, &format!("secret = \"old\"\n{NO_BREAKER}")));
+    let gateway = Gateway::start(&config(&backend, &format!("secret = \"{OLD}\"\n{NO_BREAKER}")));
     let mut ada = gateway.client();
     ada.emit("tell", "1");
     let first = backend.wait(1).remove(0);
-    assert_eq!(first.header("webhook-signature"), signature(b"old", &first));
-    let both = "secret = \"new\"\nother_secret = \"old\"\nmax_backoff = \"10ms\"\n";
+    assert_eq!(first.header("webhook-signature"), signature(OLD.as_bytes(), &first));
+    let both = format!("secret = \"{NEW}\"\nother_secret = \"{OLD}\"\nmax_backoff = \"10ms\"\n");
     gateway.configure(&config(&backend, &format!("{both}{NO_BREAKER}")));
     gateway.signal("HUP");
     gateway.wait_for_log("reloaded");
     let two = |it: &Request| it.header("webhook-signature").contains(' ');
     let seen = backend.until(|seen| seen.iter().any(two));
     let later = seen.iter().find(|it| two(it)).expect("it was seen");
-    let signatures = format!("{} {}", signature(b"new", later), signature(b"old", later));
+    let signatures = [NEW, OLD].map(|key| signature(key.as_bytes(), later)).join(" ");
     assert_eq!((later.header("webhook-signature"), later.id()), (signatures.as_str(), first.id()));
     backend.now(|_| status(200));
     until("it to be delivered", || outcomes(&gateway).get("delivered") == Some(&1));
@@ -349,7 +357,7 @@ fn a_key_is_changed_without_a_restart_and_what_waits_is_signed_with_the_new_one(
 #[test]
 fn events_share_a_request() {
     let backend = Backend::start(|_| ok(json!("alone")));
-    let batch = "secret = \"key\"\nbatch = { events = 4, within = \"1s\" }\n";
+    let batch = "secret = \"the key of the tests\"\nbatch = { events = 4, within = \"1s\" }\n";
     let gateway = Gateway::start(&config(&backend, batch));
     let mut clients: Vec<_> = (0..3).map(|_| gateway.client()).collect();
     for n in 0..6 {
@@ -363,7 +371,7 @@ fn events_share_a_request() {
     let sizes: Vec<_> = batches.iter().map(|it| it.events().len()).collect();
     assert_eq!(sizes, [4, 2]);
     for batch in &batches {
-        assert_eq!(batch.header("webhook-signature"), signature(b"key", batch));
+        assert_eq!(batch.header("webhook-signature"), signature(b"the key of the tests", batch));
         for event in batch.json().as_array().expect("a list") {
             assert_eq!(
                 (&event["specversion"], &event["source"]),
@@ -697,6 +705,52 @@ fn a_client_that_goes_while_it_is_decided_about_is_told_of() {
 }
 
 #[test]
+fn what_a_backend_says_of_a_client_outlasts_its_tokens() {
+    let backend = Backend::start(|request| match request.json()["auth"]["name"].as_str() {
+        Some("permitted") => ok(json!({ "permissions": ["join:y"], "claims": { "team": "red" } })),
+        Some(_) => ok(json!({ "user": "ada", "rooms": ["said"] })),
+        None => status(204),
+    });
+    let secret = "a-secret-of-forty-bytes-for-these-tests!";
+    let auth = format!(
+        "[[namespace.route]]\nevent = \"join\"\ndo = \"join\"\nto = \"args[0]\"\n\
+         [[namespace.route]]\nevent = \"say\"\ndo = \"room\"\nto = \"args[0]\"\n\
+         [auth]\npermissions = [\"join:room:{{user}}\"]\nrooms = [\"team:{{claims.team}}\"]\n\
+         [[auth.key]]\nsecret = \"{secret}\"\n"
+    );
+    let url = backend.url();
+    let hook = format!("[[webhook]]\nname = \"app\"\nurl = \"{url}\"\non = [\"connect\"]\n");
+    let gateway = Gateway::start(&format!("{ROUTES}{auth}{hook}"));
+    let signer = Signer::secret(Algorithm::HS256, secret);
+    let token = |rooms: &[&str]| signer.sign(&claims("u", &json!({ "rooms": rooms })));
+    let join = |name: &str| {
+        Peer::joined(&gateway, json!({ "token": token(&["said", "x"]), "name": name }))
+    };
+    let codes = |peer: &mut Peer, event: &str, rooms: [&str; 3]| {
+        rooms.map(|room| peer.refusal(event, &json!(room).to_string()))
+    };
+    // Templates are of who the backend says it is; a new token is of who the old one was of.
+    let mut ada = join("ada");
+    let rooms = ["room:ada", "room:u", "y"];
+    assert_eq!(codes(&mut ada, "join", rooms), ["", "not_allowed", "not_allowed"]);
+    assert_eq!(ada.ask("auth:refresh", &json!(token(&[])).to_string())["ok"], true);
+    assert_eq!(codes(&mut ada, "say", ["said", "x", "room:ada"]), ["", "not_in_room", ""]);
+    assert_eq!(codes(&mut ada, "join", rooms), ["", "not_allowed", "not_allowed"]);
+    let other = json!(signer.token("ada")).to_string();
+    assert_eq!(ada.refusal("auth:refresh", &other), "user_changed");
+    // Permissions of the backend are all there are, before and after.
+    let mut ben = join("permitted");
+    for _ in 0..2 {
+        assert_eq!(
+            codes(&mut ben, "join", ["y", "room:u", "z"]),
+            ["", "not_allowed", "not_allowed"]
+        );
+        assert_eq!(ben.refusal("say", "\"team:red\""), "");
+        assert_eq!(ben.ask("auth:refresh", &json!(token(&[])).to_string())["ok"], true);
+    }
+}
+
+#[test]
 fn who_may_connect_while_the_backend_is_down_is_configured() {
     let backend = Backend::start(|_| status(500));
     let within = "answer_within = \"200ms\"\n";
@@ -783,14 +837,14 @@ fn what_waits_for_a_webhook_that_a_reload_removes_is_told_all_the_same() {
 fn secrets_are_in_no_log() {
     let backend = Backend::start(|_| status(500));
     let hook = format!(
-        "secret = \"hush-hush\"\nother_secret_file = \"/nowhere/secret\"\nurl2 = \"{}\"\n",
+        "secret = \"hush-hush-hush-hush\"\nother_secret_file = \"/nowhere/secret\"\nurl2 = \"{}\"\n",
         backend.url()
     );
     let error = Gateway::refuses(&config(&backend, &hook));
     assert!(!error.contains("hush-hush"), "{error}");
     let url = format!("{}?token=whisper", backend.url());
     let file = format!(
-        "{ROUTES}[[webhook]]\nname = \"app\"\nurl = \"{url}\"\nsecret = \"hush-hush\"\n\
+        "{ROUTES}[[webhook]]\nname = \"app\"\nurl = \"{url}\"\nsecret = \"hush-hush-hush-hush\"\n\
          retries = 0\n"
     );
     let folder = crate::rig::Folder::new();
@@ -813,6 +867,14 @@ fn what_cannot_work_is_refused_with_the_name_of_the_webhook() {
         ("url = \"http://x/\"\n", "name: is missing"),
         ("name = \"a\"\nurl = \"http://x/\"\nconcurrency = 0\n", "concurrency: must be 1 or more"),
         ("name = \"a\"\nurl = \"http://x/\"\nsecret_file = \"/nowhere\"\n", "/nowhere"),
+        (
+            "name = \"a\"\nurl = \"http://x/\"\nother_secret = \"fifteen bytes!!\"\n",
+            "other_secret: needs at least 16 bytes",
+        ),
+        (
+            "name = \"a\"\nurl = \"http://x/\"\nsecret = \"whsec_YWJjZGVmZ2hpamtsbW5v\"\n",
+            "].secret: needs at least 16 bytes",
+        ),
         (
             "name = \"a\"\nurl = \"http://x/\"\nbreaker = { of = 1 }\n",
             "breaker.of: must be 2 to 128",

@@ -13,7 +13,7 @@ import { Client, event } from "./client.mjs";
 import { startGateway } from "./gateway.mjs";
 
 const KEY = "a key for workers in tests";
-const SECRET = "whsec_" + Buffer.from("a secret of two").toString("base64");
+const SECRET = "whsec_" + Buffer.from("a secret of the two").toString("base64");
 
 const requests = [];
 let answer = () => ({});
@@ -45,7 +45,7 @@ do = "worker"
 [[webhook]]
 name = "app"
 url = "http://127.0.0.1:${backend.address().port}/hook"
-secret = "another secret"
+secret = "another secret of the tests"
 other_secret = "${SECRET}"
 
 [workers]
@@ -146,7 +146,7 @@ describe("webhooks", () => {
     answer = ({ args }) => args.reduce((sum, n) => sum + n, 0);
     assert.equal(await ada.ask("sum", 1, 2, 3), 6);
     const { headers, body } = requests.at(-1);
-    for (const secret of [SECRET, "another secret"]) {
+    for (const secret of [SECRET, "another secret of the tests"]) {
       assert.ok(comesFromCorecast(secret, headers, body));
     }
     assert.ok(!comesFromCorecast("wrong", headers, body));

@@ -108,7 +108,7 @@ fn describe(it: &Visited<'_>) -> Option<Row> {
     let user = user.map(|user| User::clone(&user)).unwrap_or_default();
     Some(Row {
         id: it.id()?,
-        user: user.id.map(|id| id.to_string()),
+        user: user.id.as_deref().map(str::to_owned),
         rooms: it.rooms(),
         // Empty is what nobody has set.
         data: RawValue::from_string(it.data().into())
@@ -116,7 +116,7 @@ fn describe(it: &Visited<'_>) -> Option<Row> {
             .ok()?,
         address: handshake.as_ref().map(|it| it.address().ip().to_string()),
         connected_at: handshake.map(|it| humantime::format_rfc3339_millis(it.issued()).to_string()),
-        expires_at: user.expires_at,
+        expires_at: user.expires_at(),
     })
 }
 

@@ -1,4 +1,12 @@
 //! Ends the stay of clients whose token expires: one ordered table for all of them.
+//!
+//! ```text
+//!             warn_before            exp and leeway
+//!   Quiet ───────────────▶ Warned ───────────────▶ Over, until the socket has gone
+//!     ▲ a new token ◀────────┘                       no new token any more
+//! ```
+//!
+//! Each step is made under the lock, so that a client which is told that its new token is good stays.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -14,8 +22,10 @@ use crate::{Broadcast, Error};
 const AT_A_TIME: usize = 256;
 /// The clock may be set, so it is looked at again after this time, in milliseconds.
 const LOOK_AGAIN_MS: u64 = 10_000;
+/// Time after which a client is told again whose shard was too busy, in milliseconds.
+const TELL_AGAIN_MS: u64 = 100;
 
-/// When which token expires, by the socket that showed it. About 200 bytes each.
+/// Whose stay ends when. About 200 bytes each.
 #[derive(Debug, Default)]
 pub(crate) struct Expiries {
     table: Mutex<Table>,
@@ -30,19 +40,66 @@ struct Table {
     entries: HashMap<Arc<str>, Entry>,
 }
 
+/// Why a stay ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
+    /// The token expires.
+    Expired,
+    /// The configuration has lost the key that has signed the token.
+    KeyGone,
+    /// There is no token, and the configuration has come to ask for one.
+    TokenMissing,
+}
+
+impl Why {
+    /// Code and message for the client.
+    fn said(self) -> (&'static str, &'static str) {
+        match self {
+            Why::Expired => ("token_expired", "the token has expired"),
+            Why::KeyGone => ("token_key_unknown", "the key of the token is no longer good"),
+            Why::TokenMissing => ("token_missing", "a token is needed now"),
+        }
+    }
+}
+
+/// A stay that ends.
+#[derive(Debug, Clone)]
+pub(super) struct Stay {
+    pub(super) namespace: Arc<str>,
+    /// In seconds since 1970.
+    pub(super) ends_at: u64,
+    pub(super) why: Why,
+}
+
 #[derive(Debug, Clone)]
 struct Entry {
+    stay: Stay,
     due_ms: u64,
-    /// `exp` of the token, in seconds since 1970.
-    expires_at: u64,
-    namespace: Arc<str>,
-    is_warned: bool,
+    stage: Stage,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Quiet,
+    Warned,
+    /// It has been told to go.
+    Over,
+}
+
+/// What is to be done now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Warn,
+    End,
 }
 
 impl Table {
     fn insert(&mut self, id: Arc<str>, entry: Entry) {
         self.remove(&id);
-        self.order.insert((entry.due_ms, id.clone()));
+        // Who has been told to go is there until it has gone.
+        if entry.due_ms < u64::MAX {
+            self.order.insert((entry.due_ms, id.clone()));
+        }
         self.entries.insert(id, entry);
     }
 
@@ -52,29 +109,86 @@ impl Table {
         }
     }
 
-    fn pop_due(&mut self, now_ms: u64) -> Option<(Arc<str>, Entry)> {
-        self.order.first().filter(|(due_ms, _)| *due_ms <= now_ms)?;
-        let (_, id) = self.order.pop_first()?;
-        self.entries.remove_entry(&id)
+    /// The next step that is due, already made; the stay of the namespace that `leeway_ms` is asked
+    /// about holds longer by that.
+    fn step(
+        &mut self,
+        now_ms: u64,
+        leeway_ms: impl Fn(&str) -> u64,
+    ) -> Option<(Arc<str>, Stay, Step)> {
+        loop {
+            self.order.first().filter(|(due_ms, _)| *due_ms <= now_ms)?;
+            let (_, id) = self.order.pop_first()?;
+            let (id, mut entry) = self.entries.remove_entry(&id)?;
+            let leeway_ms = leeway_ms(&entry.stay.namespace);
+            let ends_ms = entry.stay.ends_at.saturating_mul(1_000).saturating_add(leeway_ms);
+            let step = match entry.stage {
+                Stage::Quiet if now_ms < ends_ms => Some(Step::Warn),
+                Stage::Warned if now_ms < ends_ms => None,
+                _ => Some(Step::End),
+            };
+            (entry.due_ms, entry.stage) = match step {
+                Some(Step::End) => (u64::MAX, Stage::Over),
+                _ => (ends_ms, Stage::Warned),
+            };
+            let stay = entry.stay.clone();
+            self.insert(id.clone(), entry);
+            if let Some(step) = step {
+                return Some((id, stay, step));
+            }
+        }
+    }
+
+    /// A step that could not be told is made again later, unless a new token has come meanwhile.
+    fn again(&mut self, id: &Arc<str>, stay: &Stay, step: Step, due_ms: u64) {
+        let Some(mut entry) = self.entries.get(id).cloned() else { return };
+        let is_same = entry.stay.ends_at == stay.ends_at && entry.stay.why == stay.why;
+        let made = if step == Step::Warn { Stage::Warned } else { Stage::Over };
+        if is_same && entry.stage == made {
+            entry.due_ms = due_ms;
+            if step == Step::Warn {
+                entry.stage = Stage::Quiet;
+            }
+            self.insert(id.clone(), entry);
+        }
     }
 }
 
 impl Expiries {
-    /// A socket's token expires at `expires_at`, in seconds since 1970, and its client is told
-    /// `warn_before` that. Replaces what was said before. O(log of all).
-    pub(crate) fn set(
-        &self,
-        id: &str,
-        namespace: Arc<str>,
-        expires_at: u64,
-        warn_before: Duration,
-    ) {
-        let warn_ms = u64::try_from(warn_before.as_millis()).unwrap_or(u64::MAX);
-        let due_ms = expires_at.saturating_mul(1_000).saturating_sub(warn_ms);
-        let entry = Entry { due_ms, expires_at, namespace, is_warned: false };
+    /// The stay of a socket that has come ends, and its client is told `warn_before` that. O(log of
+    /// all), as everything here.
+    pub(super) fn begin(&self, id: &str, stay: Stay, warn_before: Duration) {
+        self.put(&mut self.lock(), id, stay, warn_before);
+    }
+
+    /// A new token has been shown, which expires then, or never. False if it comes too late.
+    pub(super) fn renew(&self, id: &str, stay: Option<Stay>, warn_before: Duration) -> bool {
         let mut table = self.lock();
+        if table.entries.get(id).is_some_and(|entry| entry.stage == Stage::Over) {
+            return false;
+        }
+        match stay {
+            Some(stay) => self.put(&mut table, id, stay, warn_before),
+            None => table.remove(id),
+        }
+        true
+    }
+
+    /// The stay of a socket ends then, for another reason than before, unless it ends earlier.
+    pub(super) fn shorten(&self, id: &str, stay: Stay) {
+        let mut table = self.lock();
+        let before = table.entries.get(id);
+        if before.is_none_or(|it| it.stage != Stage::Over && it.stay.ends_at > stay.ends_at) {
+            // It is warned at once.
+            self.put(&mut table, id, stay, Duration::MAX);
+        }
+    }
+
+    fn put(&self, table: &mut Table, id: &str, stay: Stay, warn_before: Duration) {
+        let warn_ms = u64::try_from(warn_before.as_millis()).unwrap_or(u64::MAX);
+        let due_ms = stay.ends_at.saturating_mul(1_000).saturating_sub(warn_ms).min(u64::MAX - 1);
         let was = table.order.first().map(|(due_ms, _)| *due_ms);
-        table.insert(id.into(), entry);
+        table.insert(id.into(), Entry { stay, due_ms, stage: Stage::Quiet });
         if was.is_none_or(|was| due_ms < was) {
             self.is_earlier.notify_one();
         }
@@ -94,13 +208,26 @@ fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
 
+/// Seconds since 1970.
+pub(super) fn now() -> u64 {
+    now_ms() / 1_000
+}
+
 /// Warns and disconnects, for ever.
 pub(crate) async fn watch(state: Arc<State>) {
     loop {
         for _ in 0..AT_A_TIME {
-            let due = state.expiries.lock().pop_due(now_ms());
-            let Some((id, entry)) = due else { break };
-            look_after(&state, id, entry);
+            let rules = state.rules();
+            let leeway_ms = |namespace: &str| {
+                rules.namespaces.get(namespace).map_or(0, |rules| rules.auth.events().leeway_ms)
+            };
+            let step = state.expiries.lock().step(now_ms(), leeway_ms);
+            let Some((id, stay, step)) = step else { break };
+            if let Err(Error::Limit(_)) = tell(&state, &id, &stay, step) {
+                // Its shard is too busy to take it; nobody stays because of that.
+                let due_ms = now_ms() + TELL_AGAIN_MS;
+                state.expiries.lock().again(&id, &stay, step, due_ms);
+            }
         }
         let next = state.expiries.lock().order.first().map(|(due_ms, _)| *due_ms);
         let wait = next.map_or(LOOK_AGAIN_MS, |due_ms| due_ms.saturating_sub(now_ms()));
@@ -113,33 +240,23 @@ pub(crate) async fn watch(state: Arc<State>) {
 }
 
 /// Warns a client, or ends its stay.
-fn look_after(state: &State, id: Arc<str>, entry: Entry) {
+fn tell(state: &State, id: &Arc<str>, stay: &Stay, step: Step) -> Result<(), Error> {
+    let namespace = state.server.namespace(&stay.namespace);
+    let Some(socket) = namespace.map(|namespace| namespace.to(&**id)) else { return Ok(()) };
     let rules = state.rules();
-    let rules = rules.namespaces.get(&*entry.namespace);
-    let Some(socket) = state.server.namespace(&entry.namespace).map(|it| it.to(&*id)) else {
-        return;
-    };
+    let rules = rules.namespaces.get(&*stay.namespace);
     let events = rules.map(|rules| rules.auth.events()).unwrap_or_default();
-    let ends_ms = entry.expires_at.saturating_mul(1_000).saturating_add(events.leeway_ms);
-    let now_ms = now_ms();
-    if now_ms < ends_ms && !entry.is_warned {
-        let seconds = entry.expires_at.saturating_sub(now_ms / 1_000);
-        if !events.expiring.is_empty() {
-            let _ = socket.emit(events.expiring, seconds);
-        }
-        let entry = Entry { due_ms: ends_ms, is_warned: true, ..entry };
-        return state.expiries.lock().insert(id, entry);
-    }
-    if let Err(Error::Limit(_)) = end(socket, events.expired) {
-        // Its shard is too busy to take it; nobody stays because of that.
-        let entry = Entry { due_ms: now_ms + 100, is_warned: true, ..entry };
-        state.expiries.lock().insert(id, entry);
+    match step {
+        Step::Warn if events.expiring.is_empty() => Ok(()),
+        Step::Warn => socket.emit(events.expiring, stay.ends_at.saturating_sub(now())),
+        Step::End => end(socket, events.expired, stay.why),
     }
 }
 
-fn end(socket: Broadcast, event: &str) -> Result<(), Error> {
+fn end(socket: Broadcast, event: &str, why: Why) -> Result<(), Error> {
     if !event.is_empty() {
-        let reason = json!({ "code": "token_expired", "message": "the token has expired" });
+        let (code, message) = why.said();
+        let reason = json!({ "code": code, "message": message });
         socket.clone().emit(event, &reason)?;
     }
     socket.disconnect_sockets(false)
@@ -149,26 +266,91 @@ fn end(socket: Broadcast, event: &str) -> Result<(), Error> {
 mod tests {
     use super::*;
 
+    fn stay(ends_at: u64) -> Stay {
+        Stay { namespace: "/".into(), ends_at, why: Why::Expired }
+    }
+
+    fn begin(expiries: &Expiries, id: &str, at: u64, warn: u64) {
+        expiries.begin(id, stay(at), Duration::from_secs(warn));
+    }
+
+    fn step(expiries: &Expiries, now_ms: u64) -> Option<(String, Step)> {
+        let step = expiries.lock().step(now_ms, |_| 500);
+        step.map(|(id, _, step)| (id.to_string(), step))
+    }
+
     #[test]
     fn the_earliest_comes_first_and_the_last_word_counts() {
         let expiries = Expiries::default();
-        let set = |id: &str, at, warn| expiries.set(id, "/".into(), at, Duration::from_secs(warn));
-        set("a", 100, 10);
-        set("b", 95, 0);
-        set("c", 94, 0);
-        set("a", 200, 10);
-        set("never", u64::MAX, 10);
+        begin(&expiries, "a", 100, 10);
+        begin(&expiries, "b", 95, 0);
+        begin(&expiries, "c", 94, 0);
+        begin(&expiries, "a", 200, 10);
+        begin(&expiries, "never", u64::MAX, 10);
         expiries.forget("c");
         expiries.forget("c");
-        let pop =
-            |now| expiries.lock().pop_due(now).map(|(id, entry)| (id.to_string(), entry.due_ms));
-        assert_eq!(pop(94_999), None);
-        assert_eq!(pop(95_000), Some(("b".into(), 95_000)));
-        assert_eq!(pop(189_999), None);
-        assert_eq!(pop(190_000), Some(("a".into(), 190_000)));
-        assert_eq!(pop(1 << 50), None);
-        expiries.forget("never");
+        assert_eq!(step(&expiries, 94_999), None);
+        assert_eq!(step(&expiries, 95_000), Some(("b".into(), Step::Warn)));
+        assert_eq!(step(&expiries, 95_499), None);
+        assert_eq!(step(&expiries, 95_500), Some(("b".into(), Step::End)));
+        assert_eq!(step(&expiries, 189_999), None);
+        assert_eq!(step(&expiries, 190_000), Some(("a".into(), Step::Warn)));
+        // Late by far, it is not warned first.
+        begin(&expiries, "late", 300, 10);
+        assert_eq!(step(&expiries, 400_000), Some(("a".into(), Step::End)));
+        assert_eq!(step(&expiries, 400_000), Some(("late".into(), Step::End)));
+        assert_eq!(step(&expiries, 1 << 50), None);
+        for id in ["a", "b", "late", "never"] {
+            expiries.forget(id);
+        }
         let table = expiries.lock();
         assert!(table.order.is_empty() && table.entries.is_empty());
+    }
+
+    #[test]
+    fn a_new_token_counts_until_it_is_too_late() {
+        let expiries = Expiries::default();
+        let renew = |at| expiries.renew("a", Some(stay(at)), Duration::from_secs(10));
+        begin(&expiries, "a", 100, 10);
+        // It comes between the step and its telling: the old end is forgotten.
+        assert_eq!(step(&expiries, 90_000), Some(("a".into(), Step::Warn)));
+        assert!(renew(200));
+        expiries.lock().again(&"a".into(), &stay(100), Step::Warn, 91_000);
+        assert_eq!(step(&expiries, 189_999), None);
+        assert_eq!(step(&expiries, 190_000), Some(("a".into(), Step::Warn)));
+        // What could not be told is told again.
+        expiries.lock().again(&"a".into(), &stay(200), Step::Warn, 191_000);
+        assert_eq!(step(&expiries, 191_000), Some(("a".into(), Step::Warn)));
+        assert_eq!(step(&expiries, 200_500), Some(("a".into(), Step::End)));
+        assert!(
+            !renew(300) && !expiries.renew("a", None, Duration::ZERO),
+            "it has been told to go"
+        );
+        expiries.lock().again(&"a".into(), &stay(200), Step::End, 201_000);
+        assert!(!renew(300));
+        assert_eq!(step(&expiries, 201_000), Some(("a".into(), Step::End)));
+        assert_eq!(step(&expiries, 1 << 50), None);
+        expiries.forget("a");
+        assert!(renew(300) && expiries.renew("a", None, Duration::ZERO));
+        assert!(expiries.lock().entries.is_empty());
+    }
+
+    #[test]
+    fn a_stay_is_shortened_and_never_lengthened() {
+        let expiries = Expiries::default();
+        let gone = |ends_at| Stay { why: Why::KeyGone, ..stay(ends_at) };
+        begin(&expiries, "short", 50, 0);
+        begin(&expiries, "long", 1_000, 0);
+        for id in ["short", "long", "endless"] {
+            expiries.shorten(id, gone(100));
+        }
+        let mut warned = [0; 2].map(|_| step(&expiries, 40_000).expect("it is told at once").0);
+        warned.sort();
+        assert_eq!(warned, ["endless", "long"]);
+        assert_eq!(step(&expiries, 40_000), None);
+        assert_eq!(step(&expiries, 50_500), Some(("short".into(), Step::End)));
+        expiries.shorten("short", gone(0));
+        assert_eq!(step(&expiries, 100_499), None);
+        assert_eq!(expiries.lock().step(100_500, |_| 500).expect("due").1.why, Why::KeyGone);
     }
 }

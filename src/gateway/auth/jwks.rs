@@ -12,7 +12,7 @@ use reqwest::{Client, Response, StatusCode, Url};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::keys::Key;
+use super::keys::{Key, KeyId, hash};
 use crate::gateway::fetched::{self, cause};
 
 /// Largest key set, in bytes.
@@ -31,6 +31,8 @@ const HOLDS_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// One key set. All namespaces that name its URL share it, also across reloads.
 #[derive(Debug)]
 pub(super) struct Jwks {
+    /// The id of all of its keys.
+    pub(super) id: KeyId,
     url: Url,
     client: Client,
     /// Empty until the first fetch has succeeded.
@@ -42,6 +44,8 @@ pub(super) struct Jwks {
 #[derive(Debug, Default)]
 struct Fetched {
     tried_at: Option<Instant>,
+    /// When the server has said what is known now.
+    fetched_at: Option<Instant>,
     fresh_until: Option<Instant>,
     etag: Option<String>,
 }
@@ -85,15 +89,18 @@ impl Jwks {
         let client = Client::builder()
             .timeout(TIMEOUT)
             .redirect(reqwest::redirect::Policy::limited(3))
+            // Who is asked over TLS is not asked without it because somebody says so.
+            .https_only(parsed.scheme() == "https")
             .user_agent(concat!("corecast/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| format!("jwks_url: {error}"))?;
         let (keys, fetching) = Default::default();
-        Ok(Jwks { url: parsed, client, keys, fetching })
+        Ok(Jwks { id: hash(&url), url: parsed, client, keys, fetching })
     }
 
     /// The keys that may have signed a token which names `kid` and `algorithm`. Fetches the set if
-    /// it is not known, and anew if it has no such key; an old one is used while it is fetched.
+    /// it is not known, and anew if it has no such key; an old one is used while it is fetched. That
+    /// it has no such key is certain only of a set that was fetched since.
     pub(super) async fn find(self: &Arc<Self>, kid: Option<&str>, algorithm: Algorithm) -> Found {
         let found = self.known(kid, algorithm);
         if !found.is_empty() {
@@ -107,27 +114,37 @@ impl Jwks {
             }
             return Found::Keys(found);
         }
-        let seen = self.keys.load_full();
+        if kid.is_some_and(|kid| self.names(kid)) {
+            return Found::Keys(found);
+        }
+        let asked_at = Instant::now();
         // Somebody else may have fetched it while this one waited for its turn.
-        self.refresh(|_| !Arc::ptr_eq(&seen, &self.keys.load_full())).await;
+        let is_since = |fetched: &Fetched| fetched.fetched_at.is_some_and(|at| at >= asked_at);
+        let is_certain = self.refresh(is_since).await;
         let found = self.known(kid, algorithm);
-        match found.is_empty() && self.keys.load().is_empty() {
+        match found.is_empty() && !is_certain {
             true => Found::Unavailable,
             false => Found::Keys(found),
         }
     }
 
-    fn known(&self, kid: Option<&str>, algorithm: Algorithm) -> Vec<Key> {
-        let keys = self.keys.load();
-        keys.iter().filter(|key| key.fits(kid, algorithm)).cloned().collect()
+    /// Whether it has a key of that id, for whatever algorithm.
+    fn names(&self, kid: &str) -> bool {
+        self.keys.load().iter().any(|key| key.kid.as_deref() == Some(kid))
     }
 
-    /// Fetches the set, unless that was tried just now or is no longer needed. A failure leaves
-    /// the keys that are known.
-    async fn refresh(&self, is_done: impl Fn(&Fetched) -> bool) {
+    fn known(&self, kid: Option<&str>, algorithm: Algorithm) -> Vec<Key> {
+        let keys = self.keys.load();
+        let found = keys.iter().filter(|key| key.fits(kid, algorithm));
+        found.map(|key| Key { id: self.id, ..key.clone() }).collect()
+    }
+
+    /// Fetches the set, unless that was tried just now or is no longer needed; whether it is done
+    /// then. A failure leaves the keys that are known.
+    async fn refresh(&self, is_done: impl Fn(&Fetched) -> bool) -> bool {
         let mut fetched = self.fetching.lock().await;
         if !fetched.may_try() || is_done(&fetched) {
-            return;
+            return is_done(&fetched);
         }
         let result = self.fetch(&mut fetched).await;
         // Counted from the end, so that a slow server is not asked without a pause.
@@ -137,6 +154,7 @@ impl Jwks {
             Ok(()) => tracing::debug!(host, "key set fetched"),
             Err(error) => tracing::warn!(host, "key set not fetched, the known keys stay: {error}"),
         }
+        is_done(&fetched)
     }
 
     async fn fetch(&self, fetched: &mut Fetched) -> Result<(), String> {
@@ -159,7 +177,7 @@ impl Jwks {
             }
             other => return Err(format!("status {}", other.as_u16())),
         }
-        fetched.fresh_until = Some(until);
+        (fetched.fetched_at, fetched.fresh_until) = (Some(Instant::now()), Some(until));
         Ok(())
     }
 }
@@ -168,7 +186,7 @@ impl Jwks {
 pub(super) enum Found {
     /// These; none if it has no such key.
     Keys(Vec<Key>),
-    /// It was never fetched.
+    /// None, and it could not be fetched now.
     Unavailable,
 }
 
@@ -225,7 +243,9 @@ fn key(value: Value) -> Option<Key> {
         Some(named) => vec![Algorithm::try_from(named).ok().filter(|it| able.contains(it))?],
     };
     let key = DecodingKey::from_jwk(&jwk).ok()?;
-    Some(Key { kid: jwk.common.key_id.map(String::into_boxed_str), algorithms, key })
+    let kid = jwk.common.key_id.map(String::into_boxed_str);
+    // The set gives it its own.
+    Some(Key { id: 0, kid, algorithms, key })
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! Keys that tokens are signed with, and what each of them may have signed.
 
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hash};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 use schemars::JsonSchema;
@@ -12,15 +14,17 @@ use crate::gateway::secret::Secret;
 
 /// Longest key file, in bytes.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
+/// Shortest secret, in bytes (RFC 7518, 3.2): whoever has a token can try shorter ones.
+const SECRET_LEN_MIN: usize = 32;
 
 /// A key, or where keys are: exactly one of `secret`, `secret_file`, `public_key_file` and
 /// `jwks_url`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// A secret that tokens are signed with (HS256, HS384, HS512), 32 bytes or more for HS256.
-    /// Read again by a reload: give the new one and the old one until no token of the old one is
-    /// left.
+    /// A secret that tokens are signed with (HS256, HS384, HS512), at least 32 bytes. Read again by
+    /// a reload: give the new one and the old one until no token of the old one is left. Clients
+    /// whose key is taken away have `warn_before` to show a token of another one.
     pub secret: Option<Secret>,
     /// A file with the secret in it; the end of its last line does not belong to it.
     pub secret_file: Option<PathBuf>,
@@ -40,9 +44,20 @@ pub struct Config {
     pub algorithms: Vec<String>,
 }
 
+/// The same for the same key, in this process. The keys of a set have that of the set, since they
+/// come and go without anybody's doing.
+pub(super) type KeyId = u64;
+
+/// A hash that nobody can foresee, nor learn anything from.
+pub(super) fn hash(of: &impl Hash) -> u64 {
+    static STATE: OnceLock<RandomState> = OnceLock::new();
+    STATE.get_or_init(RandomState::new).hash_one(of)
+}
+
 /// A key that is ready.
 #[derive(Debug, Clone)]
 pub(super) struct Key {
+    pub(super) id: KeyId,
     pub(super) kid: Option<Box<str>>,
     pub(super) algorithms: Vec<Algorithm>,
     pub(super) key: DecodingKey,
@@ -89,6 +104,11 @@ impl Keys {
         self.own.is_empty() && self.sets.is_empty()
     }
 
+    pub(super) fn ids(&self) -> Vec<KeyId> {
+        let sets = self.sets.iter().map(|set| set.set.id);
+        self.own.iter().map(|key| key.id).chain(sets).collect()
+    }
+
     fn add(&mut self, config: &Config) -> Result<(), String> {
         let secret = config.secret.is_some() || config.secret_file.is_some();
         let sources = [secret, config.public_key_file.is_some(), config.jwks_url.is_some()];
@@ -114,6 +134,9 @@ impl Keys {
                 let file = config.secret_file.as_deref();
                 let secret = Secret::resolve("secret", config.secret.as_ref(), file)?;
                 let secret = secret.as_ref().map(Secret::reveal).unwrap_or_default();
+                if secret.len() < SECRET_LEN_MIN {
+                    return Err(format!("secret: needs at least {SECRET_LEN_MIN} bytes"));
+                }
                 let able = AlgorithmFamily::Hmac.algorithms().to_vec();
                 (DecodingKey::from_secret(secret.as_bytes()), able)
             }
@@ -126,7 +149,8 @@ impl Keys {
             },
         };
         let kid = config.kid.as_deref().map(Box::from);
-        self.own.push(Key { kid, algorithms, key });
+        let id = hash(&key.try_get_as_bytes().ok());
+        self.own.push(Key { id, kid, algorithms, key });
         Ok(())
     }
 }

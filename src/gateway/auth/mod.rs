@@ -9,6 +9,7 @@ mod origins;
 mod permissions;
 mod refresh;
 mod token;
+mod user;
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,25 +17,25 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use self::keys::Keys;
 use self::token::{Checks, Source};
+use self::user::{Token, user_id};
 use super::config::units::{Size, Time};
-use super::routes::template::{Context, Template};
-use super::routes::{Refusal, check_room};
-use super::state::User;
+use super::routes::template::Template;
+use super::routes::{Refusal, check_template};
 use crate::{ConnectError, Socket};
 
 pub(crate) use self::expiry::{Expiries, watch};
 pub(crate) use self::origins::{Origins, cors};
 pub(crate) use self::permissions::{Permissions, read_pattern};
-pub(crate) use self::refresh::{expect_expiry, refresh};
+pub(crate) use self::refresh::{begin, follow_all, refresh};
+pub(crate) use self::user::{LIST_MAX, Saying, User, is_user_id};
 
-/// Longest id of a user, in bytes.
-const USER_BYTES_MAX: usize = 200;
-/// Entries of a list in a token, or in the answer of a backend; a longer one is refused.
-pub(crate) const LIST_MAX: usize = 1_000;
+/// Longest `auth` of a client, in bytes of JSON.
+const AUTH_BYTES_MAX: usize = 64 * 1_024;
 /// Longest leeway: a day.
 const LEEWAY_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -49,11 +50,12 @@ pub struct Config {
     /// Where the token is, in the order of looking; the first that is there counts.
     /// `auth.NAME` is what the client sends as `auth` (a dotted path), `header.NAME` a header
     /// (of `authorization` what follows `Bearer`), `cookie.NAME` a cookie, `query.NAME` a value of
-    /// the query, which proxies like to log. Default: `auth.token`, `header.authorization`.
+    /// the query, which proxies like to log. A cookie needs `origins`. Default: `auth.token`,
+    /// `header.authorization`.
     pub token_from: Vec<String>,
     /// Let clients without a token in, as nobody in particular. A token that is there must be good
-    /// all the same. Default: false.
-    pub anonymous: bool,
+    /// all the same. Default: false where there are keys.
+    pub anonymous: Option<bool>,
     /// Issuers (`iss`) of which a token must name one. Default: any or none.
     pub issuers: Vec<String>,
     /// Audiences (`aud`) of which a token must name one. Default: any or none.
@@ -74,7 +76,8 @@ pub struct Config {
     /// `scope`); a dotted path. Default: `permissions`.
     pub permissions_claim: String,
     /// Rooms that every client joins at once, such as `team:{claims.team}`. One that cannot be
-    /// filled is left out. Default: none; each client is in `user:` and its user's id anyway.
+    /// filled is left out, also because of a value that is empty or has a `:` beside other text.
+    /// Default: none; each client is in `user:` and its user's id anyway.
     pub rooms: Vec<String>,
     /// Permissions of every client, beside those of its token, such as `join:room:{user}`,
     /// `join:team:*` or `chat:write`. Default: none.
@@ -102,7 +105,7 @@ impl Default for Config {
         Config {
             keys: Vec::new(),
             token_from: vec!["auth.token".into(), "header.authorization".into()],
-            anonymous: false,
+            anonymous: None,
             issuers: Vec::new(),
             audiences: Vec::new(),
             leeway: Time::secs(5),
@@ -141,15 +144,22 @@ impl fmt::Debug for Credentials {
 }
 
 impl Credentials {
-    pub(crate) fn of(socket: &Socket) -> Credentials {
+    /// # Errors
+    /// `auth_too_large`, told before anything of it is decoded.
+    pub(crate) fn of(socket: &Socket) -> Result<Credentials, Refusal> {
+        let auth: Box<RawValue> = socket.auth().unwrap_or_default();
+        if auth.get().len() > AUTH_BYTES_MAX {
+            let message = format!("auth has more than {AUTH_BYTES_MAX} bytes");
+            return Err(Refusal { code: "auth_too_large", message });
+        }
         let handshake = socket.handshake();
         let handshake = handshake.as_ref();
-        Credentials {
-            auth: socket.auth().unwrap_or_default(),
+        Ok(Credentials {
+            auth: serde_json::from_str(auth.get()).unwrap_or_default(),
             queries: handshake.map(|shake| shake.queries()).unwrap_or_default(),
             headers: handshake.map(|shake| shake.headers()).unwrap_or_default(),
             address: handshake.map(|shake| shake.address().ip().to_string()).unwrap_or_default(),
-        }
+        })
     }
 
     /// The first header of that name, which is in lower case.
@@ -173,11 +183,13 @@ pub(crate) fn claim<'a>(claims: &'a Value, path: &str) -> Option<&'a Value> {
 /// Checks what clients of one namespace show.
 #[derive(Debug)]
 pub(crate) struct Verifier {
+    /// The same for the same configuration and keys.
+    version: u64,
     keys: Keys,
     checks: Checks,
     sources: Vec<Source>,
     token_bytes_max: usize,
-    is_anonymous_allowed: bool,
+    is_anonymous_allowed: Option<bool>,
     user_claim: Box<str>,
     rooms_claim: Box<str>,
     permissions_claim: Box<str>,
@@ -206,16 +218,27 @@ impl Verifier {
         if config.leeway.0 > LEEWAY_MAX {
             return Err("auth.leeway: more than a day".into());
         }
-        let events = [&config.expiring_event, &config.refresh_event, &config.expired_event];
-        for event in events {
-            crate::emit::check_name(event).map_err(|error| format!("auth: {error}"))?;
-        }
+        check_events(config)?;
+        check_keyless(config)?;
         let sources = config.token_from.iter().map(|source| Source::parse(source));
+        let sources: Vec<Source> = sources.collect::<Result<_, _>>()?;
+        let is_cookie = |source: &Source| matches!(source, Source::Cookie(_));
+        if config.origins.is_empty() && sources.iter().any(is_cookie) {
+            return Err(
+                "auth.token_from: with a cookie any page may connect as its visitors: name \
+                        the pages that may in auth.origins"
+                    .into(),
+            );
+        }
         let origins = Origins::new(&config.origins).map_err(|error| format!("auth.{error}"))?;
+        let keys = Keys::new(&config.keys)?;
+        // Secrets are not in the text, but the ids of the keys are of them.
+        let version = keys::hash(&(serde_json::to_string(config).ok(), keys.ids()));
         Ok(Verifier {
-            keys: Keys::new(&config.keys)?,
+            version,
+            keys,
             checks: Checks::new(config),
-            sources: sources.collect::<Result<_, _>>()?,
+            sources,
             token_bytes_max: config.max_token_size.0,
             is_anonymous_allowed: config.anonymous,
             user_claim: config.user_claim.as_str().into(),
@@ -232,16 +255,12 @@ impl Verifier {
         })
     }
 
-    /// The user behind the credentials, and the rooms it joins at once. Waits for a key set at
-    /// most.
+    /// The user behind the credentials. Waits for a key set at most.
     ///
     /// # Errors
     /// It may not come; the code is one of `origin_not_allowed` and those of
     /// [`Verifier::identify`].
-    pub(crate) async fn authenticate(
-        &self,
-        credentials: &Credentials,
-    ) -> Result<(User, Vec<String>), Refusal> {
+    pub(crate) async fn authenticate(&self, credentials: &Credentials) -> Result<User, Refusal> {
         if !self.origins.allow(credentials.header("origin")) {
             let message = "pages of this origin may not connect".into();
             return Err(Refusal { code: "origin_not_allowed", message });
@@ -250,72 +269,56 @@ impl Verifier {
             true => None,
             false => self.sources.iter().find_map(|source| source.find(credentials)),
         };
-        let user = match token {
-            Some(token) => self.identify(&token).await?,
-            None if self.keys.is_empty() || self.is_anonymous_allowed => {
-                self.user(Value::Null, None, None)?
-            }
-            None => return Err(denied("token_missing", "a token is needed")),
-        };
-        let rooms = user.rooms.to_vec();
-        Ok((user, rooms))
+        match token {
+            Some(token) => self.user(Some(self.identify(&token).await?), Arc::default()),
+            None if !self.needs_token() => self.user(None, Arc::default()),
+            None => Err(denied("token_missing", "a token is needed")),
+        }
     }
 
-    /// Who a token stands for.
+    /// Whether nobody may come without a token.
+    fn needs_token(&self) -> bool {
+        !self.keys.is_empty() && self.is_anonymous_allowed != Some(true)
+    }
+
+    /// What a token says.
     ///
     /// # Errors
     /// `token_too_large`, `token_malformed`, `token_algorithm`, `token_key_unknown`,
     /// `token_signature`, `token_expired`, `token_not_yet_valid`, `token_issuer`,
     /// `token_audience`, `token_claims`; `keys_unavailable` if the key set could not be fetched.
-    async fn identify(&self, token: &str) -> Result<User, Refusal> {
+    async fn identify(&self, token: &str) -> Result<Arc<Token>, Refusal> {
         if token.len() > self.token_bytes_max {
             return Err(denied("token_too_large", "the token is too long"));
         }
-        let claims = token::verify(&self.keys, &self.checks, token).await?;
+        let (claims, key) = token::verify(&self.keys, &self.checks, token).await?;
         let expires_at = claims.get("exp").and_then(token::seconds);
         let id = match &*self.user_claim {
             "" => None,
             path => Some(user_id(claim(&claims, path))?),
         };
-        self.user(claims, id, expires_at)
+        Ok(Arc::new(Token { id, claims: Arc::new(claims), expires_at, key }))
     }
 
-    /// What follows from the claims.
-    fn user(
-        &self,
-        claims: Value,
-        id: Option<Arc<str>>,
-        expires_at: Option<u64>,
-    ) -> Result<User, Refusal> {
-        let context = Context {
-            namespace: "",
-            socket: "",
-            user: id.as_deref(),
-            claims: &claims,
-            event: "",
-            args: "",
-        };
-        let fill = |templates: &[Template]| -> Vec<String> {
-            templates.iter().filter_map(|template| template.fill(&context).ok()).collect()
-        };
-        let mut rooms = list(&claims, &self.rooms_claim, |text| vec![text.to_owned()])?;
-        for room in &rooms {
-            check_room(room).map_err(|_| bad_claim("a room in it is no name for one"))?;
-        }
-        rooms.extend(fill(&self.rooms).into_iter().filter(|room| check_room(room).is_ok()));
-        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect();
-        let granted = list(&claims, &self.permissions_claim, words)?;
-        // Wildcards of the configuration are read before its places are filled, see `templates`.
-        let granted = granted.iter().filter_map(|pattern| permissions::read_pattern(pattern));
-        let filled = fill(&self.permissions);
-        let permissions = Permissions::new(granted.chain(filled));
-        Ok(User {
-            id,
-            claims: Arc::new(claims),
-            permissions: Arc::new(permissions),
-            expires_at,
-            rooms: rooms.into(),
-        })
+    /// Whether it does with clients what the other one does.
+    pub(crate) fn is_same(&self, other: &Verifier) -> bool {
+        self.version == other.version
+    }
+
+    /// Whether it says that nobody may come without a token, and can check none.
+    pub(crate) fn is_closed_without_key(&self) -> bool {
+        self.keys.is_empty() && self.is_anonymous_allowed == Some(false)
+    }
+
+    /// The event that shows a new token; empty if none does.
+    pub(crate) fn refresh_event(&self) -> &str {
+        &self.refresh_event
+    }
+
+    /// Events that clients take for the gateway's, and the one that it takes for itself; some may
+    /// be empty.
+    pub(crate) fn own_events(&self) -> [&str; 3] {
+        [&self.expiring_event, &self.expired_event, &self.refresh_event]
     }
 
     /// Whether this event shows a new token.
@@ -335,6 +338,41 @@ impl Verifier {
     }
 }
 
+/// The names of events are names, and each has its own.
+fn check_events(config: &Config) -> Result<(), String> {
+    let Config { expiring_event, refresh_event, expired_event, .. } = config;
+    let events = [
+        ("expiring_event", expiring_event),
+        ("refresh_event", refresh_event),
+        ("expired_event", expired_event),
+    ];
+    for (at, (key, event)) in events.iter().enumerate() {
+        crate::emit::check_name(event).map_err(|error| format!("auth.{key}: {error}"))?;
+        let mut before = events[..at].iter();
+        if !event.is_empty() && before.any(|(_, other)| other == event) {
+            return Err(format!("auth.{key}: another event has that name"));
+        }
+    }
+    Ok(())
+}
+
+/// What tokens have to be is no use where none is looked at: whoever says it thinks that one is.
+fn check_keyless(config: &Config) -> Result<(), String> {
+    let default = Config::default();
+    let asked = [
+        ("issuers", !config.issuers.is_empty()),
+        ("audiences", !config.audiences.is_empty()),
+        ("require_expiry", config.require_expiry != default.require_expiry),
+        ("token_from", config.token_from != default.token_from),
+    ];
+    match asked.iter().find(|(_, is_asked)| *is_asked && config.keys.is_empty()) {
+        Some((key, _)) => Err(format!(
+            "auth.{key}: there is no auth.key, so no token is looked at and everybody is let in"
+        )),
+        None => Ok(()),
+    }
+}
+
 /// Texts that are filled with who a client is, their wildcards already made those of
 /// [`Permissions`], so that one in a claim is none.
 fn templates(key: &str, texts: &[String]) -> Result<Vec<Template>, String> {
@@ -346,54 +384,14 @@ fn templates(key: &str, texts: &[String]) -> Result<Vec<Template>, String> {
         };
         let template = template.ok_or_else(|| format!("{key}: \"{text}\" is no pattern"))?;
         let template = Template::parse(&template).map_err(|error| format!("{key}: {error}"))?;
-        match template.needs_user_alone() {
-            true => Ok(template),
-            false => Err(format!("{key}: \"{text}\" takes {{user}} and {{claims.key}} alone")),
+        if !template.needs_user_alone() {
+            return Err(format!("{key}: \"{text}\" takes {{user}} and {{claims.key}} alone"));
         }
+        let room = if is_pattern { Ok(()) } else { check_template(&template) };
+        room.map_err(|error| format!("{key}: \"{text}\": {error}"))?;
+        Ok(template)
     };
     texts.iter().map(read).collect()
-}
-
-fn user_id(value: Option<&Value>) -> Result<Arc<str>, Refusal> {
-    let id = match value {
-        Some(Value::String(text)) => text.clone(),
-        Some(Value::Number(number)) if !number.is_f64() => number.to_string(),
-        _ => return Err(bad_claim("it names no user")),
-    };
-    match is_user_id(&id) {
-        true => Ok(id.into()),
-        false => Err(bad_claim("the id of its user is no name for one")),
-    }
-}
-
-/// Whether a text can be the id of a user.
-pub(crate) fn is_user_id(id: &str) -> bool {
-    let is_sound = !id.is_empty() && id.len() <= USER_BYTES_MAX;
-    is_sound && !id.chars().any(char::is_control)
-}
-
-/// The texts of a claim that is a list of them, or one text that `split` makes a list of.
-fn list(
-    claims: &Value,
-    path: &str,
-    split: impl Fn(&str) -> Vec<String>,
-) -> Result<Vec<String>, Refusal> {
-    let wrong = || bad_claim("a claim that should be a list of texts is not");
-    let found = if path.is_empty() { None } else { claim(claims, path) };
-    let list = match found {
-        None | Some(Value::Null) => Vec::new(),
-        Some(Value::String(text)) => split(text),
-        Some(Value::Array(items)) => {
-            let texts = items.iter().map(|item| item.as_str().map(str::to_owned));
-            texts.collect::<Option<Vec<_>>>().ok_or_else(wrong)?
-        }
-        Some(_) => return Err(wrong()),
-    };
-    if list.len() > LIST_MAX { Err(bad_claim("a list in it is too long")) } else { Ok(list) }
-}
-
-fn bad_claim(what: &str) -> Refusal {
-    Refusal { code: "token_claims", message: format!("the token cannot be used: {what}") }
 }
 
 fn denied(code: &'static str, message: &str) -> Refusal {
@@ -439,14 +437,27 @@ mod tests {
 
     #[test]
     fn wildcards_in_claims_are_none() {
-        let permissions = vec!["join:room:{user}".into(), "join:{claims.team}:*".into()];
+        let permissions = [
+            "join:room:{user}",
+            "join:{claims.team}:*",
+            "join:room:{claims.nick}",
+            "{claims.nick}",
+            "join:own:{claims.org}",
+        ];
+        let permissions = permissions.map(String::from).into();
         let config = Config { permissions, ..Config::default() };
         let verifier = Verifier::new(&config).expect("a good configuration");
-        let claims = json!({ "team": "**", "permissions": ["a:*", "b\u{1}", "\u{2}"] });
-        let user = verifier.user(claims, Some("*".into()), None).expect("a user");
+        let claims = json!({
+            "team": "**", "nick": "\u{2}", "org": "a:b",
+            "permissions": ["a:*", "b\u{1}", "\u{2}"],
+        });
+        let id = Some("*".into());
+        let token = Token { id, claims: Arc::new(claims), expires_at: None, key: 0 };
+        let user = verifier.user(Some(Arc::new(token)), Arc::default()).expect("a user");
         let permissions = user.permissions;
         assert!(permissions.allow_join("room:*") && !permissions.allow_join("room:x"));
         assert!(permissions.allow_join("**:x") && !permissions.allow_join("red:x"));
+        assert!(!permissions.allow_join("own:a:b"));
         assert!(permissions.allow("a:x") && !permissions.allow("bx") && !permissions.allow("z"));
     }
 
@@ -459,8 +470,8 @@ mod tests {
             address: "127.0.0.1".into(),
         };
         assert!(!format!("{credentials:?}").contains("s3cret"));
-        let config: Config = serde_json::from_value(json!({ "key": [{ "secret": "s3cret" }] }))
-            .expect("a configuration");
+        let keys = json!({ "key": [{ "secret": "s3cret".repeat(6) }] });
+        let config: Config = serde_json::from_value(keys).expect("a configuration");
         let verifier = Verifier::new(&config).expect("a good configuration");
         assert!(!format!("{config:?} {verifier:?}").contains("s3cret"));
     }

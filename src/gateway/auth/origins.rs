@@ -3,9 +3,20 @@
 use crate::http::Request;
 use crate::{Cors, Origin};
 
-/// Origins that are allowed; all if none is named.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Origins(Vec<Allowed>);
+/// Origins that are allowed.
+#[derive(Debug, Clone)]
+pub(crate) struct Origins {
+    named: Vec<Allowed>,
+    /// Whether others may come too, because somebody has named none.
+    is_open: bool,
+}
+
+impl Default for Origins {
+    /// All, and none by its name.
+    fn default() -> Self {
+        Origins { named: Vec::new(), is_open: true }
+    }
+}
 
 #[derive(Debug, Clone, PartialEq)]
 enum Allowed {
@@ -19,34 +30,59 @@ impl Origins {
     /// # Errors
     /// One of them is no origin.
     pub(crate) fn new(origins: &[String]) -> Result<Origins, String> {
-        let allowed = origins.iter().map(|origin| Allowed::parse(origin));
-        Ok(Origins(allowed.collect::<Result<_, _>>()?))
+        let named = origins.iter().map(|origin| Allowed::parse(origin));
+        Ok(Origins { named: named.collect::<Result<_, _>>()?, is_open: origins.is_empty() })
     }
 
     /// What either allows.
     pub(crate) fn or(&self, other: &Origins) -> Origins {
-        match self.0.is_empty() || other.0.is_empty() {
-            true => Origins::default(),
-            false => Origins(self.0.iter().chain(&other.0).cloned().collect()),
-        }
+        let named = self.named.iter().chain(&other.named).cloned().collect();
+        Origins { named, is_open: self.is_open || other.is_open }
     }
 
-    /// Whether a request with this `Origin` may go on. One without is not from a page of another
-    /// site, and no page can leave the header out, so it may.
+    /// Whether a request with this `Origin` may go on. One without is from no page that could read
+    /// the answer, since what browsers ask for without it is not for scripts (see
+    /// [`Origins::check`]).
     pub(crate) fn allow(&self, origin: Option<&str>) -> bool {
         let Some(origin) = origin else { return true };
         let origin = origin.to_ascii_lowercase();
-        self.0.is_empty() || self.0.iter().any(|allowed| allowed.matches(&origin))
+        self.is_open || self.named.iter().any(|allowed| allowed.matches(&origin))
     }
 
-    /// Whether any is named.
-    pub(crate) fn is_restricted(&self) -> bool {
-        !self.0.is_empty()
+    /// Whose pages may read answers over long-polling: those that are named, with cookies; with `*`
+    /// also all others, from which browsers send no cookies then. Nobody because none is named.
+    pub(crate) fn readers(&self, origin: Option<&str>) -> Origin {
+        let origin = origin.unwrap_or_default().to_ascii_lowercase();
+        let mut named = self.named.iter().filter(|allowed| **allowed != Allowed::Any);
+        match named.any(|allowed| allowed.matches(&origin)) {
+            true => Origin::Reflect(true),
+            false if self.named.contains(&Allowed::Any) => Origin::Any,
+            false => Origin::Reflect(false),
+        }
     }
 
-    /// The text of the refusal of a handshake, if it has to be refused.
+    /// Whether a handshake may go on. Browsers leave `Origin` out of what a page has them fetch but
+    /// cannot read, such as images, and say `Sec-Fetch-Site` then; such a session is nobody's.
+    ///
+    /// # Errors
+    /// The text of the refusal.
     pub(crate) fn check(&self, request: &Request) -> Result<(), String> {
-        match self.allow(request.header("origin")) {
+        let origin = request.header("origin");
+        let site = request.header("sec-fetch-site").filter(|_| origin.is_none());
+        let is_foreign = site.is_some_and(|site| !["none", "same-origin"].contains(&site));
+        match self.allow(origin) && (self.is_open || !is_foreign) {
+            true => Ok(()),
+            false => Err("origin not allowed".into()),
+        }
+    }
+
+    /// Whether any request may go on: one for a session that is there comes from where sessions may
+    /// begin, or a page could post forms to it.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) fn check_each(&self, request: &Request) -> Result<(), String> {
+        match request.is_handshake() || self.allow(request.header("origin")) {
             true => Ok(()),
             false => Err("origin not allowed".into()),
         }
@@ -103,9 +139,15 @@ fn is_host(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-_.:[]".contains(&byte)
 }
 
-/// Lets browsers long-poll from the origins that `allows` is true for; cookies are sent along.
-pub(crate) fn cors(allows: impl Fn(Option<&str>) -> bool + Send + Sync + 'static) -> Cors {
-    Cors { origin: Origin::predicate(allows), credentials: true, ..Cors::default() }
+/// Lets browsers long-poll as `readers` says when they ask, so that a reload changes it.
+pub(crate) fn cors(
+    readers: impl Fn(Option<&str>) -> Option<Origin> + Send + Sync + 'static,
+) -> Cors {
+    let origin = Origin::ask(move |origin| {
+        let readers = readers(origin.as_deref());
+        async move { Ok(readers.unwrap_or(Origin::Reflect(false))) }
+    });
+    Cors { origin, credentials: true, ..Cors::default() }
 }
 
 #[cfg(test)]
@@ -144,9 +186,40 @@ mod tests {
         ] {
             assert!(!origins.allow(Some(origin)), "{origin}");
         }
-        assert!(origins.allow(None) && origins.is_restricted());
+        assert!(origins.allow(None));
         assert!(Origins::default().allow(Some("https://anywhere.example")));
-        assert!(!origins.or(&Origins::default()).is_restricted());
+    }
+
+    #[test]
+    fn pages_read_answers_where_they_are_named() {
+        let named = |list: &[&str]| -> Origins {
+            let list: Vec<String> = list.iter().map(|it| it.to_string()).collect();
+            Origins::new(&list).expect("origins")
+        };
+        let read = |origins: &Origins| {
+            ["https://a.example", "https://b.example"].map(|origin| {
+                match origins.readers(Some(origin)) {
+                    Origin::Reflect(is_named) => {
+                        if is_named {
+                            "named"
+                        } else {
+                            ""
+                        }
+                    }
+                    Origin::Any => "*",
+                    other => panic!("{other:?}"),
+                }
+            })
+        };
+        assert_eq!(read(&named(&[])), ["", ""]);
+        assert_eq!(read(&named(&["https://A.example"])), ["named", ""]);
+        assert_eq!(read(&named(&["*"])), ["*", "*"]);
+        assert_eq!(read(&named(&["*", "https://a.example"])), ["named", "*"]);
+        // Another namespace that lets everybody in lets nobody read.
+        let both = named(&["https://a.example"]).or(&Origins::default());
+        assert_eq!(read(&both), ["named", ""]);
+        assert!(both.allow(Some("https://b.example")));
+        assert!(matches!(both.readers(None), Origin::Reflect(false)));
     }
 
     #[test]

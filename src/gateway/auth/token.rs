@@ -5,7 +5,8 @@ use jsonwebtoken::{Algorithm, Header, Validation};
 use serde_json::Value;
 
 use super::jwks::Found;
-use super::keys::{Key, Keys};
+use super::keys::{Key, KeyId, Keys};
+use super::user::bad_claim;
 use super::{Config, Credentials, claim, denied};
 use crate::gateway::routes::Refusal;
 
@@ -109,11 +110,15 @@ pub(super) fn seconds(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| value.as_f64().filter(|it| *it >= 0.0).map(|it| it.round() as u64))
 }
 
-/// The claims of a token that some key has signed.
+/// The claims of a token that some key has signed, and which one.
 ///
 /// # Errors
 /// See [`super::Verifier::identify`].
-pub(super) async fn verify(keys: &Keys, checks: &Checks, token: &str) -> Result<Value, Refusal> {
+pub(super) async fn verify(
+    keys: &Keys,
+    checks: &Checks,
+    token: &str,
+) -> Result<(Value, KeyId), Refusal> {
     let malformed = || denied("token_malformed", "the token is no signed JWT");
     let header = jsonwebtoken::decode_header(token).map_err(|_| malformed())?;
     // Extensions that have to be understood, which this does not (RFC 7515 4.1.11).
@@ -132,7 +137,7 @@ pub(super) async fn verify(keys: &Keys, checks: &Checks, token: &str) -> Result<
         // Exactly the one that the token names, which the key allows.
         let validation = Validation { algorithms: vec![header.alg], ..checks.0.clone() };
         match jsonwebtoken::decode::<Value>(token, &key.key, &validation) {
-            Ok(token) if token.claims.is_object() => return Ok(token.claims),
+            Ok(token) if token.claims.is_object() => return Ok((token.claims, key.id)),
             Ok(_) => return Err(malformed()),
             Err(error) => match refusal_of(error.kind()) {
                 // Another key may have signed it.
@@ -184,7 +189,7 @@ fn refusal_of(error: &ErrorKind) -> Refusal {
         ErrorKind::InvalidIssuer => denied("token_issuer", "the token is of another issuer"),
         ErrorKind::InvalidAudience => denied("token_audience", "the token is for others"),
         ErrorKind::MissingRequiredClaim(name) | ErrorKind::InvalidClaimFormat(name) => {
-            super::bad_claim(&format!("its {name} is missing or wrong"))
+            bad_claim(&format!("its {name} is missing or wrong"))
         }
         _ => denied("token_malformed", "the token is no signed JWT"),
     }

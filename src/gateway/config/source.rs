@@ -284,12 +284,28 @@ pub(super) fn variable(path: &Path) -> String {
 }
 
 /// What to say of a variable without a key. Other programs have variables with this prefix, and so
-/// have services of Kubernetes, so only those are named that are nearly right.
+/// have services of Kubernetes, so only those are named that begin as a table does or are nearly
+/// right.
 fn doubt(schema: &Schema, name: &str) -> Option<String> {
     let known: Vec<String> = schema.paths().iter().map(variable).collect();
-    let near = nearest(name, known.iter().map(String::as_str))?;
-    let is_near = strsim::normalized_damerau_levenshtein(name, near) >= 0.8;
-    is_near.then(|| format!("{name}: there is no such key; did you mean {near}?"))
+    let near = nearest(name, known.iter().map(String::as_str));
+    let is_near = |near: &&str| strsim::normalized_damerau_levenshtein(name, near) >= 0.8;
+    if let Some(near) = near.filter(is_near) {
+        return Some(format!("{name}: there is no such key; did you mean {near}?"));
+    }
+    // `CORECAST_AUTH_SECRET` is meant for nobody else, and without it everybody may come.
+    let rest = name.strip_prefix(PREFIX)?;
+    let root = schema.root();
+    let mut tables = root.properties.keys().map(|key| variable_part(key));
+    let is_table = tables.any(|table| {
+        rest.strip_prefix(&table).is_some_and(|rest| rest.starts_with('_') && !is_service(rest))
+    });
+    is_table.then(|| format!("{name}: there is no such key, so it is ignored"))
+}
+
+/// Whether the end of a variable is one of those that Kubernetes makes for a service.
+fn is_service(end: &str) -> bool {
+    end == "_PORT" || ["_SERVICE_", "_PORT_"].iter().any(|start| end.starts_with(start))
 }
 
 /// The value that a variable's text means where its key may have this shape.

@@ -108,10 +108,17 @@ fn every_key_has_a_variable_and_no_two_have_the_same() {
 
 #[test]
 fn variables_that_nearly_name_a_key_are_doubted_and_others_are_not_ours() {
-    let variables = [("CORECAST_SERVER_LISTNE", "x"), ("CORECAST_DEMO_CMD", "x")];
+    let variables = [
+        ("CORECAST_SERVER_LISTNE", "x"),
+        ("CORECAST_AUTH_SECRET", "x"),
+        ("CORECAST_DEMO_CMD", "x"),
+        ("CORECAST_API_SERVICE_HOST", "x"),
+        ("CORECAST_API_PORT_4001_TCP", "x"),
+    ];
     let warnings = read("", &variables).map_err(|error| panic!("{error}")).map(|it| it.warnings);
     let text = "CORECAST_SERVER_LISTNE: there is no such key; did you mean CORECAST_SERVER_LISTEN?";
-    assert_eq!(warnings, Ok::<_, ()>(vec![text.to_owned()]));
+    let ignored = "CORECAST_AUTH_SECRET: there is no such key, so it is ignored";
+    assert_eq!(warnings, Ok::<_, ()>(vec![text.to_owned(), ignored.to_owned()]));
 }
 
 #[test]

@@ -20,14 +20,13 @@ use super::limits::{self, Rate};
 use super::state::{NamespaceRules, State, User};
 use super::webhooks::Happened;
 use crate::emit::check_name;
+use crate::visit::may_be_socket;
 use crate::{Error, Event, Raw, Reason, Socket};
 
 /// Longest name of a room that a client event may name, in bytes.
 const ROOM_BYTES_MAX: usize = 255;
 /// What the room of a user begins with.
 const USER_ROOMS: &str = "user:";
-/// Length of the id of a socket, which is a room too.
-const SOCKET_ID_LEN: usize = 20;
 /// What happens when a client goes.
 const DISCONNECTING: &str = "disconnecting";
 
@@ -155,6 +154,8 @@ pub(crate) struct Table {
     exact: HashMap<Box<str>, Vec<Route>>,
     /// The longest first.
     prefixes: Vec<(Box<str>, Vec<Route>)>,
+    /// Events that no prefix stands for.
+    own: Vec<Box<str>>,
     unknown: Unknown,
 }
 
@@ -203,13 +204,44 @@ impl Table {
     /// # Errors
     /// A route says what cannot be; the text begins with its key.
     pub(crate) fn new(routes: &[Config], unknown: Unknown) -> Result<Table, String> {
-        let mut table = Table { exact: HashMap::new(), prefixes: Vec::new(), unknown };
+        let (exact, prefixes, own) = Default::default();
+        let mut table = Table { exact, prefixes, own, unknown };
         for (at, config) in routes.iter().enumerate() {
             let route = Route::new(config).map_err(|error| format!("route[{at}].{error}"))?;
             table.add(&config.event, route);
         }
         table.prefixes.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
         Ok(table)
+    }
+
+    /// The same where clients take `own` events for the gateway's, so that no prefix stands for one,
+    /// and the event `taken` comes to no route at all.
+    ///
+    /// # Errors
+    /// Routes that send clients such an event, or get none, each on a line that begins with its key.
+    pub(crate) fn without(
+        mut self,
+        own: &[&str],
+        taken: &str,
+        routes: &[Config],
+    ) -> Result<Table, String> {
+        self.own = own.iter().map(|event| Box::from(*event)).collect();
+        let wrong = routes.iter().enumerate().filter_map(|(at, config)| {
+            if config.event == taken {
+                return Some(format!("route[{at}].event: \"{taken}\" comes to no route"));
+            }
+            let is_sent = matches!(config.r#do, Action::Broadcast | Action::Room);
+            let (key, event) = match &config.rename {
+                Some(rename) => ("rename", rename),
+                None if is_sent => ("event", &config.event),
+                None => return None,
+            };
+            let is_own = own.contains(&event.as_str());
+            is_own
+                .then(|| format!("route[{at}].{key}: \"{event}\" is an event of the gateway's own"))
+        });
+        let wrong: Vec<String> = wrong.collect();
+        if wrong.is_empty() { Ok(self) } else { Err(wrong.join("\n")) }
     }
 
     fn add(&mut self, event: &str, route: Route) {
@@ -226,6 +258,9 @@ impl Table {
     fn find(&self, event: &str) -> &[Route] {
         if let Some(routes) = self.exact.get(event) {
             return routes;
+        }
+        if self.own.iter().any(|own| **own == *event) {
+            return &[];
         }
         let mut prefixes = self.prefixes.iter();
         prefixes.find(|(prefix, _)| event.starts_with(&**prefix)).map_or(&[], |(_, routes)| routes)
@@ -303,6 +338,10 @@ impl Act {
             let to = config.to.as_deref().ok_or("to: names the room, and is missing")?;
             Template::parse_room(to).map_err(|error| format!("to: {error}"))
         };
+        let own = |to: Template| {
+            check_template(&to).map_err(|error| format!("to: {error}"))?;
+            Ok::<_, String>(to)
+        };
         let (sender, wait) = (config.sender, config.wait);
         Ok(match config.r#do {
             Action::Broadcast => Act::Broadcast { sender },
@@ -314,8 +353,8 @@ impl Act {
                 Act::Webhook { name: name.into(), wait }
             }
             Action::Worker => Act::Worker { wait },
-            Action::Join => Act::Join(to()?),
-            Action::Leave => Act::Leave(to()?),
+            Action::Join => Act::Join(own(to()?)?),
+            Action::Leave => Act::Leave(own(to()?)?),
             Action::Drop => Act::Drop,
         })
     }
@@ -327,12 +366,25 @@ impl Act {
 /// `bad_room`: it is empty, too long, has control characters in it, could be the id of a socket, or
 /// is that of a user.
 pub(crate) fn check_room(room: &str) -> Result<(), Refusal> {
-    let is_id_byte = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-    let is_id = room.len() == SOCKET_ID_LEN && room.bytes().all(is_id_byte);
-    if is_id || room.starts_with(USER_ROOMS) {
-        return Err(Refusal::new("bad_room", "the room belongs to a client"));
+    if may_be_socket(room) {
+        let message = "20 letters and digits that begin with A may be the id of a socket";
+        return Err(Refusal::new("bad_room", message));
+    }
+    if room.starts_with(USER_ROOMS) {
+        return Err(Refusal::new("bad_room", "the room belongs to a user"));
     }
     check_room_name(room)
+}
+
+/// Whether a room of the configuration may be one that clients are in.
+///
+/// # Errors
+/// It never can be.
+pub(crate) fn check_template(room: &Template) -> Result<(), String> {
+    if room.start().starts_with(USER_ROOMS) {
+        return Err("the rooms of users are theirs alone".into());
+    }
+    room.fixed().map_or(Ok(()), |room| check_room(room).map_err(|refusal| refusal.message))
 }
 
 /// The same for a room that is only sent to.
@@ -626,6 +678,8 @@ mod tests {
                 "route[0].member: ",
             ),
             (json!({ "event": "a", "do": "webhook" }), "route[0].webhook: "),
+            (json!({ "event": "a", "do": "join", "to": "user:{args[0]}" }), "route[0].to: "),
+            (json!({ "event": "a", "do": "leave", "to": "A123456789abcdefGH-_" }), "route[0].to: "),
             (json!({ "event": "a", "do": "broadcast", "rename": "connect" }), "route[0].rename: "),
             (json!({ "event": "a", "do": "drop", "ack": { "x": "{" } }), "route[0].ack: "),
             (json!({ "event": "a", "do": "drop", "schema": { "type": 1 } }), "route[0].schema: "),
@@ -638,11 +692,44 @@ mod tests {
 
     #[test]
     fn rooms_of_clients_belong_to_them() {
-        for room in ["", "user:ada", "user:", "a\n", "0123456789abcdefGH-_", &"x".repeat(256)] {
+        for room in ["", "user:ada", "user:", "a\n", "A123456789abcdefGH-_", &"x".repeat(256)] {
             assert_eq!(check_room(room).expect_err(room).code, "bad_room");
         }
-        for room in ["a", "users:ada", "0123456789abcdefGH:_", "ü🎉", &"x".repeat(255)] {
+        for room in [
+            "a",
+            "users:ada",
+            "A123456789abcdefGH:_",
+            "A123456789abcdefGH-",
+            "notifications-global",
+            "ü🎉",
+            &"x".repeat(255),
+        ] {
             assert!(check_room(room).is_ok(), "{room}");
+        }
+    }
+
+    #[test]
+    fn events_of_the_gateway_are_its_own() {
+        let own = |routes: Value| -> Result<Table, String> {
+            let list: Vec<Config> = serde_json::from_value(routes.clone()).expect("routes");
+            table(routes)?.without(&["drain", "auth:expired"], "renew", &list)
+        };
+        let table = own(json!([
+            { "event": "*", "do": "broadcast" },
+            { "event": "auth:*", "do": "broadcast" },
+            { "event": "drain", "do": "drop" },
+        ]));
+        let table = table.expect("routes");
+        let found = ["x", "auth:x", "auth:expired", "drain"].map(|event| table.find(event).len());
+        assert_eq!(found, [1, 1, 0, 1]);
+        for (route, start) in [
+            (json!({ "event": "renew", "do": "drop" }), "route[0].event: "),
+            (json!({ "event": "drain", "do": "broadcast" }), "route[0].event: "),
+            (json!({ "event": "auth:expired", "do": "room", "to": "a" }), "route[0].event: "),
+            (json!({ "event": "x", "do": "reply", "rename": "drain" }), "route[0].rename: "),
+        ] {
+            let error = own(json!([route])).expect_err("its own");
+            assert!(error.starts_with(start), "{route}: {error}");
         }
     }
 }

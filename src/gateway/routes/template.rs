@@ -180,8 +180,26 @@ impl Template {
         self.0.iter().all(is_known)
     }
 
-    /// The name that it makes. What the client has sent stays within its segment: beside other
-    /// parts it is not empty and has no `:`.
+    /// Whether it is a text without places.
+    pub(crate) fn fixed(&self) -> Option<&str> {
+        match &*self.0 {
+            [] => Some(""),
+            [Part::Text(text)] => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The text before the first place.
+    pub(crate) fn start(&self) -> &str {
+        match self.0.first() {
+            Some(Part::Text(text)) => text,
+            _ => "",
+        }
+    }
+
+    /// The name that it makes. What a client has sent, or may have chosen for its token, stays
+    /// within its segment: beside other parts it is not empty and has no `:`. Nothing that is put
+    /// in has control characters, which permissions have for wildcards.
     ///
     /// # Errors
     /// `missing_value`: there is nothing to put in a place. `bad_room`: it does not fit there.
@@ -192,10 +210,16 @@ impl Template {
                 let name = part.name();
                 Refusal { code: "missing_value", message: format!("{name}: no text or number") }
             })?;
-            let is_foreign = matches!(part, Part::Arg(_)) && self.0.len() > 1;
-            if is_foreign && (text.is_empty() || text.contains(':')) {
-                let message = format!("{}: must not be empty or contain \":\"", part.name());
-                return Err(Refusal { code: "bad_room", message });
+            let wrong = |what| {
+                let message = format!("{}: must not {what}", part.name());
+                Refusal { code: "bad_room", message }
+            };
+            let is_foreign = matches!(part, Part::Arg(_) | Part::Claim(_) | Part::User);
+            if is_foreign && self.0.len() > 1 && (text.is_empty() || text.contains(':')) {
+                return Err(wrong("be empty or contain \":\""));
+            }
+            if !matches!(part, Part::Text(_)) && text.chars().any(char::is_control) {
+                return Err(wrong("have control characters"));
             }
             out.push_str(&text);
         }
@@ -228,7 +252,7 @@ impl Json {
             Value::String(text) => {
                 let mut template = Template::parse(text)?;
                 match &*template.0 {
-                    [] | [Part::Text(_)] => Json::plain(&template.plain_text()),
+                    [] | [Part::Text(_)] => Json::plain(template.start()),
                     [_] => match template.0.pop() {
                         Some(part) => Json::Place(Place(part)),
                         None => Json::plain(""),
@@ -330,16 +354,6 @@ pub(crate) fn fill_all<'j>(
     Ok(())
 }
 
-impl Template {
-    /// The text of a template without places.
-    fn plain_text(&self) -> Cow<'_, str> {
-        match &*self.0 {
-            [Part::Text(text)] => Cow::Borrowed(text),
-            _ => Cow::Borrowed(""),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -351,7 +365,10 @@ mod tests {
     }
 
     fn fill(template: &str, args: &str) -> Result<String, &'static str> {
-        let claims = json!({ "team": "red", "n": 7, "https://x.y/z": "odd", "deep": { "a.b": 1 } });
+        let claims = json!({
+            "team": "red", "n": 7, "https://x.y/z": "odd", "deep": { "a.b": 1 },
+            "two": "a:b", "rest": "\u{2}",
+        });
         let template = Template::parse_room(template).expect(template);
         template.fill(&context(&claims, args)).map_err(|refusal| refusal.code)
     }
@@ -386,6 +403,10 @@ mod tests {
             ("doc:{args[0]}", "true", "missing_value"),
             ("args[0].room", r#"{"room":null}"#, "missing_value"),
             ("doc:{claims.none}", "", "missing_value"),
+            ("doc:{claims.two}", "", "bad_room"),
+            ("doc:{claims.rest}", "", "bad_room"),
+            ("claims.rest", "", "bad_room"),
+            ("args[0]", r#""a\u0001""#, "bad_room"),
         ] {
             assert_eq!(fill(template, args), Err(code), "{template} {args}");
         }

@@ -15,6 +15,9 @@ use super::breaker;
 use crate::gateway::config::units::{Size, Time};
 use crate::gateway::secret::Secret;
 
+/// Shortest key of signatures, in bytes: whoever has a request can try shorter ones.
+const SECRET_LEN_MIN: usize = 16;
+
 /// One backend that is told over HTTP.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -27,8 +30,8 @@ pub struct Config {
     pub on: Vec<Happening>,
     /// Namespaces of which it gets that. Default: all.
     pub namespaces: Vec<String>,
-    /// Key of the signatures: `whsec_` and base64, or any other text as it is. Default: none, and
-    /// requests are not signed.
+    /// Key of the signatures: `whsec_` and base64, or any other text as it is; at least 16 bytes.
+    /// Default: none, and requests are not signed.
     pub secret: Option<Secret>,
     /// File with that key.
     pub secret_file: Option<PathBuf>,
@@ -178,21 +181,27 @@ impl Settings {
     pub(super) fn new(config: &Config) -> Result<Settings, String> {
         let url = check(config)?;
         let secrets = [
-            Secret::resolve("secret", config.secret.as_ref(), config.secret_file.as_deref())?,
-            Secret::resolve(
-                "other_secret",
-                config.other_secret.as_ref(),
-                config.other_secret_file.as_deref(),
-            )?,
+            ("secret", &config.secret, &config.secret_file),
+            ("other_secret", &config.other_secret, &config.other_secret_file),
         ];
-        let keys = secrets.iter().flatten().map(key).collect::<Result<_, _>>()?;
+        let keys = secrets.iter().filter_map(|(name, secret, file)| {
+            let secret = Secret::resolve(name, secret.as_ref(), file.as_deref()).transpose()?;
+            Some(secret.and_then(|secret| key(name, &secret)))
+        });
+        let keys = keys.collect::<Result<_, _>>()?;
         let client = client(config, &url)?;
         Ok(Settings { config: config.clone(), url, keys, client })
     }
 
     /// Whether it is to be told of that.
     pub(super) fn wants(&self, happening: Happening, namespace: &str) -> bool {
-        let Config { on, namespaces, .. } = &self.config;
+        self.config.wants(happening, namespace)
+    }
+}
+
+impl Config {
+    pub(super) fn wants(&self, happening: Happening, namespace: &str) -> bool {
+        let Config { on, namespaces, .. } = self;
         let is_here = namespaces.is_empty() || namespaces.iter().any(|name| name == namespace);
         is_here && on.contains(&happening)
     }
@@ -228,15 +237,18 @@ fn check(config: &Config) -> Result<Url, String> {
 }
 
 /// A secret as the standard for webhooks writes it, or any text.
-fn key(secret: &Secret) -> Result<Hmac<Sha256>, String> {
+fn key(name: &str, secret: &Secret) -> Result<Hmac<Sha256>, String> {
     let text = secret.reveal();
     let bytes = match text.strip_prefix("whsec_") {
         None => text.as_bytes().to_vec(),
         Some(base64) => STANDARD
             .decode(base64)
-            .map_err(|_| "secret: what begins with whsec_ must go on in base64")?,
+            .map_err(|_| format!("{name}: what begins with whsec_ must go on in base64"))?,
     };
-    Hmac::new_from_slice(&bytes).map_err(|_| "secret: cannot be used as a key".to_owned())
+    if bytes.len() < SECRET_LEN_MIN {
+        return Err(format!("{name}: needs at least {SECRET_LEN_MIN} bytes"));
+    }
+    Hmac::new_from_slice(&bytes).map_err(|_| format!("{name}: cannot be used as a key"))
 }
 
 /// Connections are kept and used again. No redirect is followed, and no proxy of the environment

@@ -120,11 +120,11 @@ impl Message {
     }
 
     /// A client wants to connect, as the user that its token says.
-    pub(super) fn connect(asked: &Connecting, user: &User, rooms: &[String]) -> Message {
+    pub(super) fn connect(asked: &Connecting, user: &User) -> Message {
         let id = new_id();
         let mut data = about(Kind::Connect, &id, &asked.namespace, &asked.id, user);
         let shown = &asked.credentials;
-        append(&mut data, "rooms", &rooms);
+        append(&mut data, "rooms", &&*user.rooms);
         append(&mut data, "address", &shown.address);
         append(&mut data, "auth", &shown.auth);
         append(&mut data, "query", &shown.queries);

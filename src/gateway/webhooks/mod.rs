@@ -14,13 +14,12 @@ mod hook;
 mod lanes;
 mod message;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::auth::{Credentials, Permissions};
+use super::auth::{Credentials, Saying, Verifier, connect_error};
 use super::routes::Refusal;
 use super::state::{State, User};
 use crate::{ConnectError, Raw, Reason};
@@ -33,6 +32,11 @@ pub(crate) use hook::Gauges;
 use hook::{Answered, Hook};
 use message::Message;
 pub(crate) use message::{Kind, about, append, append_event, new_id};
+
+/// Whether any of them decides who may come to a namespace.
+pub(crate) fn decide(configs: &[Config], namespace: &str) -> bool {
+    configs.iter().any(|config| config.wants(Happening::Connect, namespace))
+}
 
 /// All backends, in the order of the file.
 #[derive(Debug)]
@@ -116,21 +120,25 @@ impl Webhooks {
         self.hooks.iter().filter(move |hook| hook.settings().wants(happening, namespace))
     }
 
-    /// Asks whether a client may come; the answers may change who it is and its rooms.
+    /// Asks whether a client may come; the answers may change who it is and what follows from that.
     ///
     /// # Errors
     /// What the client is told.
     pub(crate) async fn connect(
         &self,
         state: &Arc<State>,
+        verifier: &Verifier,
         asked: Connecting,
         user: &mut User,
-        rooms: &mut Vec<String>,
     ) -> Result<Welcome, ConnectError> {
         let mut welcome = Welcome::new(state, &asked, user);
         for hook in self.wanting(Happening::Connect, &asked.namespace) {
-            if let Some(answer) = welcome.ask(hook, &asked, user, rooms).await? {
-                welcome.data = apply(answer, user, rooms).or(welcome.data.take());
+            if let Some(answer) = welcome.ask(hook, &asked, user).await? {
+                let Admission { user: id, claims, rooms, permissions, data, .. } = answer;
+                let saying = Saying { user: id.map(Arc::from), claims, permissions, rooms };
+                let heard = verifier.heard(user, saying);
+                *user = heard.map_err(|refusal| connect_error(&refusal))?;
+                welcome.data = data.or(welcome.data.take());
                 welcome.gone.user = user.clone();
             }
         }
@@ -243,10 +251,8 @@ impl Welcome {
         hook: &Arc<Hook>,
         asked: &Connecting,
         user: &User,
-        rooms: &[String],
     ) -> Result<Option<Admission>, ConnectError> {
-        let message = Message::connect(asked, user, rooms);
-        let (counted, ended) = hook.ask(&self.state, message).await;
+        let (counted, ended) = hook.ask(&self.state, Message::connect(asked, user)).await;
         let (outcome, why, result) = match ended {
             Ok(Answered::Taken(reply)) => match reply.admission() {
                 Ok(Admission { refuse: Some(refuse), .. }) => {
@@ -284,20 +290,4 @@ impl Drop for Welcome {
             }
         }
     }
-}
-
-/// Changes who a client is as the backend says; returns what is to be kept with its socket.
-fn apply(answer: Admission, user: &mut User, rooms: &mut Vec<String>) -> Option<Value> {
-    if let Some(id) = answer.user {
-        user.id = Some(id.into());
-    }
-    if let Some(claims) = answer.claims {
-        user.claims = Arc::new(claims);
-    }
-    if let Some(permissions) = answer.permissions {
-        user.permissions = Arc::new(Permissions::new(permissions));
-    }
-    let mut known: HashSet<String> = rooms.iter().cloned().collect();
-    rooms.extend(answer.rooms.into_iter().filter(|room| known.insert(room.clone())));
-    answer.data
 }

@@ -176,7 +176,7 @@ pub(super) fn admit(state: &State, socket: &Socket) -> Result<(), ConnectError> 
     if rules.workers.is_empty() {
         return refused();
     }
-    let Credentials { address, auth, .. } = Credentials::of(socket);
+    let Ok(Credentials { address, auth, .. }) = Credentials::of(socket) else { return refused() };
     let allow = &rules.config.workers.allow;
     let is_allowed = |network: &ipnet::IpNet| {
         address

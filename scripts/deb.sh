@@ -46,7 +46,7 @@ Version: $version
 Architecture: $architecture
 Maintainer: corecast <corecast@localhost>
 Installed-Size: $(du -sk "$root" | cut -f1)
-Depends: libc6 (>= $libc), libgcc-s1
+Depends: libc6 (>= $libc), libgcc-s1, passwd
 Recommends: ca-certificates
 Section: net
 Priority: optional

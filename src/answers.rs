@@ -81,7 +81,7 @@ impl Broadcast {
         }
         let only = self.home();
         let (server, timeout) = (self.namespace.server.clone(), self.timeout);
-        let grace = server.options().requests_timeout;
+        let grace = server.requests_timeout();
         let timeout = timeout.unwrap_or(grace);
         let id = server.new_ask();
         let raw = args.to_raw()?;

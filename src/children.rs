@@ -46,6 +46,7 @@ impl NamespaceSpec {
             reports_empty: is_cleaned && self.parent.is_some(),
             reports_rooms: self.handlers.hears_rooms(),
             reports_sent: !self.handlers.outgoing.is_empty(),
+            reports_acks: !self.handlers.unexpected_ack.is_empty(),
         }
     }
 }

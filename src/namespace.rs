@@ -59,6 +59,7 @@ pub(crate) struct Handlers {
     /// For all events, whatever their name.
     pub(crate) any: Vec<Shared<OnEvent>>,
     pub(crate) outgoing: Vec<Shared<OnEvent>>,
+    pub(crate) unexpected_ack: Vec<Shared<OnEvent>>,
     pub(crate) upgrade: Vec<Shared<OnConnect>>,
     pub(crate) create_room: Vec<Shared<OnRoom>>,
     pub(crate) delete_room: Vec<Shared<OnRoom>>,

@@ -38,6 +38,23 @@ impl Namespace {
         self.add::<OnEvent>("outgoing listener", Arc::new(call), |handlers| &mut handlers.outgoing)
     }
 
+    /// Calls `handler` for every acknowledgement that nobody waits for: its event has no name, and
+    /// the arguments are those of the answer. It comes too late, or nobody has asked for it; a
+    /// client that sends many means harm. They are counted in
+    /// [`Totals::unexpected_acks`](crate::Totals::unexpected_acks) in any case.
+    ///
+    /// # Panics
+    /// After the server has begun to listen.
+    pub fn on_unexpected_ack<F, R>(&self, handler: F) -> &Self
+    where
+        F: Fn(Socket, Event) -> R + Send + Sync + 'static,
+        R: Future<Output = ()> + 'static,
+    {
+        let call = move |socket, event| -> LocalFuture<()> { Box::pin(handler(socket, event)) };
+        let what = "unexpected acknowledgement handler";
+        self.add::<OnEvent>(what, Arc::new(call), |handlers| &mut handlers.unexpected_ack)
+    }
+
     /// Calls `handler` when the connection of a socket has moved from polling to websocket
     /// (`socket.conn.on("upgrade")`, D-3).
     ///

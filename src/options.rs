@@ -188,9 +188,9 @@ impl PerMessageDeflate {
     }
 }
 
-/// Settings of a [`Server`](crate::Server). Change fields after `Options::default()`; a server
-/// reads them once. [`Server::new`](crate::Server::new) refuses values out of range and names the
-/// rule.
+/// Settings of a [`Server`](crate::Server). Change fields after `Options::default()`. Most may be
+/// changed later ([`Server::reconfigure`](crate::Server::reconfigure)).
+/// [`Server::new`](crate::Server::new) refuses values out of range and names the rule.
 ///
 /// ```
 /// let mut options = corecast::Options::default();
@@ -292,8 +292,9 @@ pub struct Options {
     /// lock when a connection comes and goes.
     pub max_connections_per_ip: Option<u32>,
     /// Sessions and raw websockets that one address may open in a second, all of them at once if it
-    /// likes; addresses as above. Default none. More are answered 429 with `Retry-After`. Costs a
-    /// lock for each handshake.
+    /// likes; addresses as above. Default none. More are answered 429 with `Retry-After`. Of TLS
+    /// handshakes four times as many; connections with more are closed before the handshake. Costs
+    /// a lock for each handshake.
     pub max_handshakes_per_ip: Option<u32>,
     /// Networks of the proxies whose word is taken for who their clients are: in the PROXY protocol
     /// (see [`Port`](crate::Port)), and in the header of `forwarded`. Default none, and then it
@@ -472,6 +473,33 @@ impl Limits {
 }
 
 impl Options {
+    /// These options with what of `new` can change while a server listens.
+    pub(crate) fn changed(&self, new: &Options) -> Options {
+        let old = self.clone();
+        Options {
+            // What sockets, threads and memory were made for.
+            cpus: old.cpus,
+            backlog: old.backlog,
+            receive_buffers: old.receive_buffers,
+            max_mailbox: old.max_mailbox,
+            stall_warning: old.stall_warning,
+            // What clients know, and their sessions are made of.
+            path: old.path,
+            add_trailing_slash: old.add_trailing_slash,
+            serve_client: old.serve_client,
+            parser: old.parser,
+            polling: old.polling,
+            websocket: old.websocket,
+            allow_eio3: old.allow_eio3,
+            ping_interval: old.ping_interval,
+            ping_timeout: old.ping_timeout,
+            max_http_buffer_size: old.max_http_buffer_size,
+            per_message_deflate: old.per_message_deflate,
+            connection_state_recovery: old.connection_state_recovery,
+            ..new.clone()
+        }
+    }
+
     /// What the protocol code agrees on where clients offer compression.
     pub fn deflate_settings(&self) -> Option<Settings> {
         self.per_message_deflate.as_ref().map(|deflate| Settings {

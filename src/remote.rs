@@ -333,7 +333,7 @@ impl Server {
         only: Option<u16>,
         answer: impl Fn(&Rc<Shard>) -> T + Clone + Send + 'static,
     ) -> Result<Gathering<T>, Error> {
-        self.ask_shards_within(self.options().requests_timeout, only, answer)
+        self.ask_shards_within(self.requests_timeout(), only, answer)
     }
 
     /// As [`Server::ask_shards`], within a time.

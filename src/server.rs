@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -68,6 +68,8 @@ struct Shared {
     /// Per shard, as of its last look.
     stats: Mutex<Vec<Stats>>,
     is_stopping: AtomicBool,
+    /// [`Options::requests_timeout`] as it is now, in milliseconds.
+    requests_timeout_ms: AtomicU64,
     /// Events sent by threads that are no shard, with connection-state recovery.
     sent: Mutex<u64>,
 }
@@ -141,6 +143,7 @@ impl Server {
     /// [`Error::Options`] if a value in `options` breaks a rule.
     pub fn new(options: Options) -> Result<Server, Error> {
         options.limits()?;
+        let requests_timeout_ms = AtomicU64::new(millis(options.requests_timeout));
         let server = Server(Arc::new(Shared {
             options,
             draft: Mutex::default(),
@@ -154,6 +157,7 @@ impl Server {
             asks: AtomicU32::new(0),
             stats: Mutex::default(),
             is_stopping: AtomicBool::new(false),
+            requests_timeout_ms,
             sent: Mutex::new(0),
         }));
         server.of("/");
@@ -373,7 +377,7 @@ impl Server {
             shards: shards as u16,
             files: draft.files,
             ports,
-            entrance: entrance(&self.0.options),
+            entrance: entrance(&self.0.options, Arc::default()),
             directory: draft.hooks.id.as_ref().map(|_| Arc::default()),
             hooks: draft.hooks,
         });
@@ -577,9 +581,57 @@ impl Server {
         }
     }
 
-    /// What the server was made with.
+    /// What the server was made with; [`Server::reconfigure`] does not change it.
     pub fn options(&self) -> &Options {
         &self.0.options
+    }
+
+    /// Lets options be as in `new` from now on, without dropping anybody: limits, timeouts,
+    /// proxies, CORS, cookies, compression of polling answers, what happens to slow readers. What
+    /// sockets, threads and memory were made for stays as it is, and so does what clients were
+    /// told when they connected: `cpus`, `backlog`, `receive_buffers`, `max_mailbox`,
+    /// `stall_warning`; `path`, `add_trailing_slash`, `serve_client`, `parser`, `polling`,
+    /// `websocket`, `allow_eio3`, `ping_interval`, `ping_timeout`, `max_http_buffer_size`,
+    /// `per_message_deflate`, `connection_state_recovery`. To be called once the server listens,
+    /// from any thread. Limits that were not there before count who comes from now on.
+    ///
+    /// # Errors
+    /// [`Error::Options`] if a value, together with those that stay, breaks a rule; nothing has
+    /// changed then. [`Error::NotRunning`]; [`Error::Limit`] if the mailbox of a shard is full.
+    pub fn reconfigure(&self, new: &Options) -> Result<(), Error> {
+        let options = self.0.options.changed(new);
+        options.limits()?;
+        let requests_timeout_ms = millis(options.requests_timeout);
+        let options = Arc::new(options);
+        self.on_shards(None, move |shard| shard.reconfigure(&options))?;
+        self.0.requests_timeout_ms.store(requests_timeout_ms, Ordering::Relaxed);
+        Ok(())
+    }
+
+    pub(crate) fn requests_timeout(&self) -> Duration {
+        Duration::from_millis(self.0.requests_timeout_ms.load(Ordering::Relaxed))
+    }
+
+    /// Serves another file at a path from now on, or none; see [`Server::serve_file`]. To be called
+    /// once the server listens.
+    ///
+    /// # Errors
+    /// [`Error::NotRunning`]; [`Error::Limit`] if the mailbox of a shard is full.
+    pub fn replace_file(
+        &self,
+        path: &str,
+        content_type: &'static str,
+        body: Option<bytes::Bytes>,
+    ) -> Result<(), Error> {
+        let path: Arc<str> = path.into();
+        let file = body.map(|body| {
+            let etag = files::content_tag(&body);
+            StaticFile { content_type, etag, body, coded: None }
+        });
+        self.on_shards(None, move |shard| match file.clone() {
+            Some(file) => shard.hub().add_file(&path, file.into()),
+            None => shard.hub().remove_file(&path),
+        })
     }
 
     pub(crate) fn parser(&self) -> &Parser {
@@ -718,6 +770,11 @@ impl Server {
     }
 }
 
+/// For an atomic; more than it can hold is for ever, too.
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// A name as clients say it.
 pub(crate) fn with_slash(name: &str) -> Arc<str> {
     if name.starts_with('/') { name.into() } else { format!("/{name}").into() }
@@ -794,25 +851,25 @@ fn join(executor: Executor) -> Result<(), Error> {
     }
 }
 
-/// What all hubs share about where clients come from.
-fn entrance(options: &Options) -> Entrance {
-    let bounds = Bounds {
-        connections: options.max_total_connections,
-        per_ip: options.max_connections_per_ip,
-        handshakes: options.max_handshakes_per_ip,
-    };
+/// What all hubs know about where clients come from.
+fn entrance(options: &Options, gate: Arc<Gate>) -> Entrance {
     Entrance {
-        gate: Gate::new(bounds).map(Arc::new),
+        gate,
+        bounds: Bounds {
+            connections: options.max_total_connections,
+            per_ip: options.max_connections_per_ip,
+            handshakes: options.max_handshakes_per_ip,
+        },
         proxies: options.trusted_proxies.as_slice().into(),
         forwarded: options.forwarded,
     }
 }
 
-fn new_hub(spec: &Spec, shard: u16) -> Hub {
-    let options = &spec.options;
+/// What a hub is told.
+pub(crate) fn hub_config(spec: &Spec, options: &Options, shard: u16) -> Config {
     let ms = |duration: Duration| duration.as_millis() as u64;
     let epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let config = Config {
+    Config {
         shard,
         shards: spec.shards,
         path: options.request_path(),
@@ -844,7 +901,7 @@ fn new_hub(spec: &Spec, shard: u16) -> Hub {
         queue_bytes_max: options.max_queue_bytes,
         slow_reader: options.slow_reader,
         connections_max: options.max_connections,
-        entrance: spec.entrance.clone(),
+        entrance: entrance(options, spec.entrance.gate.clone()),
         namespaces_max: options.max_namespaces,
         rooms_max: options.max_rooms,
         acks_max: options.max_pending_acks,
@@ -852,7 +909,12 @@ fn new_hub(spec: &Spec, shard: u16) -> Hub {
         recovery: options.connection_state_recovery,
         retain_handshake: options.retain_handshake,
         epoch_ms: ms(epoch),
-    };
+    }
+}
+
+fn new_hub(spec: &Spec, shard: u16) -> Hub {
+    let options = &spec.options;
+    let config = hub_config(spec, options, shard);
     let mut hub = Hub::new(config, Secrets::new(Box::new(fill_random)));
     for namespace in &spec.namespaces {
         let id = hub.add_namespace(&namespace.name);

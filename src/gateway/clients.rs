@@ -2,13 +2,18 @@
 
 use std::sync::Arc;
 
+use serde_json::json;
+
 use super::auth::{self, Credentials};
 use super::limits;
 use super::routes::{self, Refusal};
-use super::state::{NamespaceRules, State, User, user_room};
+use super::state::{NamespaceRules, Rules, State, User, user_room};
 use super::{occupancy, webhooks, workers};
 use crate::http::Request;
 use crate::{ConnectError, Event, Namespace, Reason, Socket};
+
+/// What clients of a namespace are told that a reload has removed.
+const REMOVED: &str = "namespace:removed";
 
 /// Registers everything on the server; before it listens.
 pub(crate) fn register(state: &Arc<State>) {
@@ -44,7 +49,7 @@ fn serve(state: &Arc<State>, namespace: &Namespace) {
     if rules.webhooks.hears_rooms() || !rules.workers.is_empty() {
         occupancy::register(state, namespace);
     }
-    let (welcoming, parting) = (state.clone(), state.clone());
+    let (welcoming, parting, charging) = (state.clone(), state.clone(), state.clone());
     namespace
         .middleware(move |socket: Socket| {
             let state = admitting.clone();
@@ -57,6 +62,10 @@ fn serve(state: &Arc<State>, namespace: &Namespace) {
         .on_any(move |socket: Socket, event: Event| {
             let state = handling.clone();
             async move { handle(&state, &socket, &event).await }
+        })
+        .on_unexpected_ack(move |socket: Socket, answer: Event| {
+            let state = charging.clone();
+            async move { charge(&state, &socket, &answer) }
         })
         .on_disconnecting(move |socket: Socket, reason: Reason| {
             let state = parting.clone();
@@ -85,6 +94,10 @@ pub(crate) fn user_of(socket: &Socket) -> User {
 /// Decides about a new socket: by its token, then by the webhook.
 async fn admit(state: &Arc<State>, socket: &Socket) -> Result<(), ConnectError> {
     let rules = rules_of(state, socket).ok_or_else(|| ConnectError::new("Invalid namespace"))?;
+    limits::admit_connect(state, socket).map_err(|refusal| {
+        state.metrics.rejected(&rules.name, refusal.code);
+        auth::connect_error(&refusal)
+    })?;
     let credentials = Credentials::of(socket);
     let credentials = credentials.map_err(|refusal| refused(state, &rules, &refusal));
     let count = |_: &_| state.metrics.rejected(&rules.name, "refused");
@@ -100,7 +113,7 @@ async fn admit(state: &Arc<State>, socket: &Socket) -> Result<(), ConnectError> 
             let welcome = hooks.webhooks.connect(&state, &rules.auth, asked, &mut user).await?;
             // That of its id is one more.
             let count = user.rooms.len() + usize::from(user.id.is_some());
-            if count > state.server.options().max_rooms {
+            if count > state.rules().config.server.max_rooms {
                 return Err(refused(&state, &rules, &limits::room_limit()));
             }
             Ok((user, welcome))
@@ -145,19 +158,55 @@ fn came(state: &Arc<State>, socket: &Socket) {
 
 /// A client has joined: from now on it is told of its end, and workers are told of it.
 fn welcome(state: &Arc<State>, socket: &Socket) {
-    if let Some(rules) = rules_of(state, socket) {
-        auth::begin(state, &rules, socket);
-    }
+    let Some(rules) = rules_of(state, socket) else { return socket.disconnect(false) };
+    auth::begin(state, &rules, socket);
     came(state, socket);
 }
 
 async fn handle(state: &Arc<State>, socket: &Socket, event: &Event) {
-    let Some(rules) = rules_of(state, socket) else { return };
+    let Some(rules) = rules_of(state, socket) else { return removed(state, socket, event) };
     rules.count_event(&state.metrics);
     if let Err(refusal) = take(state, &rules, socket, event).await {
-        state.metrics.refused(&rules.name, &refusal);
-        answer_refusal(event, &refusal);
-        limits::exceeded(state, socket, event, &refusal);
+        refuse(state, socket, event, &refusal);
+    }
+}
+
+/// A client has sent an acknowledgement that nobody has asked for: it counts as an event does.
+fn charge(state: &State, socket: &Socket, answer: &Event) {
+    let Some(rules) = rules_of(state, socket) else { return };
+    if let Err(refusal) = limits::admit(state, &rules, socket, answer) {
+        refuse(state, socket, answer, &refusal);
+    }
+}
+
+fn refuse(state: &State, socket: &Socket, event: &Event, refusal: &Refusal) {
+    state.metrics.refused(&socket.namespace().name(), refusal);
+    answer_refusal(event, refusal);
+    limits::exceeded(state, socket, event, refusal);
+}
+
+/// An event in a namespace that a reload has removed, on the way of its clients out of it.
+fn removed(state: &State, socket: &Socket, event: &Event) {
+    state.metrics.events_of(&socket.namespace().name()).inc();
+    let message = "the namespace is there no more".into();
+    refuse(state, socket, event, &Refusal { code: "no_namespace", message });
+    socket.disconnect(false);
+}
+
+/// Disconnects the clients of namespaces that the rules have had and have no more. They are told by
+/// the event `namespace:removed`, and see that the server has disconnected them: they do not come
+/// back by themselves.
+pub(crate) fn leave_removed(state: &State, before: &Rules) {
+    let rules = state.rules();
+    let removed = before.namespaces.keys().filter(|name| !rules.namespaces.contains_key(*name));
+    for name in removed {
+        let Some(namespace) = state.server.namespace(name) else { continue };
+        tracing::warn!(namespace = %name, "was removed; its clients are disconnected");
+        let told = namespace.emit(REMOVED, json!({ "namespace": name }));
+        if let Err(error) = told.and_then(|()| namespace.disconnect_sockets(false)) {
+            // Whoever is still there is disconnected with the next event.
+            tracing::error!(namespace = %name, "its clients are still there: {error}");
+        }
     }
 }
 
@@ -177,12 +226,13 @@ async fn take(
 /// Tells the client why nothing was done, where it asks for an answer.
 fn answer_refusal(event: &Event, refusal: &Refusal) {
     if event.wants_ack() {
-        let _ = event.ack(serde_json::json!({ "error": refusal }));
+        let _ = event.ack(json!({ "error": refusal }));
     }
 }
 
 fn left(state: &Arc<State>, socket: &Socket, reason: Reason) {
     state.expiries.forget(socket.id());
+    limits::left(state, socket, reason);
     let user = user_of(socket);
     let namespace = socket.namespace().name().to_string();
     let gone = webhooks::Gone { namespace, id: socket.id().to_owned(), user, reason };

@@ -73,10 +73,10 @@ pub enum ClientCertificates {
 #[serde(default, deny_unknown_fields)]
 pub struct ProxyConfig {
     /// Networks of the proxies whose word is taken for who their clients are, such as
-    /// `10.0.0.0/8`, or single addresses. Default: none. Not reloaded.
+    /// `10.0.0.0/8`, or single addresses. Default: none.
     pub trusted: Vec<String>,
     /// The header in which they say it; it has to be the one that all of them write. Default:
-    /// `x-forwarded-for`. Not reloaded.
+    /// `x-forwarded-for`.
     pub header: ProxyHeader,
     /// Addresses, of those that are listened on, where each connection begins with a header of the
     /// PROXY protocol, version 2; others than trusted proxies are closed there. Default: none. Not
@@ -172,11 +172,39 @@ fn tls(config: &TlsConfig) -> Result<Tls, String> {
     if config.certificates.is_empty() {
         return Err("server.tls.certificate: is needed by server.tls.listen".into());
     }
-    make(&read(config)?)
+    make(config, &read(config)?)
 }
 
-fn make(options: &TlsOptions) -> Result<Tls, String> {
-    Tls::new(options).map_err(|error| format!("server.tls: {error}"))
+/// TLS with these files, which are those of `config`.
+fn make(config: &TlsConfig, options: &TlsOptions) -> Result<Tls, String> {
+    // One after the other, to know which one it is.
+    let alone = config.certificates.iter().zip(&options.identities).enumerate();
+    let wrong = alone.filter_map(|(at, (files, identity))| {
+        let identities = vec![identity.clone()];
+        let error = Tls::new(&TlsOptions { identities, ..TlsOptions::default() }).err()?;
+        let (chain, key) = (files.chain.display(), files.key.display());
+        Some(format!("server.tls.certificate[{at}]: {chain} and {key}: {}", reason(&error)))
+    });
+    let wrong: Vec<String> = wrong.collect();
+    if !wrong.is_empty() {
+        return Err(wrong.join("\n"));
+    }
+    Tls::new(options).map_err(|error| {
+        let file = config.client_authorities.as_deref().unwrap_or(Path::new(""));
+        format!("server.tls.client_authorities: {}: {}", file.display(), reason(&error))
+    })
+}
+
+/// An error of TLS in words for who has the files.
+fn reason(error: &crate::Error) -> String {
+    let text = match error {
+        crate::Error::Tls(text) => text.clone(),
+        other => other.to_string(),
+    };
+    match text.contains("KeyMismatch") {
+        true => "the key is not that of the certificate (KeyMismatch)".into(),
+        false => text,
+    }
 }
 
 /// Reads the files.
@@ -185,13 +213,25 @@ fn read(config: &TlsConfig) -> Result<TlsOptions, String> {
         let text = std::fs::read(path);
         text.map_err(|error| format!("server.tls.{key}: {}: {error}", path.display()))
     };
-    let identities = config.certificates.iter().map(|it| {
-        let chain = file("certificate.chain", &it.chain)?;
-        Ok(Identity { chain, key: file("certificate.key", &it.key)? })
-    });
-    let identities = identities.collect::<Result<_, String>>()?;
+    let mut wrong = Vec::new();
+    let mut identities = Vec::new();
+    for (at, it) in config.certificates.iter().enumerate() {
+        let chain = file(&format!("certificate[{at}].chain"), &it.chain);
+        let key = file(&format!("certificate[{at}].key"), &it.key);
+        match (chain, key) {
+            (Ok(chain), Ok(key)) => identities.push(Identity { chain, key }),
+            (chain, key) => wrong.extend(chain.err().into_iter().chain(key.err())),
+        }
+    }
     let authorities = config.client_authorities.as_deref();
-    let authorities = authorities.map(|path| file("client_authorities", path)).transpose()?;
+    let authorities = authorities.map(|path| file("client_authorities", path)).transpose();
+    let authorities = authorities.unwrap_or_else(|error| {
+        wrong.push(error);
+        None
+    });
+    if !wrong.is_empty() {
+        return Err(wrong.join("\n"));
+    }
     let clients = match (config.client_certificates, authorities) {
         (ClientCertificates::None, _) => ClientAuth::None,
         (ClientCertificates::Optional, Some(authorities)) => ClientAuth::Optional { authorities },
@@ -240,7 +280,7 @@ pub(super) fn watch(state: &Arc<State>) -> std::io::Result<()> {
             }
             let now = read(config);
             if now != known {
-                take_over(&tls, &now);
+                take_over(&tls, config, &now);
                 known = now;
             }
             // A reload in the meantime may name other files.
@@ -255,14 +295,15 @@ pub(super) fn watch(state: &Arc<State>) -> std::io::Result<()> {
     Ok(())
 }
 
-fn take_over(tls: &Tls, files: &Result<TlsOptions, String>) {
-    let made = files.as_ref().map_err(Clone::clone).and_then(make);
+fn take_over(tls: &Tls, config: &TlsConfig, files: &Result<TlsOptions, String>) {
+    let made = files.as_ref().map_err(Clone::clone).and_then(|files| make(config, files));
     match made {
         Ok(new) => {
             tls.replace(&new);
             tracing::info!("certificates have changed; new connections get the new ones");
         }
         Err(error) => {
+            let error = error.replace('\n', "; ");
             tracing::error!("certificates have changed, and cannot be used; the old stay: {error}");
         }
     }
@@ -324,7 +365,7 @@ mod tests {
             ),
             (
                 "tls.certificate = [{ chain = '/no/such/file', key = '/none' }]",
-                "server.tls.certificate.chain: /no/such/file: No such file",
+                "server.tls.certificate[0].chain: /no/such/file: No such file",
             ),
         ] {
             let error = ports(&server(text)).expect_err(text);

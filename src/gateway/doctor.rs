@@ -189,15 +189,27 @@ store() {
     fi
 }
 
+# higher NOW WANTED: what is high enough stays
+higher() {
+    if [ "$1" = unlimited ] || [ "$1" -ge "$2" ]; then
+        printf '%s' "$1"
+    else
+        printf '%s' "$2"
+    fi
+}
+
 # need_limits FILES LOCKED_BYTES REASON: for who logs in; the systemd unit has its own
 need_limits() {
+    # shellcheck disable=SC3045
+    files=$(ulimit -H -n) locked=$(ulimit -H -l)
+    files=$(higher "$files" "$1") locked=$(higher "$locked" "$(($2 / 1024))")
     store "$limits" "# Made by corecast doctor --fix-script: $3.
 * soft nofile $1
-* hard nofile $1
+* hard nofile $files
 root soft nofile $1
-root hard nofile $1
-* soft memlock $(($2 / 1024))
-* hard memlock $(($2 / 1024))"
+root hard nofile $files
+* soft memlock $locked
+* hard memlock $locked"
 }
 
 "##;

@@ -68,7 +68,7 @@ pub(super) async fn run(state: Arc<State>) {
 /// there still.
 async fn wait_for_polls(state: &State) {
     let begin = Instant::now();
-    let within = state.server.options().shutdown_timeout;
+    let within = state.rules().config.server.shutdown_timeout.0;
     while state.server.stats().gauges.polling_sessions > 0 && begin.elapsed() < within {
         tokio::time::sleep(STEP).await;
     }

@@ -15,8 +15,11 @@ use super::command::Problem;
 use super::config::{self, Config, Loaded};
 use super::run::ServeArguments;
 use super::state::{Rules, State};
-use super::{drain, log, trace};
+use super::{auth, clients, drain, log, trace};
 use crate::Options;
+
+/// What a page is.
+pub(super) const PAGE_TYPE: &str = "text/html; charset=utf-8";
 
 /// How the gateway was started, and whether it is about to end.
 #[derive(Default)]
@@ -58,8 +61,11 @@ pub(super) fn ready(arguments: &ServeArguments) -> Result<Ready, String> {
     let options = config::options(config);
     let rules = Rules::new(config.clone());
     let (filter, traces) = (log::filter(&config.log).map(drop), trace::check(&config.trace));
-    let page = config.server.page.as_ref().map(std::fs::read).transpose();
-    let page = page.map_err(|error| format!("server.page: {error}"));
+    let page = config.server.page.as_ref().map(|path| {
+        let read = std::fs::read(path);
+        read.map_err(|error| format!("server.page: cannot read {}: {error}", path.display()))
+    });
+    let page = page.transpose();
     let made = [options.as_ref().err(), rules.as_ref().err()].into_iter().flatten().cloned();
     let wrong = made.chain(page.as_ref().err().cloned()).chain(filter.err()).chain(traces.err());
     let wrong: Vec<String> = wrong.map(|error| loaded.locate(&error)).collect();
@@ -86,8 +92,17 @@ pub(super) fn reload(state: &Arc<State>) -> Result<Vec<String>, String> {
         let config = &ready.loaded.config;
         ready.loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         let fixed = config::fixed_changes(running, config);
-        log::replace(log::filter(&config.log)?);
+        let filter = log::filter(&config.log)?;
+        // The last that can fail: what must not change keeps some new values from holding.
+        let changed = state.server.reconfigure(&with_cors(ready.options, state));
+        changed.map_err(|error| ready.loaded.locate(&config::rule_broken(error)))?;
+        log::replace(filter);
+        let before = state.rules();
+        if config.server.page.is_some() || before.config.server.page.is_some() {
+            replace_page(state, ready.page);
+        }
         state.replace_rules(ready.rules);
+        clients::leave_removed(state, &before);
         Ok(fixed)
     });
     notify(&[NotifyState::Ready]);
@@ -97,6 +112,21 @@ pub(super) fn reload(state: &Arc<State>) -> Result<Vec<String>, String> {
         Err(error) => tracing::error!("not reloaded, nothing has changed: {error}"),
     }
     outcome
+}
+
+/// As at the start: without `server.cors`, pages of `auth.origins` may long-poll.
+fn with_cors(mut options: Options, state: &Arc<State>) -> Options {
+    let asked = state.clone();
+    let readers = move |origin: Option<&str>| Some(asked.rules().origins.readers(origin));
+    options.cors.get_or_insert_with(|| auth::cors(readers));
+    options
+}
+
+/// Serves another page at `/`, or none.
+fn replace_page(state: &State, page: Option<Vec<u8>>) {
+    if let Err(error) = state.server.replace_file("/", PAGE_TYPE, page.map(Into::into)) {
+        tracing::error!("server.page: the old one is served on: {error}");
+    }
 }
 
 /// Begins to drain; false if that has begun before.

@@ -1,14 +1,13 @@
 //! How much one client or user may send.
 //!
-//! The buckets of a socket are kept with it, those of users in a bounded table that all shards
-//! share. What exceeds a limit is answered, counted, told in an event where the configuration names
-//! one, and in the end disconnected.
+//! The buckets of a client are those of its session, so that neither leaving a namespace nor being
+//! in several gives it more; each of its sockets keeps a reference to them. Those of users are in a
+//! bounded table that all shards share. What exceeds a limit is answered, counted, told in an event
+//! where the configuration names one, and in the end disconnected.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
-use std::hash::BuildHasher;
-use std::rc::Rc;
-use std::sync::{Arc, Mutex};
+use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use rustc_hash::{FxBuildHasher, FxHashMap};
@@ -18,19 +17,25 @@ use serde_json::json;
 
 use super::routes::Refusal;
 use super::state::{NamespaceRules, State, User};
-use crate::{Event, Socket};
+use crate::{Event, Reason, Socket};
 
-/// Parts of the table of users, so that shards seldom wait for each other.
+/// Parts of the tables of users and sessions, so that shards seldom wait for each other.
 const PARTS: usize = 64;
-/// Scopes of buckets below those of routes.
-const EVENTS: u64 = 0;
-const BYTES: u64 = 1;
-/// Tokens that a socket shows.
+/// The bucket of tokens that a client shows; those of all else are found by hashes.
 pub(crate) const REFRESHES: u64 = 2;
 /// Time in which strikes are forgotten, in seconds.
 const STRIKES_SECONDS: f64 = 60.0;
-/// Buckets of routes that one socket keeps; a socket that used more routes begins anew.
-const ROUTES_MAX: usize = 64;
+/// Buckets of one client, and sessions of one part, among which nobody looks for what has become
+/// useless.
+const FEW: usize = 16;
+/// Sessions of one part that have left all namespaces and are remembered.
+const IDLE_MAX: usize = 65_536 / PARTS;
+/// Between two log lines about clients that are closed.
+const LOG_PAUSE: Duration = Duration::from_secs(1);
+/// What buckets lose to the rounding of times.
+const ROUNDING: f64 = 1e-6;
+/// Longest time after which a bucket is full again.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3_600);
 
 /// Limits of all namespaces. What goes beyond one is refused with the code `rate_limited`,
 /// `too_large` or `room_limit`.
@@ -38,18 +43,24 @@ const ROUTES_MAX: usize = 64;
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Connections to the data port. A few more are answered 503, the others closed at once.
-    /// Not reloaded. Default: any number.
+    /// Default: any number.
     pub connections: Option<usize>,
     /// Connections of one address; of an IPv6 address's /64. A few more are answered 429, the
-    /// others closed at once. Not reloaded. Default: any number.
+    /// others closed at once. Those that were there before there was a limit are not counted.
+    /// Default: any number.
     pub connections_per_ip: Option<u32>,
     /// Sessions that one address may open in a second, all at once if it likes; more are answered
-    /// 429. Not reloaded. Default: any number.
+    /// 429. Of TLS handshakes four times as many; connections with more are closed before the
+    /// handshake. Default: any number.
     pub handshakes_per_second_per_ip: Option<u32>,
-    /// Events that one socket may send. Default: any number.
+    /// How often one client may join namespaces, on one connection; more is refused. Default: 10 a
+    /// second, 100 at once.
+    pub connects: Option<Rate>,
+    /// Events that one client may send, in all namespaces of its connection. What it sends as
+    /// acknowledgements that nobody has asked for counts too. Default: any number.
     pub socket_events: Option<Rate>,
-    /// Bytes of events that one socket may send, names and attachments included. Default: any
-    /// number.
+    /// Bytes of events that one client may send, likewise, names and attachments included. Default:
+    /// any number.
     pub socket_bytes: Option<Rate>,
     /// Events that all sockets of a user together may send. Default: any number.
     pub user_events: Option<Rate>,
@@ -62,9 +73,10 @@ pub struct Config {
     /// `server.max_rooms` nobody gets. Default: 1000.
     pub max_rooms: usize,
     /// Event that tells a client of a limit, with `{code, message, event}`, also where it asked for
-    /// no answer. Default: empty, none.
+    /// no answer; `closed: true` is in the last one before its connection is closed. Default:
+    /// empty, none.
     pub event: String,
-    /// Limits that a socket may exceed within a minute; then its connection is closed. 0: any
+    /// Limits that a client may exceed within a minute; then its connection is closed. 0: any
     /// number. Default: 0.
     pub strikes: u32,
 }
@@ -75,6 +87,7 @@ impl Default for Config {
             connections: None,
             connections_per_ip: None,
             handshakes_per_second_per_ip: None,
+            connects: Some(Rate { per_second: 10.0, burst: Some(100.0) }),
             socket_events: None,
             socket_bytes: None,
             user_events: None,
@@ -114,16 +127,41 @@ impl Rate {
     }
 }
 
-/// A token bucket.
+/// A rate, and the number that its buckets are found by.
+#[derive(Debug, Clone, Copy)]
+struct Limit {
+    id: u64,
+    rate: Rate,
+}
+
+impl Limit {
+    fn new(what: &str, rate: Rate) -> Limit {
+        Limit { id: bucket_id(what, &rate), rate }
+    }
+}
+
+/// The number of the buckets of a rate, for `what`: the same ones before and after a reload, unless
+/// it has changed.
+pub(crate) fn bucket_id(what: impl Hash, rate: &Rate) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    what.hash(&mut hasher);
+    [rate.per_second, rate.burst()].map(f64::to_bits).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// A token bucket, as the moment when it is full again.
 #[derive(Debug, Clone, Copy)]
 struct Bucket {
-    tokens: f64,
-    at: Instant,
+    full_at: Instant,
 }
 
 impl Bucket {
-    fn full(rate: &Rate, now: Instant) -> Bucket {
-        Bucket { tokens: rate.burst(), at: now }
+    fn full(now: Instant) -> Bucket {
+        Bucket { full_at: now }
+    }
+
+    fn is_full(&self, now: Instant) -> bool {
+        self.full_at <= now
     }
 
     /// Takes `cost` out. One cost above the burst passes with a full bucket, and is paid for later.
@@ -131,77 +169,189 @@ impl Bucket {
     /// # Errors
     /// There is not as much in it; the time after which there is.
     fn take(&mut self, rate: &Rate, cost: f64, now: Instant) -> Result<(), Duration> {
-        let passed = now.saturating_duration_since(self.at).as_secs_f64();
-        self.tokens = (self.tokens + passed * rate.per_second).min(rate.burst());
-        self.at = now;
-        let needed = cost.min(rate.burst());
-        if self.tokens >= needed {
-            self.tokens -= cost;
-            return Ok(());
+        let missing = self.full_at.saturating_duration_since(now).as_secs_f64() * rate.per_second;
+        let (tokens, needed) = (rate.burst() - missing, cost.min(rate.burst()));
+        let time = |tokens: f64| {
+            Duration::try_from_secs_f64(tokens / rate.per_second).unwrap_or(LONGEST).min(LONGEST)
+        };
+        if tokens + ROUNDING < needed {
+            return Err(time(needed - tokens));
         }
-        let wait = (needed - self.tokens) / rate.per_second;
-        Err(Duration::try_from_secs_f64(wait).unwrap_or(Duration::MAX))
+        self.full_at = now + time(missing + cost);
+        Ok(())
     }
 }
 
 /// The limits made ready.
 #[derive(Debug)]
 pub(crate) struct Limits {
-    socket: [Option<Rate>; 2],
-    user: [Option<Rate>; 2],
+    /// Of events and of bytes.
+    socket: [Option<Limit>; 2],
+    user: [Option<Limit>; 2],
+    connects: Option<Limit>,
     users_max: usize,
     rooms_max: usize,
     event: Box<str>,
-    strikes: Option<Rate>,
+    strikes: Option<Limit>,
 }
 
 impl Limits {
     /// # Errors
-    /// A rate allows nothing; its key is named.
+    /// Rates that allow nothing, and a bad name, each on a line that begins with its key.
     pub(crate) fn new(config: &Config) -> Result<Limits, String> {
-        let check = |key: &str, rate: Option<Rate>| {
-            rate.map(|rate| rate.check(&format!("limits.{key}"))).transpose()
+        let mut wrong = Vec::new();
+        let mut check = |key: &str, rate: Option<Rate>| {
+            let rate = rate?.check(&format!("limits.{key}"));
+            rate.map(|rate| Limit::new(key, rate)).map_err(|error| wrong.push(error)).ok()
         };
-        crate::emit::check_name(&config.event).map_err(|error| format!("limits.event: {error}"))?;
+        let socket = [
+            check("socket_events", config.socket_events),
+            check("socket_bytes", config.socket_bytes),
+        ];
+        let user =
+            [check("user_events", config.user_events), check("user_bytes", config.user_bytes)];
+        let connects = check("connects", config.connects);
+        if let Err(error) = crate::emit::check_name(&config.event) {
+            wrong.push(format!("limits.event: {error}"));
+        }
+        if !wrong.is_empty() {
+            return Err(wrong.join("\n"));
+        }
         let strikes = f64::from(config.strikes);
         let strikes = (config.strikes > 0)
             .then_some(Rate { per_second: strikes / STRIKES_SECONDS, burst: Some(strikes) });
         Ok(Limits {
-            socket: [
-                check("socket_events", config.socket_events)?,
-                check("socket_bytes", config.socket_bytes)?,
-            ],
-            user: [
-                check("user_events", config.user_events)?,
-                check("user_bytes", config.user_bytes)?,
-            ],
+            socket,
+            user,
+            connects,
             users_max: config.max_users.max(PARTS),
             rooms_max: config.max_rooms,
             event: config.event.as_str().into(),
-            strikes,
+            strikes: strikes.map(|rate| Limit::new("strikes", rate)),
         })
     }
 }
 
-/// The buckets of one socket; there once one was needed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// The buckets of one session.
 #[derive(Debug, Default)]
-struct Meter {
-    socket: [Option<Bucket>; 2],
-    strikes: Option<Bucket>,
-    routes: FxHashMap<u64, Bucket>,
+struct Meter(FxHashMap<u64, Bucket>);
+
+impl Meter {
+    fn take(&mut self, id: u64, rate: &Rate, cost: f64, now: Instant) -> Result<(), Duration> {
+        let count = self.0.len();
+        if count >= FEW && count.is_power_of_two() && !self.0.contains_key(&id) {
+            // A full one is as good as none; of the others there are no more than rates.
+            self.0.retain(|_, bucket| !bucket.is_full(now));
+        }
+        self.0.entry(id).or_insert_with(|| Bucket::full(now)).take(rate, cost, now)
+    }
+
+    fn is_full(&self, now: Instant) -> bool {
+        self.0.values().all(|bucket| bucket.is_full(now))
+    }
 }
 
-fn meter(socket: &Socket) -> Rc<RefCell<Meter>> {
-    socket.get().unwrap_or_else(|| {
-        socket.set_local(RefCell::new(Meter::default()));
-        socket.get().unwrap_or_default()
-    })
+type SharedMeter = Arc<Mutex<Meter>>;
+
+/// What a socket keeps.
+struct Metered {
+    session: String,
+    meter: SharedMeter,
 }
 
-/// Buckets by scope and user.
+/// The meters of sessions. One whose sockets have all left stays until its buckets are full again.
+#[derive(Debug)]
+pub(crate) struct Sessions {
+    parts: [Mutex<SessionPart>; PARTS],
+    /// When it was last logged that clients were closed, and how many since.
+    closed: Mutex<(Option<Instant>, u64)>,
+}
+
+#[derive(Debug, Default)]
+struct SessionPart {
+    /// By ids that the server has made up, so the hash need not be keyed.
+    known: FxHashMap<String, SharedMeter>,
+    /// Look for those that may be forgotten when there are this many.
+    sweep_at: usize,
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Sessions { parts: std::array::from_fn(|_| Mutex::default()), closed: Mutex::default() }
+    }
+}
+
+impl Sessions {
+    /// Logs that a client is closed, or counts it for the next line: no peer fills the disk.
+    fn log_closed(&self, socket: &Socket) {
+        let mut closed = lock(&self.closed);
+        closed.1 += 1;
+        if closed.0.is_none_or(|at| at.elapsed() >= LOG_PAUSE) {
+            let (namespace, socket) = (socket.namespace().name(), socket.id());
+            tracing::warn!(%namespace, socket, clients = closed.1, "closed: too many strikes");
+            *closed = (Some(Instant::now()), 0);
+        }
+    }
+
+    fn part(&self, session: &str) -> MutexGuard<'_, SessionPart> {
+        lock(&self.parts[FxBuildHasher.hash_one(session) as usize % PARTS])
+    }
+
+    /// The meter of a session. Amortised O(1).
+    fn of(&self, session: &str, now: Instant) -> SharedMeter {
+        let mut part = self.part(session);
+        if let Some(meter) = part.known.get(session) {
+            return meter.clone();
+        }
+        if part.known.len() >= part.sweep_at.max(FEW) {
+            part.sweep(now);
+        }
+        part.known.entry(session.to_owned()).or_default().clone()
+    }
+
+    fn forget(&self, session: &str) {
+        self.part(session).known.remove(session);
+    }
+}
+
+impl SessionPart {
+    fn sweep(&mut self, now: Instant) {
+        let is_held = |meter: &SharedMeter| Arc::strong_count(meter) > 1;
+        self.known.retain(|_, meter| is_held(meter) || !lock(meter).is_full(now));
+        if self.known.values().filter(|meter| !is_held(meter)).count() > IDLE_MAX {
+            self.known.retain(|_, meter| is_held(meter));
+        }
+        self.sweep_at = 2 * self.known.len();
+    }
+}
+
+fn meter(state: &State, socket: &Socket) -> SharedMeter {
+    if let Some(kept) = socket.get::<Metered>() {
+        return kept.meter.clone();
+    }
+    // For one that has gone meanwhile, whatever is still said of it.
+    let Some(session) = socket.client_id() else { return SharedMeter::default() };
+    let meter = state.sessions.of(&session, Instant::now());
+    socket.set(Metered { session, meter: meter.clone() });
+    meter
+}
+
+/// A socket has gone. What its session has used up is forgotten with the session only.
+pub(crate) fn left(state: &State, socket: &Socket, reason: Reason) {
+    let goes_on = [Reason::ClientNamespaceDisconnect, Reason::ServerNamespaceDisconnect];
+    if let Some(kept) = socket.get::<Metered>().filter(|_| !goes_on.contains(&reason)) {
+        state.sessions.forget(&kept.session);
+    }
+}
+
+/// Buckets by number and user.
 type Part = HashMap<(u64, Arc<str>), Bucket, FxBuildHasher>;
 
-/// The buckets of users, by what they are for.
+/// The buckets of users.
 #[derive(Debug)]
 pub(crate) struct Users {
     parts: [Mutex<Part>; PARTS],
@@ -216,30 +366,57 @@ impl Default for Users {
 impl Users {
     fn take(
         &self,
-        (scope, user): (u64, &Arc<str>),
+        (id, user): (u64, &Arc<str>),
         rate: &Rate,
         (cost, now): (f64, Instant),
         users_max: usize,
     ) -> Result<(), Duration> {
         let part = FxBuildHasher.hash_one(user) as usize % PARTS;
-        let part = &self.parts[part];
-        let mut buckets = part.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut buckets = lock(&self.parts[part]);
         let most = users_max.div_ceil(PARTS);
-        if buckets.len() >= most && !buckets.contains_key(&(scope, user.clone())) {
-            forget_half(&mut buckets);
+        if buckets.len() >= most && !buckets.contains_key(&(id, user.clone())) {
+            make_room(&mut buckets, most, now);
         }
-        let bucket = buckets.entry((scope, user.clone()));
-        bucket.or_insert_with(|| Bucket::full(rate, now)).take(rate, cost, now)
+        let bucket = buckets.entry((id, user.clone()));
+        bucket.or_insert_with(|| Bucket::full(now)).take(rate, cost, now)
     }
 }
 
-/// Forgets those that were silent longest, half of them, so that the work is spread.
-fn forget_half(buckets: &mut HashMap<(u64, Arc<str>), Bucket, FxBuildHasher>) {
-    let mut times: Vec<Instant> = buckets.values().map(|bucket| bucket.at).collect();
+/// Forgets those that are full, and then, if there are still `most`, the half of them that is
+/// nearest to it, so that the work is spread.
+fn make_room(buckets: &mut Part, most: usize, now: Instant) {
+    buckets.retain(|_, bucket| !bucket.is_full(now));
+    if buckets.len() < most {
+        return;
+    }
+    let mut times: Vec<Instant> = buckets.values().map(|bucket| bucket.full_at).collect();
     let middle = times.len() / 2;
     let (_, middle, _) = times.select_nth_unstable(middle);
     let middle = *middle;
-    buckets.retain(|_, bucket| bucket.at > middle);
+    buckets.retain(|_, bucket| bucket.full_at > middle);
+}
+
+/// Whether a client may ask to join a namespace now.
+///
+/// # Errors
+/// `rate_limited`.
+pub(crate) fn admit_connect(state: &State, socket: &Socket) -> Result<(), Refusal> {
+    let rules = state.rules();
+    let (Some(Limit { id, rate }), Some(session)) = (rules.limits.connects, socket.client_id())
+    else {
+        return Ok(());
+    };
+    let now = Instant::now();
+    let meter = state.sessions.of(&session, now);
+    let taken = lock(&meter).take(id, &rate, 1.0, now);
+    taken.map_err(|wait| {
+        if is_last_strike(state, &rules.limits, socket) {
+            close(state, socket);
+        }
+        let wait = wait.as_millis().max(1);
+        let message = format!("too many namespaces, try again in {wait} ms");
+        Refusal { code: "rate_limited", message }
+    })
 }
 
 /// Whether an event may be looked at.
@@ -260,32 +437,34 @@ pub(crate) fn admit(
     }
     let all = state.rules();
     let limits = &all.limits;
-    if limits.socket == [None; 2] && limits.user == [None; 2] {
+    let costs = [1.0, bytes as f64];
+    if limits.socket.iter().chain(&limits.user).all(Option::is_none) {
         return Ok(());
     }
     let now = Instant::now();
-    let costs = [1.0, bytes as f64];
-    if limits.socket != [None; 2] {
-        let meter = meter(socket);
-        let meter = &mut *meter.borrow_mut();
-        for (at, cost) in costs.into_iter().enumerate() {
-            let Some(rate) = &limits.socket[at] else { continue };
-            let bucket = meter.socket[at].get_or_insert_with(|| Bucket::full(rate, now));
-            bucket.take(rate, cost, now).map_err(|wait| limited("of this socket", wait))?;
+    if limits.socket.iter().any(Option::is_some) {
+        let meter = meter(state, socket);
+        let mut meter = lock(&meter);
+        for (Limit { id, rate }, cost) in charges(&limits.socket, costs) {
+            meter.take(*id, rate, cost, now).map_err(|wait| limited("of this client", wait))?;
         }
     }
     let user = socket.get::<User>();
     let Some(user) = user.as_ref().and_then(|user| user.id.as_ref()) else { return Ok(()) };
-    for (scope, cost) in [EVENTS, BYTES].into_iter().zip(costs) {
-        let Some(rate) = &limits.user[scope as usize] else { continue };
-        let taken = state.users.take((scope, user), rate, (cost, now), limits.users_max);
+    for (Limit { id, rate }, cost) in charges(&limits.user, costs) {
+        let taken = state.users.take((*id, user), rate, (cost, now), limits.users_max);
         taken.map_err(|wait| limited("of this user", wait))?;
     }
     Ok(())
 }
 
+/// The limits that there are, with what each is charged.
+fn charges(limits: &[Option<Limit>; 2], costs: [f64; 2]) -> impl Iterator<Item = (&Limit, f64)> {
+    limits.iter().zip(costs).filter_map(|(limit, cost)| Some((limit.as_ref()?, cost)))
+}
+
 /// Whether a route may be used: by the user if it says so and the client is somebody, otherwise by
-/// the socket.
+/// the client. `route` is its [`bucket_id`].
 ///
 /// # Errors
 /// `rate_limited`.
@@ -302,15 +481,7 @@ pub(crate) fn admit_route(
             let users_max = state.rules().limits.users_max;
             state.users.take((route, user), rate, (1.0, now), users_max)
         }
-        None => {
-            let meter = meter(socket);
-            let buckets = &mut meter.borrow_mut().routes;
-            if buckets.len() >= ROUTES_MAX && !buckets.contains_key(&route) {
-                buckets.clear();
-            }
-            let bucket = buckets.entry(route).or_insert_with(|| Bucket::full(rate, now));
-            bucket.take(rate, 1.0, now)
-        }
+        None => lock(&meter(state, socket)).take(route, rate, 1.0, now),
     };
     taken.map_err(|wait| limited("of this kind", wait))
 }
@@ -339,19 +510,31 @@ pub(crate) fn exceeded(state: &State, socket: &Socket, event: &Event, refusal: &
     }
     let all = state.rules();
     let limits = &all.limits;
-    let Refusal { code, message } = refusal;
+    let is_last = is_last_strike(state, limits, socket);
     if !limits.event.is_empty() {
-        let what = json!({ "code": code, "message": message, "event": event.name() });
+        let Refusal { code, message } = refusal;
+        let mut what = json!({ "code": code, "message": message, "event": event.name() });
+        if is_last {
+            what["closed"] = true.into();
+        }
         let _ = socket.emit(&limits.event, &what);
     }
-    let Some(strikes) = &limits.strikes else { return };
-    let now = Instant::now();
-    let meter = meter(socket);
-    let mut meter = meter.borrow_mut();
-    let bucket = meter.strikes.get_or_insert_with(|| Bucket::full(strikes, now));
-    if bucket.take(strikes, 1.0, now).is_err() {
-        socket.disconnect(true);
+    if is_last {
+        close(state, socket);
     }
+}
+
+/// Counts a strike; whether it is one too many.
+fn is_last_strike(state: &State, limits: &Limits, socket: &Socket) -> bool {
+    limits.strikes.is_some_and(|Limit { id, rate }| {
+        lock(&meter(state, socket)).take(id, &rate, 1.0, Instant::now()).is_err()
+    })
+}
+
+fn close(state: &State, socket: &Socket) {
+    state.metrics.struck_out(&socket.namespace().name());
+    state.sessions.log_closed(socket);
+    socket.disconnect(true);
 }
 
 /// Bytes of an event: name, arguments and attachments.
@@ -379,7 +562,7 @@ mod tests {
     fn a_bucket_empties_and_fills() {
         let (rate, start) = (rate(10.0, 2.0), Instant::now());
         let after = |ms| start + Duration::from_millis(ms);
-        let mut bucket = Bucket::full(&rate, start);
+        let mut bucket = Bucket::full(start);
         assert_eq!([0, 0].map(|ms| bucket.take(&rate, 1.0, after(ms))), [Ok(()); 2]);
         assert_eq!(bucket.take(&rate, 1.0, start), Err(Duration::from_millis(100)));
         assert!(bucket.take(&rate, 1.0, after(99)).is_err());
@@ -407,7 +590,7 @@ mod tests {
         let (users, rate, now) = (Users::default(), rate(1.0, 1.0), Instant::now());
         let take = |user: &str, ms| {
             let now = now + Duration::from_millis(ms);
-            users.take((EVENTS, &user.into()), &rate, (1.0, now), PARTS * 4)
+            users.take((0, &user.into()), &rate, (1.0, now), PARTS * 4)
         };
         for n in 0..10_000 {
             assert!(take(&format!("user{n}"), n).is_ok());
@@ -415,6 +598,44 @@ mod tests {
         let kept: usize = users.parts.iter().map(|part| part.lock().expect("a part").len()).sum();
         assert!(kept <= PARTS * 4, "{kept}");
         assert!(take("user9999", 9_999).is_err(), "who was there just now is known");
-        assert!(users.take((BYTES, &"user9999".into()), &rate, (1.0, now), PARTS * 4).is_ok());
+        assert!(users.take((1, &"user9999".into()), &rate, (1.0, now), PARTS * 4).is_ok());
+    }
+    #[test]
+    fn a_meter_forgets_what_is_full_and_nothing_else() {
+        let (mut meter, now) = (Meter::default(), Instant::now());
+        let (slow, quick) = (rate(0.001, 1.0), rate(1_000.0, 1.0));
+        for id in 0..1_000 {
+            assert!(meter.take(id, &slow, 1.0, now).is_ok());
+        }
+        assert!((0..1_000).all(|id| meter.take(id, &slow, 1.0, now).is_err()));
+        let later = now + Duration::from_secs(2_000);
+        for id in 1_000..3_000 {
+            assert!(meter.take(id, &quick, 1.0, later).is_ok());
+        }
+        assert!(meter.0.len() < 2_100, "{}", meter.0.len());
+    }
+
+    #[test]
+    fn sessions_that_have_gone_are_forgotten() {
+        let (sessions, start, slow) = (Sessions::default(), Instant::now(), rate(0.001, 1.0));
+        let held = sessions.of("held", start);
+        assert!(lock(&held).take(0, &slow, 1.0, start).is_ok());
+        let count = || sessions.parts.iter().map(|part| lock(part).known.len()).sum::<usize>();
+        for n in 0..200_000 {
+            let meter = sessions.of(&n.to_string(), start);
+            assert!(lock(&meter).take(0, &slow, 1.0, start).is_ok());
+        }
+        assert!(count() <= 2 * (IDLE_MAX * PARTS) + PARTS * FEW, "{}", count());
+        // One that has left all namespaces is known while its buckets are not full.
+        let again = sessions.of("199999", start);
+        assert!(lock(&again).take(0, &slow, 1.0, start).is_err());
+        assert!(Arc::ptr_eq(&held, &sessions.of("held", start)));
+        drop(again);
+        let later = start + Duration::from_secs(2_000);
+        for n in 0..200_000 {
+            sessions.of(&format!("new {n}"), later);
+        }
+        assert!(count() < PARTS * 4 * FEW, "{}", count());
+        assert!(Arc::ptr_eq(&held, &sessions.of("held", later)));
     }
 }

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tracing_subscriber::filter::EnvFilter;
+use tracing_subscriber::filter::{EnvFilter, LevelFilter};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, fmt, reload};
@@ -54,8 +54,26 @@ pub(super) fn filter(config: &Config) -> Result<EnvFilter, String> {
         Ok(said) if !said.is_empty() => {
             EnvFilter::try_new(said).map_err(|error| format!("RUST_LOG: {error}"))
         }
-        _ => EnvFilter::try_new(&config.level).map_err(|error| format!("log.level: {error}")),
+        _ => configured(&config.level).map_err(|error| format!("log.level: {error}")),
     }
+}
+
+/// The filter that a text means. A word alone is a level, and never the name of a part: a typing
+/// error in it would silence everything.
+fn configured(text: &str) -> Result<EnvFilter, String> {
+    let words = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    let mut words = words.filter(|part| !part.contains(['=', '[']));
+    if let Some(word) = words.clone().find(|word| word.parse::<LevelFilter>().is_err()) {
+        return Err(format!(
+            "\"{word}\" is none of off, error, warn, info, debug, trace; for a part write \
+             NAME=LEVEL"
+        ));
+    }
+    // What strangers send over TLS is no news, and they may send as much of it as they like. What
+    // is configured for that part counts before this.
+    let is_on = |word: &str| word.parse::<LevelFilter>().is_ok_and(|it| it != LevelFilter::OFF);
+    let quiet = if words.any(is_on) { "rustls=error," } else { "" };
+    EnvFilter::try_new(format!("{quiet}{text}")).map_err(|error| error.to_string())
 }
 
 /// Starts logging, and tracing where it is configured.
@@ -81,5 +99,31 @@ pub(super) fn replace(filter: EnvFilter) {
     let replaced = FILTER.get().map(|handle| handle.reload(filter));
     if let Some(Err(error)) = replaced {
         tracing::error!("the level of the log stays what it was: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_alone_is_a_level() {
+        for text in ["verbose", "wran", "info,corecast", "warning"] {
+            let error = configured(text).expect_err(text);
+            assert!(error.contains("is none of off, error, warn"), "{error}");
+        }
+        for text in ["info", "WARN", "info,corecast::gateway=debug", "corecast=trace", "off", ""] {
+            configured(text).expect(text);
+        }
+        assert!(configured("loud=very").is_err());
+    }
+
+    #[test]
+    fn what_strangers_send_over_tls_is_no_news_unless_asked_for() {
+        let shown = |text: &str| configured(text).expect(text).to_string();
+        assert!(shown("info").contains("rustls=error"), "{}", shown("info"));
+        assert!(!shown("off").contains("rustls"), "{}", shown("off"));
+        let asked = shown("info,rustls=debug");
+        assert!(asked.contains("rustls=debug") && !asked.contains("rustls=error"), "{asked}");
     }
 }

@@ -42,6 +42,7 @@ pub(crate) struct Metrics {
     events: Family<NamespaceLabels, Counter>,
     refused: Family<CodeLabels, Counter>,
     rejected: Family<CodeLabels, Counter>,
+    struck_out: Family<NamespaceLabels, Counter>,
     webhooks: Family<WebhookLabels, Histogram>,
     attempts: Family<AttemptLabels, Histogram>,
     work: Family<WorkLabels, Counter>,
@@ -120,6 +121,7 @@ impl Metrics {
             events: Family::default(),
             refused: Family::default(),
             rejected: Family::default(),
+            struck_out: Family::default(),
             webhooks: Family::new_with_constructor(webhook_seconds),
             attempts: Family::new_with_constructor(attempt_seconds),
             work: Family::default(),
@@ -136,6 +138,8 @@ impl Metrics {
         self.register("events_refused", "Events with which nothing was done", self.refused.clone());
         let help = "Clients that were not let into a namespace";
         self.register("connects_refused", help, self.rejected.clone());
+        let help = "Connections closed after too many strikes";
+        self.register("limits_disconnects", help, self.struck_out.clone());
         let help = "Time to the beginning of the answer of the HTTP API";
         self.register_in("api_request_duration", help, Unit::Seconds, self.requests.clone());
         let help = "Time that backends took to answer a webhook";
@@ -177,6 +181,12 @@ impl Metrics {
     pub(crate) fn rejected(&self, namespace: &str, code: &'static str) {
         let labels = CodeLabels { namespace: namespace.into(), code };
         self.rejected.get_or_create(&labels).inc();
+    }
+
+    /// Counts a client that is closed because it has exceeded too many limits.
+    pub(crate) fn struck_out(&self, namespace: &str) {
+        let labels = NamespaceLabels { namespace: namespace.into() };
+        self.struck_out.get_or_create(&labels).inc();
     }
 
     /// Counts a command.
@@ -302,7 +312,7 @@ type Encoder<'a> = DescriptorEncoder<'a>;
 type OfShard<T> = (&'static str, &'static str, fn(&Stats) -> T);
 
 /// Counters of each shard.
-const COUNTERS: [OfShard<u64>; 21] = [
+const COUNTERS: [OfShard<u64>; 22] = [
     ("connections_accepted", "Connections accepted", |it| it.totals.accepted),
     ("connections_refused", "Connections refused at the limit", |it| it.totals.refused),
     ("connections_refused_per_ip", "Of these, of one address", |it| it.totals.refused_per_ip),
@@ -316,6 +326,7 @@ const COUNTERS: [OfShard<u64>; 21] = [
     ("bad_frames", "Connections closed for a websocket violation", |it| it.totals.bad_frames),
     ("bad_packets", "Sessions closed for an invalid packet", |it| it.totals.bad_packets),
     ("events_received", "Events received from clients", |it| it.totals.events),
+    ("acks_unexpected", "Acknowledgements nobody awaited", |it| it.totals.unexpected_acks),
     ("packets_received", "Engine.IO packets received with data", |it| it.totals.packets_in),
     ("packets_sent", "Engine.IO packets staged for clients", |it| it.totals.packets_out),
     ("volatile_dropped", "Volatile packets dropped", |it| it.totals.volatile_dropped),
@@ -483,6 +494,7 @@ mod tests {
         metrics.events_of("/").inc();
         metrics.refused("/", &Refusal { code: "rate", message: String::new() });
         metrics.rejected("/", "token");
+        metrics.struck_out("/");
         metrics.webhook("php", "ok", Duration::from_millis(3));
         metrics.attempt("php", true, Duration::from_millis(3));
         metrics.work("mail", Outcome::Delivered);

@@ -178,7 +178,7 @@ fn serve(arguments: &ServeArguments, demo: fn(&Server)) -> Outcome {
         clients::register(&state);
     }
     if let Some(page) = page {
-        server.serve_file("/", "text/html; charset=utf-8", page);
+        server.serve_file("/", life::PAGE_TYPE, page);
     }
     // Before any thread starts, so that no signal finds the default action.
     let signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;

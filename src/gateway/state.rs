@@ -34,6 +34,8 @@ pub(crate) struct State {
     pub(crate) expiries: auth::Expiries,
     /// How much users may send.
     pub(crate) users: limits::Users,
+    /// How much clients may send.
+    pub(crate) sessions: limits::Sessions,
     /// What the ports speak that speak TLS.
     pub(crate) tls: Option<Tls>,
     /// The control thread.
@@ -59,7 +61,7 @@ pub(crate) struct Rules {
 /// What holds in one namespace.
 pub(crate) struct NamespaceRules {
     pub(crate) name: Box<str>,
-    pub(crate) auth: auth::Verifier,
+    pub(crate) auth: Arc<auth::Verifier>,
     pub(crate) routes: routes::Table,
     /// Largest event, in bytes.
     pub(crate) max_payload: Option<usize>,
@@ -89,61 +91,28 @@ impl Rules {
     /// Makes a configuration ready.
     ///
     /// # Errors
-    /// Something in it cannot work; the text names the key.
+    /// All in it that cannot work, each on a line that begins with its key.
     pub(crate) fn new(config: Config) -> Result<Rules, String> {
-        let mut namespaces = HashMap::new();
-        let mut origins: Option<auth::Origins> = None;
-        for (at, namespace) in config.namespaces.iter().enumerate() {
-            let name: Box<str> = namespace.name.as_str().into();
-            let inside = |error: String| format!("namespace[{at}].{error}");
-            if !name.starts_with('/') {
-                return Err(inside("name: it has to begin with /".into()));
-            }
-            let auth = match &namespace.auth {
-                Some(auth) => auth::Verifier::new(auth).map_err(inside)?,
-                None => auth::Verifier::new(&config.auth)?,
-            };
-            if auth.is_closed_without_key() && !webhooks::decide(&config.webhooks, &name) {
-                let at = namespace.auth.as_ref().map_or(String::new(), |_| inside(String::new()));
-                return Err(format!(
-                    "{at}auth.anonymous: there is no auth.key and no connect webhook, so everybody \
-                     is let in"
-                ));
-            }
-            let routes = &namespace.routes;
-            for (at, webhook) in routes::Table::webhooks(routes) {
-                if !config.webhooks.iter().any(|known| known.name == webhook) {
-                    let problem = format!("route[{at}].webhook: there is no \"{webhook}\"");
-                    return Err(inside(problem));
-                }
-            }
-            let own = own_events(&config, &auth);
-            let table = routes::Table::new(routes, namespace.unknown).map_err(inside)?;
-            let routes = table.without(&own, auth.refresh_event(), routes).map_err(inside)?;
-            let allowed = origins.as_ref().map(|other| other.or(&auth.origins));
-            origins = Some(allowed.unwrap_or_else(|| auth.origins.clone()));
-            let max_payload = namespace.max_payload.map(|size| size.0);
-            let rules = NamespaceRules {
-                name: name.clone(),
-                auth,
-                routes,
-                max_payload,
-                events: OnceLock::new(),
-            };
-            if namespaces.insert(name.clone(), Arc::new(rules)).is_some() {
-                return Err(inside(format!("name: \"{name}\" is there twice")));
-            }
-        }
-        let origins = origins.unwrap_or_default();
-        let webhooks = webhooks::Webhooks::new(&config.webhooks)?;
-        let workers = workers::Keys::new(&config.workers)?;
+        let mut wrong = Vec::new();
+        let namespaces = namespaces(&config, &mut wrong);
+        let origins = namespaces.values().map(|rules| &rules.auth.origins);
+        let origins = origins.cloned().reduce(|one, other| one.or(&other)).unwrap_or_default();
         if namespaces.contains_key(&*config.workers.namespace) {
-            return Err("workers.namespace: clients have a namespace of that name".into());
+            wrong.push("workers.namespace: clients have a namespace of that name".into());
         }
-        let limits = limits::Limits::new(&config.limits)?;
-        let callers = config.api.callers()?;
-        let ports = data_port::ports(&config.server)?;
-        Ok(Rules { config, namespaces, webhooks, workers, limits, callers, origins, ports })
+        let webhooks = keep(webhooks::Webhooks::new(&config.webhooks), &mut wrong);
+        let workers = keep(workers::Keys::new(&config.workers), &mut wrong);
+        let limits = keep(limits::Limits::new(&config.limits), &mut wrong);
+        let callers = keep(config.api.callers(), &mut wrong);
+        let ports = keep(data_port::ports(&config.server), &mut wrong);
+        match (webhooks, workers, limits, callers, ports) {
+            (Some(webhooks), Some(workers), Some(limits), Some(callers), Some(ports))
+                if wrong.is_empty() =>
+            {
+                Ok(Rules { config, namespaces, webhooks, workers, limits, callers, origins, ports })
+            }
+            _ => Err(wrong.join("\n")),
+        }
     }
 
     fn tls(&self) -> Option<Tls> {
@@ -151,11 +120,63 @@ impl Rules {
     }
 }
 
+/// What was made, or one more thing that is wrong.
+fn keep<T>(made: Result<T, String>, wrong: &mut Vec<String>) -> Option<T> {
+    made.map_err(|error| wrong.push(error)).ok()
+}
+
+fn namespaces(config: &Config, wrong: &mut Vec<String>) -> HashMap<Box<str>, Arc<NamespaceRules>> {
+    let shared = keep(auth::Verifier::new(&config.auth).map(Arc::new), wrong);
+    let mut made: HashMap<Box<str>, Arc<NamespaceRules>> = HashMap::new();
+    for (at, namespace) in config.namespaces.iter().enumerate() {
+        let name: Box<str> = namespace.name.as_str().into();
+        // Each of several lines names its own key.
+        let inside = |errors: &str| -> Vec<String> {
+            errors.lines().map(|error| format!("namespace[{at}].{error}")).collect()
+        };
+        if !name.starts_with('/') {
+            wrong.extend(inside("name: it has to begin with /"));
+        }
+        if made.contains_key(&name) {
+            wrong.extend(inside(&format!("name: \"{name}\" is there twice")));
+        }
+        for problem in routes::unknown_backends(&namespace.routes, config) {
+            wrong.extend(inside(&problem));
+        }
+        let own = namespace.auth.as_ref().map(|own| auth::Verifier::new(own).map(Arc::new));
+        let own = own.transpose().map_err(|error| wrong.extend(inside(&error)));
+        let table = routes::Table::new(&name, &namespace.routes, namespace.unknown);
+        let table = table.map_err(|error| wrong.extend(inside(&error)));
+        let (Ok(own), Ok(table)) = (own, table) else { continue };
+        let is_own = own.is_some();
+        let Some(auth) = own.or_else(|| shared.clone()) else { continue };
+        if auth.is_closed_without_key() && !webhooks::decide(&config.webhooks, &name) {
+            let problem = "auth.anonymous: there is no auth.key and no connect webhook, so \
+                           everybody is let in";
+            let problem = if is_own { inside(problem) } else { vec![problem.into()] };
+            wrong.extend(problem);
+        }
+        let events = own_events(config, &auth);
+        let table = table.without(&events, auth.refresh_event(), &namespace.routes);
+        let table = table.map_err(|error| wrong.extend(inside(&error)));
+        let Ok(routes) = table else { continue };
+        let rules = NamespaceRules {
+            name: name.clone(),
+            auth,
+            routes,
+            max_payload: namespace.max_payload.map(|size| size.0),
+            events: OnceLock::new(),
+        };
+        made.insert(name, Arc::new(rules));
+    }
+    made
+}
+
 impl State {
     pub(crate) fn new(server: Server, rules: Rules, control: Handle) -> Arc<State> {
         let workers = workers::Workers::default();
         let metrics = Metrics::new();
-        let (life, occupancy, expiries, users) = Default::default();
+        let (life, occupancy, expiries, users, sessions) = Default::default();
         let tls = rules.tls();
         let rules = ArcSwap::from_pointee(rules);
         Arc::new(State {
@@ -167,6 +188,7 @@ impl State {
             occupancy,
             expiries,
             users,
+            sessions,
             tls,
             control,
         })

@@ -2,8 +2,9 @@
 //! bounds on connections and handshakes of everybody and of each address.
 //!
 //! The [`Gate`] is one for all shards, as the kernel spreads the connections of an address over
-//! them. It is asked when a connection comes or goes and when a session is opened, never for a
-//! packet, and exists only where something is limited.
+//! them. It is asked when a connection comes or goes, for a TLS handshake, and when a session is
+//! opened, never for a packet. The [`Bounds`] are each shard's own copy, since they may change:
+//! what was counted stays counted, and of addresses only those that come while they are bounded.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -28,12 +29,16 @@ const RETRY_AFTER: &str = "5";
 /// The same for one with too many handshakes: a second's allowance is back by then.
 const RETRY_HANDSHAKE_AFTER: &str = "1";
 const MICROS: u64 = 1_000_000;
+/// TLS handshakes for each handshake of a session: browsers open several connections at once.
+const TLS_HANDSHAKES: u64 = 4;
 
 /// What a hub is told about where clients come from.
 #[derive(Debug, Clone, Default)]
 pub struct Entrance {
-    /// Counts connections and handshakes, if any are limited.
-    pub gate: Option<Arc<Gate>>,
+    /// Counts connections and handshakes, for all shards.
+    pub gate: Arc<Gate>,
+    /// How many there may be.
+    pub bounds: Bounds,
     /// Networks of the proxies whose word is taken.
     pub proxies: Arc<[IpNet]>,
     /// In which header it stands.
@@ -109,9 +114,8 @@ fn verdict(count: usize, limit: usize, why: TooMany) -> Verdict {
 
 /// Counts the connections of a server, and the connections and handshakes of each address. An IPv6
 /// address stands for its /64, which is what one customer is given.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Gate {
-    bounds: Bounds,
     connections: AtomicUsize,
     clients: Mutex<Clients>,
 }
@@ -127,8 +131,22 @@ struct Clients {
 #[derive(Debug, Default)]
 struct Client {
     connections: u32,
-    /// When its bucket is full again, in microseconds; each handshake moves it on.
-    full_at: u64,
+    /// When its buckets are full again, by [`Shake`], in microseconds; each handshake moves one on.
+    full_at: [u64; 2],
+}
+
+impl Client {
+    /// Whether it would be the same if it were forgotten.
+    fn is_idle(&self, now: u64) -> bool {
+        self.connections == 0 && self.full_at.iter().all(|at| *at <= now)
+    }
+}
+
+/// What there is a bucket for.
+#[derive(Debug, Clone, Copy)]
+enum Shake {
+    Session,
+    Tls,
 }
 
 impl Clients {
@@ -136,7 +154,7 @@ impl Clients {
     /// there are too many also those that have no connection.
     fn of(&mut self, ip: IpAddr, now: u64) -> &mut Client {
         if self.known.len() >= self.sweep_at.max(1_024) {
-            self.known.retain(|_, client| client.connections > 0 || client.full_at > now);
+            self.known.retain(|_, client| !client.is_idle(now));
             let idle = self.known.values().filter(|client| client.connections == 0).count();
             if idle > IDLE_MAX {
                 self.known.retain(|_, client| client.connections > 0);
@@ -148,26 +166,14 @@ impl Clients {
 }
 
 impl Gate {
-    /// A gate that counts for these bounds; `None` where there are none.
-    pub fn new(bounds: Bounds) -> Option<Gate> {
-        let is_needed = bounds != Bounds::default();
-        let connections = AtomicUsize::new(0);
-        is_needed.then(|| Gate { bounds, connections, clients: Mutex::default() })
-    }
-
-    fn counts_addresses(&self) -> bool {
-        self.bounds.per_ip.is_some()
-    }
-
     fn clients(&self) -> MutexGuard<'_, Clients> {
         self.clients.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// One connection more, whatever comes of it.
-    fn enter(&self) -> Verdict {
+    fn enter(&self, limit: Option<usize>) -> Verdict {
         let count = self.connections.fetch_add(1, Ordering::Relaxed) + 1;
-        let limit = self.bounds.connections.unwrap_or(usize::MAX);
-        verdict(count, limit, TooMany::Connections)
+        verdict(count, limit.unwrap_or(usize::MAX), TooMany::Connections)
     }
 
     fn leave(&self) {
@@ -175,8 +181,7 @@ impl Gate {
     }
 
     /// One connection of an address more, whatever comes of it.
-    fn sit(&self, ip: IpAddr, now_ms: u64) -> Verdict {
-        let Some(limit) = self.bounds.per_ip else { return Verdict::Welcome };
+    fn sit(&self, ip: IpAddr, now_ms: u64, limit: u32) -> Verdict {
         let mut clients = self.clients();
         let client = clients.of(ip, now_ms * 1_000);
         client.connections += 1;
@@ -184,28 +189,28 @@ impl Gate {
     }
 
     fn rise(&self, ip: IpAddr) {
-        if self.bounds.per_ip.is_none() {
-            return;
-        }
         let mut clients = self.clients();
         let Some(client) = clients.known.get_mut(&ip) else { return };
         client.connections = client.connections.saturating_sub(1);
-        if client.connections == 0 && client.full_at == 0 {
+        if client.is_idle(0) {
             clients.known.remove(&ip);
         }
     }
 
     /// Takes a handshake out of an address's bucket, which holds a second's allowance; false if it
     /// is empty.
-    fn shake(&self, ip: IpAddr, now_ms: u64) -> bool {
-        let Some(rate) = self.bounds.handshakes else { return true };
-        let (now, each) = (now_ms * 1_000, (MICROS / u64::from(rate.max(1))).max(1));
+    fn shake(&self, ip: IpAddr, now_ms: u64, rate: u32, kind: Shake) -> bool {
+        let rate = match kind {
+            Shake::Session => u64::from(rate.max(1)),
+            Shake::Tls => u64::from(rate.max(1)) * TLS_HANDSHAKES,
+        };
+        let (now, each) = (now_ms * 1_000, (MICROS / rate).max(1));
         let mut clients = self.clients();
-        let client = clients.of(ip, now);
-        let full_at = client.full_at.max(now) + each;
+        let bucket = &mut clients.of(ip, now).full_at[kind as usize];
+        let full_at = (*bucket).max(now) + each;
         let has_one = full_at - now <= MICROS.max(each);
         if has_one {
-            client.full_at = full_at;
+            *bucket = full_at;
         }
         has_one
     }
@@ -227,10 +232,12 @@ fn client_of(ip: IpAddr) -> IpAddr {
 impl Hub {
     /// Whether a connection may come. Unless it is `Closed`, it is counted; [`Hub::seat`] follows.
     pub(super) fn enter(&mut self, ip: IpAddr) -> Verdict {
-        let Some(gate) = &self.config.entrance.gate else { return Verdict::Welcome };
-        let mut verdict = gate.enter();
-        if verdict == Verdict::Welcome && !self.config.entrance.is_proxy(ip) {
-            verdict = gate.sit(client_of(ip), self.now_ms);
+        let Entrance { gate, bounds, .. } = &self.config.entrance;
+        let mut verdict = gate.enter(bounds.connections);
+        if let (Verdict::Welcome, Some(limit)) = (verdict, bounds.per_ip)
+            && !self.config.entrance.is_proxy(ip)
+        {
+            verdict = gate.sit(client_of(ip), self.now_ms, limit);
         }
         if let Verdict::Closed(why) = verdict {
             gate.leave();
@@ -245,9 +252,8 @@ impl Hub {
     /// Notes whose connection it is that has come with this verdict.
     pub(super) fn seat(&mut self, index: u32, ip: IpAddr, verdict: Verdict) {
         let entrance = &self.config.entrance;
-        let Some(gate) = &entrance.gate else { return };
         // Where all are too many, nobody has looked at the address.
-        let is_counted = gate.counts_addresses()
+        let is_counted = entrance.bounds.per_ip.is_some()
             && !entrance.is_proxy(ip)
             && verdict != Verdict::Refused(TooMany::Connections);
         if is_counted {
@@ -260,28 +266,49 @@ impl Hub {
 
     /// A connection was let in on another shard.
     pub(super) fn seat_again(&mut self, index: u32, ip: IpAddr) {
-        let Some(gate) = self.config.entrance.gate.clone() else { return };
-        gate.enter();
-        if gate.counts_addresses() && !self.config.entrance.is_proxy(ip) {
-            gate.sit(client_of(ip), self.now_ms);
+        let entrance = &self.config.entrance;
+        entrance.gate.enter(None);
+        if let Some(limit) = entrance.bounds.per_ip.filter(|_| !entrance.is_proxy(ip)) {
+            entrance.gate.sit(client_of(ip), self.now_ms, limit);
             self.guests.insert(index, client_of(ip));
         }
     }
 
     /// A connection has gone.
     pub(super) fn unseat(&mut self, index: u32) {
-        if let Some(gate) = &self.config.entrance.gate {
-            gate.leave();
-            self.rise(index);
-        }
+        self.config.entrance.gate.leave();
+        self.rise(index);
     }
 
     /// A connection is counted for no address any more.
     fn rise(&mut self, index: u32) {
-        let ip = self.guests.remove(&index);
-        if let (Some(gate), Some(ip)) = (&self.config.entrance.gate, ip) {
-            gate.rise(ip);
+        if let Some(ip) = self.guests.remove(&index) {
+            self.config.entrance.gate.rise(ip);
         }
+    }
+
+    /// A request has its answer: a connection that a proxy keeps for the next one, whosesoever that
+    /// is, is nobody's.
+    pub(super) fn rise_from_request(&mut self, index: u32) {
+        let http = self.links.conns.at_mut(index).and_then(|conn| conn.http());
+        if http.is_some_and(|http| self.config.entrance.is_proxy(http.peer.address.ip())) {
+            self.rise(index);
+        }
+    }
+
+    /// Whether a connection may begin with a TLS handshake, whose cryptography is the costliest
+    /// thing that a stranger can ask for. False if it is to be closed.
+    pub fn may_secure(&mut self, index: u32) -> bool {
+        let entrance = &self.config.entrance;
+        let http = self.links.conns.at_mut(index).and_then(|conn| conn.http());
+        // One that is being closed has come to its end.
+        let Some(ip) = http.map(|http| http.peer.address.ip()) else { return false };
+        let Some(rate) = entrance.bounds.handshakes.filter(|_| !entrance.is_proxy(ip)) else {
+            return true;
+        };
+        let may = entrance.gate.shake(client_of(ip), self.now_ms, rate, Shake::Tls);
+        self.links.stats.refused_handshakes += u64::from(!may);
+        may
     }
 
     /// A trusted proxy has told whose connection it is, before anything else came on it.
@@ -290,7 +317,7 @@ impl Hub {
             return;
         };
         (http.peer.address, http.client) = (address, address);
-        if self.config.entrance.gate.is_none() || self.config.entrance.is_proxy(address.ip()) {
+        if self.config.entrance.is_proxy(address.ip()) {
             return;
         }
         match self.sit_as(index, address.ip()) {
@@ -310,8 +337,8 @@ impl Hub {
 
     /// Counts a connection for another address than before.
     fn sit_as(&mut self, index: u32, ip: IpAddr) -> Verdict {
-        let gate = self.config.entrance.gate.clone().filter(|gate| gate.counts_addresses());
-        let Some(gate) = gate else { return Verdict::Welcome };
+        let Some(limit) = self.config.entrance.bounds.per_ip else { return Verdict::Welcome };
+        let gate = self.config.entrance.gate.clone();
         let ip = client_of(ip);
         let before = self.guests.insert(index, ip);
         if before == Some(ip) {
@@ -320,7 +347,7 @@ impl Hub {
         if let Some(before) = before {
             gate.rise(before);
         }
-        let verdict = gate.sit(ip, self.now_ms);
+        let verdict = gate.sit(ip, self.now_ms, limit);
         self.count_refusal(verdict);
         verdict
     }
@@ -348,7 +375,7 @@ impl Hub {
     /// Finds out who sends a request, and answers those who are too many.
     fn turned_away(&mut self, index: u32, head: &Head<'_>) -> Option<Step> {
         let entrance = &self.config.entrance;
-        if entrance.gate.is_none() && entrance.proxies.is_empty() {
+        if entrance.bounds == Bounds::default() && entrance.proxies.is_empty() {
             return None;
         }
         let http = self.links.conns.at_mut(index)?.http()?;
@@ -374,7 +401,7 @@ impl Hub {
     /// Whether the client may open a session or a raw websocket now; if not, that is answered.
     pub(super) fn may_shake(&mut self, index: u32) -> bool {
         let entrance = &self.config.entrance;
-        let Some(gate) = &entrance.gate else { return true };
+        let Some(rate) = entrance.bounds.handshakes else { return true };
         let Some(http) = self.links.conns.at_mut(index).and_then(|conn| conn.http()) else {
             return true;
         };
@@ -383,7 +410,7 @@ impl Hub {
         if std::mem::replace(&mut http.is_counted, true) || entrance.is_proxy(ip) {
             return true;
         }
-        let may = gate.shake(client_of(ip), self.now_ms);
+        let may = entrance.gate.shake(client_of(ip), self.now_ms, rate, Shake::Session);
         if !may {
             self.links.stats.refused_handshakes += 1;
             self.answer_too_many(index, TooMany::Handshakes);
@@ -414,23 +441,14 @@ impl Hub {
 mod tests {
     use super::*;
 
-    fn gate(bounds: Bounds) -> Gate {
-        Gate::new(bounds).expect("something is limited")
-    }
-
     fn ip(text: &str) -> IpAddr {
         client_of(text.parse().expect("an address"))
     }
 
     #[test]
-    fn nothing_limited_is_no_gate() {
-        assert!(Gate::new(Bounds::default()).is_none());
-    }
-
-    #[test]
     fn the_first_too_many_are_told_and_the_others_closed() {
-        let gate = gate(Bounds { per_ip: Some(2), ..Bounds::default() });
-        let sit = |text| gate.sit(ip(text), 0);
+        let gate = Gate::default();
+        let sit = |text| gate.sit(ip(text), 0, 2);
         assert_eq!([sit("10.0.0.1"), sit("10.0.0.1")], [Verdict::Welcome; 2]);
         assert_eq!([(); 4].map(|()| sit("10.0.0.1")), [Verdict::Refused(TooMany::OfAddress); 4]);
         assert_eq!(sit("10.0.0.1"), Verdict::Closed(TooMany::OfAddress));
@@ -449,25 +467,28 @@ mod tests {
 
     #[test]
     fn a_bucket_holds_one_second_and_fills_evenly() {
-        let gate = gate(Bounds { handshakes: Some(4), ..Bounds::default() });
-        let shake = |ms| gate.shake(ip("10.0.0.1"), ms);
+        let gate = Gate::default();
+        let shake = |ms| gate.shake(ip("10.0.0.1"), ms, 4, Shake::Session);
         assert_eq!([0; 5].map(shake), [true, true, true, true, false]);
-        assert!(gate.shake(ip("10.0.0.2"), 0));
+        assert!(gate.shake(ip("10.0.0.2"), 0, 4, Shake::Session));
         assert_eq!([249, 250, 251, 499, 500].map(shake), [false, true, false, false, true]);
         assert_eq!([5_000; 5].map(shake), [true, true, true, true, false]);
+        let secured = (0..100).filter(|_| gate.shake(ip("10.0.0.1"), 5_000, 4, Shake::Tls));
+        assert_eq!(secured.count(), 16, "they have a bucket of their own");
     }
 
     #[test]
     fn addresses_that_have_gone_are_forgotten() {
-        let gate = gate(Bounds { handshakes: Some(1), per_ip: Some(9), ..Bounds::default() });
+        let gate = Gate::default();
         let kept = ip("192.0.2.1");
-        gate.sit(kept, 0);
+        gate.sit(kept, 0, 9);
+        let shake = |ip: Ipv6Addr, ms| gate.shake(ip.into(), ms, 1, Shake::Session);
         for n in 0..300_000u32 {
-            assert!(gate.shake(Ipv6Addr::from_bits(u128::from(n) << 64).into(), 0));
+            assert!(shake(Ipv6Addr::from_bits(u128::from(n) << 64), 0));
         }
         assert!(gate.counts().0 <= 2 * IDLE_MAX + 2, "{}", gate.counts().0);
         (0..300_000u32).for_each(|n| {
-            gate.shake(Ipv6Addr::from_bits(u128::from(n) << 64).into(), 10_000 + u64::from(n));
+            shake(Ipv6Addr::from_bits(u128::from(n) << 64), 10_000 + u64::from(n));
         });
         assert!(gate.counts().0 <= 2 * IDLE_MAX + 2);
         assert!(gate.clients().known.contains_key(&kept));

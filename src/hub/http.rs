@@ -263,6 +263,7 @@ impl Hub {
         }
         http.phase = Phase::Head;
         http.is_idle = true;
+        self.rise_from_request(index);
         self.set_conn_deadline(index, Some(self.config.requests.keep_alive_ms));
         self.http_input(index);
         // A peer that half-closed after several requests gets all their answers.

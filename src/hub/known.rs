@@ -40,6 +40,9 @@ pub struct Traits {
     pub reports_rooms: bool,
     /// Tell of every event that is sent ([`Event::Sent`](super::Event::Sent)).
     pub reports_sent: bool,
+    /// Tell of acknowledgements that nobody awaits
+    /// ([`Event::UnexpectedAck`](super::Event::UnexpectedAck)).
+    pub reports_acks: bool,
 }
 
 /// What happens to rooms, in the order in which it happens (L-1). A socket's own id is a room that

@@ -154,6 +154,16 @@ pub enum Event {
         /// What.
         arguments: Arguments,
     },
+    /// A client of a namespace whose [`Traits`] want to know has sent an acknowledgement that
+    /// nobody awaits.
+    UnexpectedAck {
+        /// Who.
+        member: Key,
+        /// In which namespace.
+        namespace: NamespaceId,
+        /// What, without a name.
+        arguments: Arguments,
+    },
     /// The answer to an acknowledgement that was awaited.
     Ack {
         /// The token given to `await_ack`.
@@ -310,7 +320,7 @@ pub struct Stats {
     pub refused: u64,
     /// Of these, those of an address with too many (`max_connections_per_ip`).
     pub refused_per_ip: u64,
-    /// Sessions and raw websockets refused because of `max_handshakes_per_ip`.
+    /// Sessions, raw websockets and TLS handshakes refused because of `max_handshakes_per_ip`.
     pub refused_handshakes: u64,
     /// Connections closed because they did not begin with a header of the PROXY protocol, or came
     /// from nobody who may send one.
@@ -331,6 +341,8 @@ pub struct Stats {
     pub bad_packets: u64,
     /// Events received.
     pub events: u64,
+    /// Acknowledgements received that nobody awaited.
+    pub unexpected_acks: u64,
     /// Packets staged for a socket.
     pub staged: u64,
     /// Engine.IO packets with data that clients have sent; attachments count as packets.
@@ -387,6 +399,7 @@ impl Stats {
         self.bad_frames += other.bad_frames;
         self.bad_packets += other.bad_packets;
         self.events += other.events;
+        self.unexpected_acks += other.unexpected_acks;
         self.staged += other.staged;
         self.packets_in += other.packets_in;
         self.bytes_in += other.bytes_in;
@@ -588,6 +601,20 @@ impl Hub {
     /// Serves a file at an exact path, for GET and HEAD.
     pub fn add_file(&mut self, path: &str, file: Rc<StaticFile>) {
         self.files.insert(path.into(), Rc::new(Served::new(file)));
+    }
+
+    /// Serves nothing at a path any more.
+    pub fn remove_file(&mut self, path: &str) {
+        self.files.remove(path);
+    }
+
+    /// Is told other values of what does not concern what it has: not of shards, the path, the
+    /// parser, recovery, compression of websockets, or what clients were told when they came.
+    pub fn reconfigure(&mut self, config: Config) {
+        (self.links.queue_bytes_max, self.links.slow_reader) =
+            (config.queue_bytes_max, config.slow_reader);
+        let epoch_ms = self.config.epoch_ms;
+        self.config = Config { epoch_ms, ..config };
     }
 
     /// Begins a turn: time does not move until the next call. Milliseconds since the hub's start.

@@ -320,18 +320,32 @@ impl Hub {
     }
 
     fn handle_ack(&mut self, index: u32, packet: &Packet<'_>, attachments: Vec<Bytes>) {
-        let Some(rare) = self.members.at_mut(index).and_then(|m| m.rare.as_mut()) else { return };
-        let Some(at) = rare.acks.iter().position(|ack| Some(ack.id) == packet.id) else { return };
-        let waiter = rare.acks.swap_remove(at).waiter;
+        let Some(member) = self.members.at_mut(index) else { return };
+        let namespace = member.namespace;
+        let waiter = member.rare.as_mut().and_then(|rare| {
+            let at = rare.acks.iter().position(|ack| Some(ack.id) == packet.id)?;
+            Some(rare.acks.swap_remove(at).waiter)
+        });
+        if waiter.is_none() {
+            self.links.stats.unexpected_acks += 1;
+            let is_heard = |it: &known::Namespace| it.traits.reports_acks;
+            if !self.namespaces.get(namespace).is_some_and(is_heard) {
+                return;
+            }
+        }
         // An array, by the rules of `packet::decode`.
         let json = packet.data.trim_ascii().strip_prefix('[').and_then(|s| s.strip_suffix(']'));
         let json = Bytes::copy_from_slice(json.unwrap_or_default().trim_ascii().as_bytes());
         let arguments = Arguments { json, attachments, ..Arguments::default() };
-        match waiter {
-            Waiter::One(token) => {
+        match (waiter, self.members.key_at(index)) {
+            (Some(Waiter::One(token)), _) => {
                 self.events.push_back(Event::Ack { token, outcome: Ok(arguments) });
             }
-            Waiter::Ask(ask) => self.ask_answered(ask, index, arguments),
+            (Some(Waiter::Ask(ask)), _) => self.ask_answered(ask, index, arguments),
+            (None, Some(member)) => {
+                self.events.push_back(Event::UnexpectedAck { member, namespace, arguments });
+            }
+            (None, None) => {}
         }
     }
 

@@ -44,6 +44,9 @@ impl Shard {
                 hub::Event::Packet { member, namespace, arguments } => {
                     self.on_packet(member, namespace, arguments);
                 }
+                hub::Event::UnexpectedAck { member, namespace, arguments } => {
+                    self.on_unexpected_ack(member, namespace, arguments);
+                }
                 hub::Event::Ack { token, outcome } => self.answer_ack(token, outcome),
                 hub::Event::Answers { id, answers } => self.answer_ask(id, answers),
                 hub::Event::Error { member, message } => self.on_error(member, message),
@@ -141,6 +144,20 @@ impl Shard {
             }
         };
         self.run(&socket, label, Box::pin(future));
+    }
+
+    fn on_unexpected_ack(
+        self: &Rc<Self>,
+        member: Key,
+        namespace: NamespaceId,
+        arguments: Arguments,
+    ) {
+        let Some(namespace) = self.namespace(namespace) else { return };
+        let Some(socket) = Socket::new(self, member, &namespace) else { return };
+        let event = Event::new(self.clone(), member, namespace.clone(), arguments);
+        for handler in &namespace.handlers.unexpected_ack {
+            self.call(&socket, handler.label, || (handler.call)(socket.clone(), event.clone()));
+        }
     }
 
     /// Calls the handlers of an event: those of the namespace, then those of the socket.
@@ -333,7 +350,7 @@ impl<C: Caller> Guarded<C> {
     fn count(&mut self) -> bool {
         self.is_counted = true;
         let running = self.shard.count_handler(self.socket.owner(), 1);
-        if running <= self.shard.spec().options.max_pending_handlers {
+        if running <= self.shard.options.borrow().max_pending_handlers {
             return true;
         }
         if self.shard.may_warn() {

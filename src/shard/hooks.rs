@@ -66,8 +66,11 @@ impl Shard {
     }
 
     fn ask_origin(self: &Rc<Self>, conn: Key, request: Request) {
-        let cors = self.spec().options.cors.as_ref();
-        let Some(function) = cors.and_then(|cors| cors.function()) else { return };
+        let options = self.options();
+        let Some(function) = options.cors.as_ref().and_then(|cors| cors.function()) else {
+            // It is answered once its time is over; only a reconfiguration in between leads here.
+            return;
+        };
         let call = function.0.clone();
         let future = async move {
             let origin = request.header("origin").map(str::to_owned);

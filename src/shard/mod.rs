@@ -49,7 +49,8 @@ use crate::hub::rooms::NamespaceId;
 use crate::hub::slab::Key;
 use crate::hub::{AckLost, Answers, Arguments, Hub, Message, Output, PeerEnd};
 use crate::kept::Kept;
-use crate::server::{Server, Spec, among};
+use crate::options::Options;
+use crate::server::{Server, Spec, among, hub_config};
 use crate::socket::{AckSlot, Own, Owns};
 use dispatch::Owner;
 use mesh::{Mail, Moved};
@@ -80,6 +81,8 @@ type Bell<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
 pub(crate) struct Shard {
     index: u16,
     server: Server,
+    /// As they are now.
+    options: RefCell<Arc<Options>>,
     hub: RefCell<Hub>,
     /// TLS and the like; none if all ports are plain.
     wires: Option<RefCell<Wires>>,
@@ -150,8 +153,10 @@ impl Shard {
         let fixed = server.running_spec().namespaces.iter();
         let namespaces = fixed.map(|spec| (spec.id, Rc::new(spec.clone()))).collect();
         let wires = Wires::new(server.running_spec()).map(RefCell::new);
+        let options = RefCell::new(Arc::new(server.options().clone()));
         let shard = Rc::new(Shard {
             index,
+            options,
             server,
             hub: RefCell::new(hub),
             wires,
@@ -206,6 +211,21 @@ impl Shard {
     /// What was registered before the server began to listen.
     pub(crate) fn spec(&self) -> &Arc<Spec> {
         self.server.running_spec()
+    }
+
+    /// The options as they are now.
+    pub(crate) fn options(&self) -> Arc<Options> {
+        self.options.borrow().clone()
+    }
+
+    /// Lets other options hold from now on.
+    pub(crate) fn reconfigure(&self, options: &Arc<Options>) {
+        let config = hub_config(self.spec(), options, self.index);
+        if let Some(wires) = &self.wires {
+            wires.borrow_mut().set_entrance(config.entrance.clone());
+        }
+        self.hub().reconfigure(config);
+        self.options.replace(options.clone());
     }
 
     /// The hub. Handlers and the pump take turns on one thread, so it is never borrowed twice.
@@ -440,7 +460,7 @@ impl Shard {
         self.hub().begin_share();
         let completions = ring.turn(|ring, completion| self.complete(ring, completion))?;
         self.settle(ring);
-        let budget = self.spec().options.sends_per_turn;
+        let budget = self.options.borrow().sends_per_turn;
         let sends = match &self.wires {
             None => self.hub().flush(budget, |conn, buf| ring.send(conn, buf)),
             Some(wires) => {
@@ -590,7 +610,7 @@ impl Shard {
     }
 
     fn grace_ms(&self) -> u64 {
-        self.spec().options.shutdown_timeout.as_millis() as u64
+        self.options.borrow().shutdown_timeout.as_millis() as u64
     }
 
     /// Whether the shard was shut down and has nothing left, or has waited for long enough.

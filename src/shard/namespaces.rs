@@ -77,7 +77,7 @@ impl Shard {
             name,
             By::Client,
             (Some(parent), &spec.parents[parent].handlers),
-            spec.options.max_child_namespaces,
+            self.options.borrow().max_child_namespaces,
         );
         let Some((made, is_new)) = made else { return self.refuse(member, "Too many namespaces") };
         let namespace = Namespace { server: self.server(), id: made.id, name: name.clone() };
@@ -90,7 +90,7 @@ impl Shard {
 
     /// Begins to know a namespace that this shard has a lease of.
     fn learn(&self, spec: NamespaceSpec) -> NamespaceId {
-        let is_cleaned = self.spec().options.cleanup_empty_child_namespaces;
+        let is_cleaned = self.options.borrow().cleanup_empty_child_namespaces;
         let (id, traits) = (spec.id, spec.traits(is_cleaned));
         self.hub().learn_namespace(id, &spec.name, traits);
         self.namespaces.borrow_mut().insert(id, Rc::new(spec));

@@ -36,6 +36,10 @@ struct Wire {
     is_awaited: bool,
     /// The hub wants to end our direction when all was sent.
     is_ending: bool,
+    /// The hub was asked whether there may be a handshake.
+    is_admitted: bool,
+    /// It has said no.
+    is_refused: bool,
     /// The handshake is done and was told.
     is_shaken: bool,
     /// The hub was told that the peer sends no more, or is to be told nothing more.
@@ -63,6 +67,11 @@ impl Wires {
         let (ports, entrance) = (spec.ports.clone(), spec.entrance.clone());
         let (wires, plain) = (Vec::new(), Vec::new());
         (!ports.iter().all(is_plain)).then_some(Wires { ports, entrance, wires, plain })
+    }
+
+    /// Lets other proxies be trusted from now on.
+    pub(super) fn set_entrance(&mut self, entrance: Entrance) {
+        self.entrance = entrance;
     }
 
     /// Whether that address may connect by that listener at all.
@@ -132,7 +141,9 @@ impl Wires {
             }
             Completion::Closed { conn } => {
                 let wire = self.wires.get_mut(conn as usize).and_then(Option::take);
-                if wire.is_some_and(|wire| wire.tls.is_some() && !wire.is_shaken) {
+                let has_failed =
+                    |wire: &Wire| wire.tls.is_some() && !wire.is_shaken && !wire.is_refused;
+                if wire.is_some_and(|wire| has_failed(&wire)) {
                     hub.tally(|stats| stats.tls_failures += 1);
                 }
                 return Some(completion);
@@ -242,6 +253,8 @@ impl Wire {
             is_sending: false,
             is_awaited: false,
             is_ending: false,
+            is_admitted: false,
+            is_refused: false,
             is_shaken: false,
             has_ended: false,
             is_broken: false,
@@ -283,6 +296,12 @@ impl Wire {
             plain.extend_from_slice(bytes);
             return Ok(());
         };
+        if !self.is_shaken && !std::mem::replace(&mut self.is_admitted, true) {
+            self.is_refused = !hub.may_secure(conn);
+            if self.is_refused {
+                return Err(Broken);
+            }
+        }
         let outcome = tls.receive(bytes, plain);
         if !self.is_shaken && !tls.is_handshaking() {
             self.is_shaken = true;
@@ -318,7 +337,7 @@ impl Wire {
             true => stats.bad_proxies += 1,
             false => stats.tls_failures += u64::from(self.is_shaken),
         });
-        if is_header || self.is_shaken {
+        if is_header || self.is_shaken || self.is_refused {
             self.has_ended = true;
             return hub.handle_peer_closed(conn, PeerEnd::Reset);
         }

@@ -136,7 +136,7 @@ fn without_a_key_only_this_machine_is_served() {
 fn what_is_wrong_with_a_key_is_told() {
     let key = |lines: &str| format!("[[api.key]]\nname = \"php\"\n{lines}\n");
     for (lines, named) in [
-        ("", "needs key"),
+        ("", "api.key[0].key: is missing"),
         ("key = \"short\"", "16 characters"),
         ("sha256 = \"12\"", "64"),
         ("key_file = \"/nowhere/at/all\"", "/nowhere/at/all"),
@@ -149,7 +149,7 @@ fn what_is_wrong_with_a_key_is_told() {
     }
     let twice = format!("{0}{0}", key("key = \"0123456789abcdef\""));
     let said = Gateway::refuses(&twice);
-    assert!(said.contains("the same key"), "{said}");
+    assert!(said.contains("api.key[1].key: is the same as that of \"php\""), "{said}");
 }
 
 fn token(key: &EncodingKey, algorithm: Algorithm, claims: &Value) -> String {

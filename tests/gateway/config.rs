@@ -83,6 +83,65 @@ fn everything_wrong_is_told_with_file_line_and_key() {
     assert!(error.contains("corecast.toml:4: log.level: "), "{error}");
 }
 
+/// What only shows when a file is made ready is all told, too.
+#[test]
+fn everything_that_cannot_work_is_told_at_once() {
+    let toml = "[server]\npage = \"none.html\"\n[log]\nlevel = \"verbose\"\n\
+        [limits]\nuser_events = { per_second = 0 }\nsocket_bytes = { per_second = -1 }\n\
+        [[api.key]]\nname = \"a\"\nkey = \"short\"\n\
+        [[webhook]]\nname = \"php\"\n[[webhook]]\nname = \"b\"\nurl = \"nowhere\"\n\
+        [[namespace]]\nname = \"chat\"\n\
+        [[namespace.route]]\nevent = \"a*b\"\ndo = \"drop\"\n\
+        [[namespace.route]]\nevent = \"c\"\ndo = \"room\"\n\
+        [[namespace.route]]\nevent = \"d\"\ndo = \"worker\"\n\
+        [[namespace.route]]\nevent = \"e\"\ndo = \"webhook\"\nwebhook = \"ruby\"\n";
+    let error = check(toml, &[]).expect_err("much");
+    for expected in [
+        "corecast.toml:2: server.page: cannot read none.html: No such file",
+        "corecast.toml:4: log.level: \"verbose\" is none of off, error, warn, info, debug, trace",
+        "corecast.toml:6: limits.user_events: per_second",
+        "corecast.toml:7: limits.socket_bytes: per_second",
+        "corecast.toml:10: api.key[0].key: needs at least 16 characters",
+        "webhook[0].url: is missing",
+        "corecast.toml:15: webhook[1].url: ",
+        "corecast.toml:17: namespace[0].name: it has to begin with /",
+        "corecast.toml:19: namespace[0].route[0].event: ",
+        "namespace[0].route[1].to: names the room",
+        "corecast.toml:26: namespace[0].route[2].do: no worker can come without a [[workers.key]]",
+        "corecast.toml:30: namespace[0].route[3].webhook: there is no \"ruby\"",
+    ] {
+        assert!(error.contains(expected), "{expected}\n{error}");
+    }
+    assert_eq!(error.lines().count(), 12, "{error}");
+}
+
+/// Nobody has to know Rust to read them.
+#[test]
+fn values_of_the_wrong_kind_are_told_in_plain_words() {
+    let socket_address = "an address with a port is wanted, such as \"127.0.0.1:4000\"";
+    for (toml, said) in [
+        ("[server]\nlisten = \"127.0.0.1:4000\"\n", "a list is wanted, such as [\"…\"]"),
+        ("[server]\nlisten = [\"localhost:4000\"]\n", socket_address),
+        ("[server]\nmax_rooms = \"many\"\n", "\"many\" does not belong here: a whole number"),
+        ("[namespace]\nname = \"/\"\n", "each begun with [[namespace]]"),
+        ("[[namespace.route]]\nevent = \"a\"\ndo = \"drop\"\n", "each begun with [[namespace]]"),
+        ("[webhook]\nname = \"a\"\n", "each begun with [[webhook]]"),
+        (
+            "[limits]\nsocket_events = 5\n",
+            "5 does not belong here: a table is wanted, such as { per_second = … }",
+        ),
+        ("[server]\nadd_trailing_slash = 1\n", "true or false is wanted"),
+        ("[server]\npath = 5\n", "a text is wanted, in quotes"),
+        ("[auth]\nkey = [\"x\"]\n", "that belongs here: a table is wanted"),
+    ] {
+        let error = check(toml, &[]).expect_err(toml);
+        assert!(error.contains(said), "{toml}{error}");
+        for rust in ["sequence", "usize", "struct", "invalid type"] {
+            assert!(!error.contains(rust), "{toml}{error}");
+        }
+    }
+}
+
 #[test]
 fn each_kind_of_mistake_has_its_place() {
     for (toml, place) in [
@@ -138,11 +197,20 @@ fn secrets_are_in_no_message() {
         "[[api.key]]\nname = \"a\"\nsecret = [\"hunter2\"]\n",
         "[[api.key]]\nname = \"a\"\nkey = [\"hunter2\"]\n",
         "[auth]\nsecret = [\"hunter2\"]\n",
+        "[auth]\nkey = [\"hunter2\"]\n",
+        "[auth]\nkey = \"hunter2\"\n",
+        "[[auth.key]]\nsecret = [\"hunter2\"]\n",
+        "[api]\nkey = [\"hunter2\"]\n",
+        "[workers]\nkey = [[\"hunter2\"]]\n",
         "[[webhook]]\nname = \"a\"\nsecret = [\"hunter2\"]\nsecrets = { a = \"hunter2\" }\n",
     ] {
         let error = check(toml, &[]).expect_err(toml);
         assert!(!error.contains("hunter2"), "{toml}{error}");
     }
+    let variables = [("CORECAST_AUTH_KEY", "[\"hunter2\"]")];
+    let error = check("", &variables).expect_err("no key is a text");
+    assert!(error.contains("CORECAST_AUTH_KEY: auth.key[0]: "), "{error}");
+    assert!(!error.contains("hunter2"), "{error}");
     // Not the kind of value that a list is.
     let error = check("", &[("CORECAST_API_LISTEN", "hunter2")]).expect_err("no address");
     assert!(error.contains("CORECAST_API_LISTEN"), "{error}");

@@ -166,13 +166,84 @@ fn handshakes_have_a_rate_for_each_address() {
     until("another one", || from("127.0.0.5") == 200);
 }
 
+/// The costliest thing that a stranger can ask for.
+#[test]
+fn tls_handshakes_have_a_rate_for_each_address_too() {
+    let (folder, authority) = (Folder::new(), Authority::new());
+    let certificate = entry(&folder, "a", &authority.issue("a.test"));
+    let limits = "[limits]\nhandshakes_per_second_per_ip = 1\n";
+    let gateway = Gateway::start_with(folder, &format!("{TLS}{certificate}{limits}"), |_| {});
+    let clients = authority.clients(None);
+    let shake = |ip: &str| {
+        let stream = connect_from(ip, gateway.addresses[1]).secured(&clients, "a.test");
+        stream.shake_hands().is_ok()
+    };
+    // Whoever closes without an answer has computed nothing.
+    let mut refused = 0;
+    until("some are refused", || {
+        refused += usize::from(!shake("127.0.0.5"));
+        refused >= 10
+    });
+    assert!(shake("127.0.0.6"), "others have their own");
+    until("another one", || shake("127.0.0.5"));
+    let counted = |name: &str| {
+        let reply = gateway.get("/metrics").body;
+        let lines = reply.lines().filter(|line| line.starts_with(name));
+        let values = lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
+        values.sum::<f64>()
+    };
+    until("they are counted", || counted("corecast_handshakes_refused_total") >= 10.0);
+    assert_eq!(counted("corecast_tls_failures_total"), 0.0);
+}
+
+#[test]
+fn limits_of_addresses_and_proxies_are_reloaded() {
+    let gateway = Gateway::start("[[namespace]]\nname = \"/\"\n");
+    let from = |ip: &str, headers: &str| handshake(connect_from(ip, gateway.address), headers);
+    let change = |toml: &str| {
+        gateway.configure(&format!("{toml}[[namespace]]\nname = \"/\"\n"));
+        let answer = gateway.post("/reload", "").expect(200);
+        assert_eq!(answer["restart_needed_for"], serde_json::json!([]));
+    };
+    let (early, status) = from("127.0.0.5", "");
+    assert_eq!(status, 200);
+    let proxy = "[server.proxy]\ntrusted = [\"127.0.0.2\"]\n";
+    change(&format!("[limits]\nconnections_per_ip = 1\n{proxy}"));
+    let (kept, status) = from("127.0.0.5", "");
+    assert_eq!(status, 200, "who was there before is not counted");
+    assert_eq!(from("127.0.0.5", "").1, 429);
+    let forwarded = |name: &str| from("127.0.0.2", &format!("{name}: for=127.0.0.5\r\n")).1;
+    assert_eq!(forwarded("Forwarded"), 200, "another header is named");
+    change(&format!("[limits]\nconnections_per_ip = 1\n{proxy}header = \"forwarded\"\n"));
+    assert_eq!(forwarded("Forwarded"), 429);
+    change("[limits]\nhandshakes_per_second_per_ip = 1\n");
+    let answers: Vec<u16> = (0..30).map(|_| from("127.0.0.6", "").1).collect();
+    assert!(answers.contains(&429), "{answers:?}");
+    change("[limits]\nconnections = 2\n");
+    until("those that are there are counted", || handshake_status(&gateway) == Some(503));
+    change("");
+    assert_eq!(from("127.0.0.5", "").1, 200);
+    // Those that were counted have gone when they go.
+    drop((early, kept));
+    change("[limits]\nconnections_per_ip = 1\n");
+    until("room", || from("127.0.0.5", "").1 == 200);
+}
+
 #[test]
 fn what_is_wrong_with_the_keys_is_said_before_the_start() {
     let folder = Folder::new();
     let (first, other) = (Authority::new().issue("a.test"), Authority::new().issue("a.test"));
+    let good = entry(&folder, "good", &Authority::new().issue("b.test"));
     let mixed = entry(&folder, "a", &Issued { key: other.key, ..first });
+    folder.write("empty.pem", "");
+    let empty = good.replace("good.key", "empty.pem");
+    let gone = good.replace("good.pem", "gone.pem");
+    let wrong = "the key is not that of the certificate (KeyMismatch)";
     for (config, expected) in [
-        (format!("{TLS}{mixed}"), "KeyMismatch"),
+        (format!("{TLS}{good}{mixed}"), "corecast.toml:7: server.tls.certificate[1]: "),
+        (format!("{TLS}{good}{mixed}"), wrong),
+        (format!("{TLS}{good}{empty}"), "empty.pem: the private key: "),
+        (format!("{TLS}{good}{gone}"), "corecast.toml:8: server.tls.certificate[1].chain: "),
         (TLS.to_owned(), "server.tls.certificate"),
         ("[server.proxy]\ntrusted = [\"10.0.0.0/99\"]".into(), "10.0.0.0/99"),
         ("[server.proxy]\nprotocol = [\"127.0.0.1:1\"]".into(), "server.proxy.protocol"),

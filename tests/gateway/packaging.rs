@@ -74,9 +74,19 @@ fn the_package_has_what_it_says_and_can_be_installed() {
 fn the_unit_is_one_that_systemd_takes() {
     let unit =
         std::fs::read_to_string(format!("{ROOT}/packaging/corecast.service")).expect("a unit");
-    for line in ["Type=notify", "LimitNOFILE=1048576", "LimitMEMLOCK=8M", "NoNewPrivileges=yes"] {
+    for line in [
+        "Type=notify",
+        "LimitNOFILE=1048576",
+        "LimitMEMLOCK=8M",
+        "NoNewPrivileges=yes",
+        "User=corecast",
+    ] {
         assert!(unit.lines().any(|there| there == line), "{line}");
     }
+    // A user that comes and goes could be given no file to read.
+    assert!(!unit.contains("DynamicUser"));
+    let script = std::fs::read_to_string(format!("{ROOT}/packaging/deb/postinst")).expect("it");
+    assert!(script.contains("useradd --system") && script.contains("chmod 640"), "{script}");
     if !has("systemd-analyze") {
         return;
     }
@@ -128,6 +138,20 @@ fn the_image_does_not_run_as_root() {
 }
 
 #[test]
+fn the_image_is_not_built_of_what_lies_around() {
+    let text = std::fs::read_to_string(format!("{ROOT}/packaging/Dockerfile.dockerignore"));
+    let text = text.expect("it stands beside the Dockerfile");
+    let ignored: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+    for line in [".git", "**/target", "**/node_modules", "artifacts"] {
+        assert!(ignored.contains(&line), "{line}");
+    }
+    // What the build needs is sent.
+    for part in ["src", "vendor", "Cargo", "packaging", "demo", "docs"] {
+        assert!(!ignored.iter().any(|line| line.starts_with(part)), "{part}");
+    }
+}
+
+#[test]
 fn the_script_of_doctor_can_be_run_again() {
     let folder = Folder::new();
     let corecast = env!("CARGO_BIN_EXE_corecast");
@@ -152,6 +176,16 @@ fn the_script_of_doctor_can_be_run_again() {
     let (limits_text, settings_text) = (read(&limits), read(&settings));
     assert!(limits_text.contains("* hard nofile 54096"), "{limits_text}");
     assert!(settings_text.contains("net.core.somaxconn = "), "{settings_text}");
+    // What is higher already stays so.
+    let lowered = "ulimit -S -n 64; ulimit -H -n 64; sh \"$0\"";
+    good("sh", &["-c", lowered, &script], &[("ROOT", &root)]);
+    assert_eq!(read(&limits), limits_text, "64 is less than what is wanted");
+    let few = good(corecast, &["doctor", "--fix-script", "--connections", "10"], &[]);
+    let few = folder.write("few.sh", &few).display().to_string();
+    good("sh", &["-c", "ulimit -S -n 64; ulimit -H -n 9000; sh \"$0\"", &few], &[("ROOT", &root)]);
+    assert!(read(&limits).contains("* hard nofile 9000"), "{}", read(&limits));
+    assert!(read(&limits).contains("* soft nofile 4106"), "{}", read(&limits));
+    run(&[]);
     let second = run(&[]);
     assert!(second.contains(&format!("{limits}: is right")), "{second}");
     assert!(second.contains(&format!("{settings}: is right")), "{second}");

@@ -92,6 +92,40 @@ impl Peer {
         Ok(Ok(Peer { socket, namespace, id, asked: 0, told: VecDeque::new() }))
     }
 
+    /// Leaves the namespace and joins it again on the same connection; what comes in between is
+    /// forgotten.
+    ///
+    /// # Errors
+    /// What the namespace refuses it with.
+    pub fn rejoin(&mut self) -> Result<(), Value> {
+        let namespace = self.namespace.clone();
+        self.packet(&format!("41{namespace}"));
+        self.join_again()
+    }
+
+    /// Joins the namespace that it is not in any more.
+    ///
+    /// # Errors
+    /// What the namespace refuses it with.
+    pub fn join_again(&mut self) -> Result<(), Value> {
+        let namespace = self.namespace.clone();
+        self.packet(&format!("40{namespace}"));
+        loop {
+            let Frame::Text(text) = self.frame() else { panic!("the connection ended") };
+            if text.starts_with(&format!("40{namespace}")) {
+                return Ok(());
+            }
+            if let Some(refusal) = text.strip_prefix(&format!("44{namespace}")) {
+                return Err(serde_json::from_str(refusal).expect("JSON"));
+            }
+        }
+    }
+
+    /// Sends a packet as it is.
+    pub fn packet(&mut self, text: &str) {
+        send(&mut self.socket, 1, text.as_bytes());
+    }
+
     /// Emits; `args` are JSON without brackets.
     pub fn emit(&mut self, event: &str, args: &str) {
         self.send("42", "", event, args);

@@ -422,7 +422,8 @@ fn backends_that_are_not_there_are_told_of() {
         route("event = \"later\"\ndo = \"worker\"\nwait = false\nack = \"taken\""),
         MARK.into(),
     ];
-    let gateway = Gateway::start(&config(&routes.concat()));
+    let key = "[[workers.key]]\nname = \"a\"\nkey = \"0123456789abcdef\"\n";
+    let gateway = Gateway::start(&(config(&routes.concat()) + key));
     let [mut ada] = peers(&gateway);
     assert_eq!(ada.refusal("work", "1"), "backend_unavailable");
     assert_eq!(ada.ask("later", "1"), "taken");

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use corecast::Forwarded;
 use corecast::hub::gate::{Bounds, Gate};
-use corecast::hub::{Config, Entrance};
+use corecast::hub::{Config, Entrance, PeerEnd};
 
 use crate::wire::{Wire, config, get, reply, upgrade};
 
 fn entrance(bounds: Bounds) -> Entrance {
     Entrance {
-        gate: Gate::new(bounds).map(Arc::new),
+        gate: Arc::default(),
+        bounds,
         proxies: ["10.0.0.0/8".parse().unwrap()].into(),
         forwarded: Forwarded::XForwardedFor,
     }
@@ -60,13 +61,72 @@ fn a_proxy_is_not_counted_but_its_clients_are() {
         wire.put(conn, forwarded(client, "transport=polling"));
         wire.answer(conn).0
     };
-    assert_eq!(ask(&mut wire, conns[0], "192.0.2.1"), 200);
+    let lines = "\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n";
+    wire.put(conns[0], upgrade("websocket", None).replace("\r\n\r\n", lines));
+    assert!(wire.got(conns[0]).starts_with(b"HTTP/1.1 101"));
     assert_eq!(ask(&mut wire, conns[1], "192.0.2.1"), 429);
     assert_eq!(ask(&mut wire, conns[2], "192.0.2.2"), 200);
     // A proxy keeps its connections and takes them for whoever comes.
-    assert_eq!(ask(&mut wire, conns[0], "192.0.2.3"), 200);
+    assert_eq!(ask(&mut wire, conns[2], "192.0.2.3"), 200);
+    wire.end(conns[0], PeerEnd::Reset);
     assert_eq!(ask(&mut wire, conns[3], "192.0.2.1"), 200);
     assert_eq!(counts(&wire), (1, 1, 0));
+}
+
+/// A connection that a proxy keeps for whoever comes next counts for nobody.
+#[test]
+fn kept_connections_of_proxies_are_nobodys() {
+    let mut wire = wire(Bounds { per_ip: Some(2), ..Bounds::default() });
+    let ask = |wire: &mut Wire, query: &str| {
+        let conn = wire.open_from("10.0.0.1").unwrap();
+        wire.put(conn, forwarded("192.0.2.7", query));
+        conn
+    };
+    let sids: Vec<String> = (0..5)
+        .map(|_| {
+            let conn = ask(&mut wire, "transport=polling");
+            let (status, body) = wire.answer(conn);
+            assert_eq!(status, 200);
+            body[9..29].to_owned()
+        })
+        .collect();
+    // A poll that waits is in hand.
+    let held: Vec<u32> = sids[..2]
+        .iter()
+        .map(|sid| ask(&mut wire, &format!("transport=polling&sid={sid}")))
+        .collect();
+    let third = ask(&mut wire, "transport=polling");
+    assert_eq!(wire.answer(third).0, 429);
+    wire.end(held[0], PeerEnd::Reset);
+    let fourth = ask(&mut wire, "transport=polling");
+    assert_eq!(wire.answer(fourth).0, 200);
+}
+
+/// Bounds that come later count who comes from then on, and give back what they have counted.
+#[test]
+fn bounds_change_while_clients_are_there() {
+    let gate = Arc::<Gate>::default();
+    let with = |bounds| {
+        let entrance = Entrance { gate: gate.clone(), ..entrance(bounds) };
+        Config { entrance, ..config() }
+    };
+    let mut wire = Wire::with(with(Bounds::default()));
+    let ask = |wire: &mut Wire, conn: u32| {
+        wire.put(conn, get("transport=polling"));
+        wire.answer(conn).0
+    };
+    let early: Vec<u32> = (0..5).map(|_| wire.open_from("192.0.2.1").unwrap()).collect();
+    wire.hub.reconfigure(with(Bounds { per_ip: Some(1), ..Bounds::default() }));
+    let [first, second] = [(); 2].map(|()| wire.open_from("192.0.2.1").unwrap());
+    assert_eq!([second, first, early[0]].map(|conn| ask(&mut wire, conn)), [429, 200, 200]);
+    wire.hub.reconfigure(with(Bounds { connections: Some(4), ..Bounds::default() }));
+    let late = wire.open_from("192.0.2.9").unwrap();
+    assert_eq!(ask(&mut wire, late), 503, "of all, those that were there are counted");
+    wire.hub.reconfigure(with(Bounds::default()));
+    let later = wire.open_from("192.0.2.9").unwrap();
+    assert_eq!(ask(&mut wire, later), 200);
+    wire.at(200_000);
+    assert_eq!(gate.counts(), (0, 0));
 }
 
 #[test]
@@ -92,8 +152,8 @@ fn handshakes_are_counted_once_whatever_their_transport() {
 #[test]
 fn everything_is_given_back_when_all_have_gone() {
     let bounds = Bounds { connections: Some(4), per_ip: Some(3), handshakes: Some(9) };
-    let gate = Arc::new(Gate::new(bounds).unwrap());
-    let entrance = Entrance { gate: Some(gate.clone()), ..entrance(bounds) };
+    let gate = Arc::<Gate>::default();
+    let entrance = Entrance { gate: gate.clone(), ..entrance(bounds) };
     let mut wire = Wire::with(Config { entrance, shards: 2, ..config() });
     for ip in ["192.0.2.1", "192.0.2.1", "10.0.0.1", "192.0.2.1", "192.0.2.1", "192.0.2.2"] {
         let conn = wire.open_from(ip).unwrap();

@@ -1,6 +1,6 @@
 //! Section J as far as it is bytes, and the rows of W about Socket.IO packets.
 
-use corecast::hub::{Config, PeerEnd, Target};
+use corecast::hub::{Config, PeerEnd, Target, Traits};
 
 use crate::wire::{Wire, config, frame, text};
 
@@ -238,6 +238,25 @@ fn j13_acks_from_the_client() {
     assert!(wire.hub.await_ack(member, None, 9).is_some());
     wire.put(conn, text("41"));
     assert_eq!(wire.heard(), ["client namespace disconnect", "ack 9 Disconnected"]);
+}
+
+/// Answers to nothing are counted, and told where somebody wants to know.
+#[test]
+fn j13_answers_to_nothing_are_counted() {
+    let mut wire = Wire::new();
+    let conn = wire.joined();
+    wire.put(conn, [text("430[1]"), text("43[]")].concat());
+    assert_eq!(wire.hub.stats().unexpected_acks, 2);
+    assert_eq!(wire.heard(), [""; 0]);
+    wire.hub.set_traits(0, Traits { reports_acks: true, ..Traits::default() });
+    let id = wire.hub.await_ack(wire.members[0], None, 7).unwrap();
+    wire.put(conn, [text(&format!("43{id}[]")), text(&format!("43{id}[2]"))].concat());
+    wire.put(conn, text("461-99[{\"_placeholder\":true,\"num\":0}]"));
+    wire.put(conn, frame(0x82, &[1]));
+    let placeholder = "{\"_placeholder\":true,\"num\":0}";
+    let last = format!("unexpected ({placeholder}) 1");
+    assert_eq!(wire.heard(), ["ack 7 ", "unexpected (2) 0", last.as_str()]);
+    assert_eq!(wire.hub.stats().unexpected_acks, 4);
 }
 
 #[test]

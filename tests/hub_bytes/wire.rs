@@ -302,6 +302,10 @@ impl Wire {
                 let json = String::from_utf8_lossy(&arguments.json).into_owned();
                 format!("sent {} {}({json})", member.index, arguments.name)
             }
+            Event::UnexpectedAck { arguments, .. } => {
+                let json = String::from_utf8_lossy(&arguments.json).into_owned();
+                format!("unexpected ({json}) {}", arguments.attachments.len())
+            }
             // Known from the packets.
             Event::Upgraded(_) => return,
             Event::ConnectAborted(_) => "aborted".into(),

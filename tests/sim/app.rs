@@ -67,9 +67,10 @@ impl World {
                 // Gone in the same turn, which comes as an abort.
                 None => assert!(self.app.pending.insert((s, member))),
             },
-            Event::Empty(_) | Event::Room { .. } | Event::Sent { .. } => {
-                panic!("nobody has asked for it")
-            }
+            Event::Empty(_)
+            | Event::Room { .. }
+            | Event::Sent { .. }
+            | Event::UnexpectedAck { .. } => panic!("nobody has asked for it"),
             Event::Upgraded(_) | Event::Unkept(_) => {}
             Event::ConnectAborted(member) => {
                 assert!(self.app.pending.remove(&(s, member)), "no decision was open");

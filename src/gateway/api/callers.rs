@@ -238,11 +238,11 @@ impl Callers {
     /// It cannot work; the text names the key.
     pub(crate) fn new(listen: SocketAddr, keys: &[Key], jwt: Option<&Jwt>) -> Result<Self, String> {
         let mut known: Vec<(Hash, Arc<Grant>)> = Vec::with_capacity(keys.len());
-        for key in keys {
-            let at = |error: String| format!("api.key \"{}\": {error}", key.name);
+        for (at, key) in keys.iter().enumerate() {
+            let at = |error: String| format!("api.key[{at}].{error}");
             let hash = key_hash(key).map_err(at)?;
             if let Some((_, other)) = known.iter().find(|(other, _)| *other == hash) {
-                return Err(at(format!("is the same key as \"{}\"", other.name)));
+                return Err(at(format!("key: is the same as that of \"{}\"", other.name)));
             }
             let bucket = match key.rate {
                 Some(0) => return Err(at("rate: has to be at least 1".into())),
@@ -345,8 +345,8 @@ fn key_hash(key: &Key) -> Result<Hash, String> {
         (None, Some(digits)) => {
             from_hex(digits).ok_or_else(|| "sha256: needs 64 hexadecimal digits".into())
         }
-        (Some(_), Some(_)) => Err("give key, key_file or sha256, not two of them".into()),
-        (None, None) => Err("needs key, key_file or sha256".into()),
+        (Some(_), Some(_)) => Err("sha256: give key, key_file or sha256, not two".into()),
+        (None, None) => Err("key: is missing; give key, key_file or sha256".into()),
     }
 }
 

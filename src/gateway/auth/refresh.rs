@@ -98,7 +98,7 @@ impl Moves {
         let left = self.leave.iter().filter(|room| rooms.contains(room.as_str())).count();
         let joined = self.join.iter().filter(|room| !rooms.contains(room.as_str())).count();
         // Its own is not counted.
-        rooms.len() - left + joined <= state.server.options().max_rooms + 1
+        rooms.len() - left + joined <= state.rules().config.server.max_rooms + 1
     }
 }
 

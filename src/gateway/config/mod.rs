@@ -38,7 +38,7 @@ pub use server::Server;
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Where clients connect, and how the server treats them. Not reloaded.
+    /// Where clients connect, and how the server treats them.
     pub server: Server,
     /// The HTTP API.
     pub api: api::Config,
@@ -208,19 +208,73 @@ fn step(segment: &serde_path_to_error::Segment) -> Option<Step> {
 /// What is wrong with a value, without the value where it may be a secret.
 fn explain(source: &Source, path: &Path, message: &str) -> String {
     let shape = Schema::get().at(path).unwrap_or_default();
-    if let (Some(Step::Key(key)), false) = (path.0.last(), message.starts_with("missing field")) {
-        let is_secret = ["secret", "token", "password", "key", "keys"]
-            .iter()
-            .any(|word| key.split('_').any(|part| part == *word));
-        if is_secret && !key.ends_with("_file") {
-            return "this is not the kind of value that belongs here".into();
-        }
+    let wanted = wanted(path, &shape, message);
+    if may_be_secret(path) && !message.starts_with("missing field") {
+        let wanted = wanted.map(|wanted| format!(": {wanted}")).unwrap_or_default();
+        return format!("this is not the kind of value that belongs here{wanted}");
     }
     let text = source.get(path).and_then(Value::as_str);
     let near = text.and_then(|text| nearest(text, shape.texts.iter().copied()));
-    match near {
-        Some(near) => format!("{message}; did you mean \"{near}\"?"),
-        None => message.to_owned(),
+    match (near, wanted) {
+        (Some(near), _) => format!("{message}; did you mean \"{near}\"?"),
+        (None, Some(wanted)) => {
+            let found = source.get(path).map(kind_of).unwrap_or_default();
+            format!("{found} does not belong here: {wanted}")
+        }
+        (None, None) => message.to_owned(),
+    }
+}
+
+/// Whether the value at a path is a secret, or was meant to be one: the entry of a list that has
+/// taken the place of a key counts as that key.
+fn may_be_secret(path: &Path) -> bool {
+    let key = path.0.iter().rev().find_map(|step| match step {
+        Step::Key(key) => Some(key),
+        Step::Index(_) => None,
+    });
+    let words = ["secret", "token", "password", "key", "keys"];
+    key.is_some_and(|key| {
+        !key.ends_with("_file") && key.split('_').any(|part| words.contains(&part))
+    })
+}
+
+/// What belongs at a path where something of another kind stands, in words that need no Rust.
+/// `None` if the message says it well.
+fn wanted(path: &Path, shape: &Shape<'_>, message: &str) -> Option<String> {
+    if message.contains("invalid socket address") {
+        return Some("an address with a port is wanted, such as \"127.0.0.1:4000\"".into());
+    }
+    let (found, expected) = message.split_once(", expected ")?;
+    if !found.starts_with("invalid type") && !found.starts_with("invalid value") {
+        return None;
+    }
+    let items = Schema::get().shape(&shape.items);
+    let table = path.to_string().replace("[0]", "");
+    Some(match expected {
+        "a sequence" if items.is_table() => {
+            format!("a list of tables is wanted, each begun with [[{table}]]")
+        }
+        "a sequence" => "a list is wanted, such as [\"…\"]".into(),
+        "usize" | "u64" | "u32" | "u16" | "u8" => "a whole number is wanted".into(),
+        "f64" => "a number is wanted".into(),
+        "a boolean" => "true or false is wanted".into(),
+        "a string" | "path string" => "a text is wanted, in quotes".into(),
+        "a map" => "a table is wanted".into(),
+        other if other.starts_with("struct ") => {
+            let first = shape.required.iter().chain(shape.properties.keys()).next();
+            let first = first.map(|key| format!(", such as {{ {key} = … }}")).unwrap_or_default();
+            format!("a table is wanted{first}")
+        }
+        _ => return None,
+    })
+}
+
+/// A value as one would call it.
+fn kind_of(value: &Value) -> String {
+    match value {
+        Value::Object(_) => "a table".into(),
+        Value::Array(_) => "a list".into(),
+        plain => plain.to_string(),
     }
 }
 
@@ -230,6 +284,14 @@ fn explain(source: &Source, path: &Path, message: &str) -> String {
 /// A value is out of range; the text begins with its key.
 pub(super) fn options(config: &Config) -> Result<Options, String> {
     data_port::options(config, config.server.options()?)
+}
+
+/// What is wrong where options break a rule; led by the key, if there is one.
+pub(super) fn rule_broken(error: crate::Error) -> String {
+    match error {
+        crate::Error::Options(rule) => server::named(rule),
+        error => error.to_string(),
+    }
 }
 
 /// The keys in which two configurations differ, and which a running gateway cannot change.

@@ -55,12 +55,16 @@ pub(super) fn defaults(schema: &Schema) -> String {
          # instance by CORECAST_SERVER_PATH, and the name of the first namespace by\n\
          # CORECAST_NAMESPACE_0_NAME.\n",
     );
-    table(schema, &Path::default(), &schema.root(), true, &mut out);
+    table(schema, &Path::default(), &schema.root(), Some(&Value::Null), &mut out);
     out
 }
 
-fn table(schema: &Schema, path: &Path, shape: &Shape<'_>, is_set: bool, out: &mut String) {
-    for (at, key) in keys(schema, path, shape).into_iter().enumerate() {
+/// Writes a table; `set` is its own default, which may say more than those of its keys. `None` if
+/// it is not set.
+fn table(schema: &Schema, path: &Path, shape: &Shape<'_>, set: Option<&Value>, out: &mut String) {
+    for (at, mut key) in keys(schema, path, shape).into_iter().enumerate() {
+        let own = key.default.filter(|value| !value.is_null());
+        key.default = own.or_else(|| set?.get(key.name)).or(key.default);
         let header = key.path.to_string().replace("[0]", "");
         if at > 0 || path.0.is_empty() {
             out.push('\n');
@@ -68,15 +72,17 @@ fn table(schema: &Schema, path: &Path, shape: &Shape<'_>, is_set: bool, out: &mu
         comment(&key.said, out);
         if key.is_list_of_tables() {
             let _ = writeln!(out, "# [[{header}]]");
-            table(schema, &key.path.with(Step::Index(0)), &key.items, false, out);
+            table(schema, &key.path.with(Step::Index(0)), &key.items, None, out);
         } else if key.shape.is_table() {
             // A table that may be missing is missing by default.
-            let is_set = is_set && !key.default.is_some_and(Value::is_null);
-            let _ = writeln!(out, "{}[{header}]", if is_set { "" } else { "# " });
-            table(schema, &key.path, &key.shape, is_set, out);
+            let own = key.default.unwrap_or(&Value::Null);
+            let is_missing = key.default.is_some_and(Value::is_null);
+            let set = set.filter(|_| !is_missing).map(|_| own);
+            let _ = writeln!(out, "{}[{header}]", if set.is_some() { "" } else { "# " });
+            table(schema, &key.path, &key.shape, set, out);
         } else {
             let default = key.default.filter(|value| !value.is_null());
-            let mark = if is_set && default.is_some() { "" } else { "# " };
+            let mark = if set.is_some() && default.is_some() { "" } else { "# " };
             let value = default.map_or_else(|| example(&key.shape).to_owned(), toml);
             let _ = writeln!(out, "{mark}{} = {value}", key.name);
         }

@@ -17,37 +17,37 @@ use crate::{
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Server {
-    /// Addresses that clients connect to. With port 0 the system chooses one.
+    /// Addresses that clients connect to. With port 0 the system chooses one. Not reloaded.
     pub listen: Vec<SocketAddr>,
-    /// CPUs that get one shard each. Default: all that the process may use.
+    /// CPUs that get one shard each. Default: all that the process may use. Not reloaded.
     pub cpus: Vec<usize>,
-    /// A page, an HTML file, that is served at `/`. Default: none.
+    /// A page, an HTML file, that is served at `/`; a reload reads it again. Default: none.
     pub page: Option<PathBuf>,
     /// TLS.
     pub tls: data_port::TlsConfig,
     /// Proxies between clients and the gateway.
     pub proxy: data_port::ProxyConfig,
-    /// What the path of Socket.IO requests begins with.
+    /// What the path of Socket.IO requests begins with. Not reloaded.
     pub path: String,
-    /// Whether `path` has to end in `/`.
+    /// Whether `path` has to end in `/`. Not reloaded.
     pub add_trailing_slash: bool,
-    /// Serve the official browser client at `socket.io.js` below `path`.
+    /// Serve the official browser client at `socket.io.js` below `path`. Not reloaded.
     pub serve_client: bool,
     /// How sessions may be carried. `polling` alone never upgrades; `websocket` alone needs
-    /// clients that are told so.
+    /// clients that are told so. Not reloaded.
     pub transports: Vec<Transport>,
     /// Tell polling clients that they may upgrade to websocket.
     pub allow_upgrades: bool,
-    /// Accept clients of Socket.IO 2 as well.
+    /// Accept clients of Socket.IO 2 as well. Not reloaded.
     pub allow_eio3: bool,
     /// Answer polling clients that ask for it by scripts (JSONP), as browsers without CORS need it.
     /// Any page may load a script, whatever `auth.origins` says, and cookies go with it.
     pub jsonp: bool,
-    /// How packets are written; clients have to use the same.
+    /// How packets are written; clients have to use the same. Not reloaded.
     pub parser: ParserName,
-    /// Time between a client's answer to a heartbeat and the next one.
+    /// Time between a client's answer to a heartbeat and the next one. Not reloaded.
     pub ping_interval: Time,
-    /// Time that a client has to answer a heartbeat; then it is disconnected.
+    /// Time that a client has to answer a heartbeat; then it is disconnected. Not reloaded.
     pub ping_timeout: Time,
     /// Time that an upgrade to websocket may take.
     pub upgrade_timeout: Time,
@@ -64,10 +64,10 @@ pub struct Server {
     pub requests_timeout: Time,
     /// Time that sessions get to flush when the gateway ends.
     pub shutdown_timeout: Time,
-    /// What keeps a shard busy for longer is logged.
+    /// What keeps a shard busy for longer is logged. Not reloaded.
     pub stall_warning: Time,
     /// Largest message or request body from a client. A larger websocket message closes its
-    /// connection with 1009, a larger body is answered 413.
+    /// connection with 1009, a larger body is answered 413. Not reloaded.
     pub max_http_buffer_size: Size,
     /// Attachments of one event.
     pub max_attachments: usize,
@@ -91,7 +91,7 @@ pub struct Server {
     /// What one shard may answer to a question for sockets or acknowledgements; more is left out
     /// and the answer says so.
     pub max_gather_bytes: Size,
-    /// Commands that may wait for a shard; more are answered 503.
+    /// Commands that may wait for a shard; more are answered 503. Not reloaded.
     pub max_mailbox: usize,
     /// Bytes that wait for one client that does not read.
     pub max_queue_bytes: Size,
@@ -100,8 +100,9 @@ pub struct Server {
     /// Sends handed to the kernel per turn of a shard.
     pub sends_per_turn: usize,
     /// Length of the kernel's queue of connections not yet accepted; `net.core.somaxconn` caps it.
+    /// Not reloaded.
     pub backlog: u32,
-    /// Receive buffers of 2 KiB per shard, a power of two.
+    /// Receive buffers of 2 KiB per shard, a power of two. Not reloaded.
     pub receive_buffers: u16,
     /// Keep the request head of each client for as long as it stays, for webhooks.
     pub retain_handshake: bool,
@@ -111,10 +112,11 @@ pub struct Server {
     pub cookie: Option<CookieKeys>,
     /// Compress answers to polling clients. `enabled = false` switches it off.
     pub http_compression: Compression,
-    /// Compress websocket messages. Costs CPU time for each; broadcasts are compressed once.
+    /// Compress websocket messages. Costs CPU time for each; broadcasts are compressed once. Not
+    /// reloaded.
     pub per_message_deflate: Option<Deflate>,
     /// Let clients that lost their connection come back with the same id and rooms, and get what
-    /// they have missed.
+    /// they have missed. Not reloaded.
     pub connection_state_recovery: Option<RecoveryKeys>,
 }
 
@@ -341,11 +343,8 @@ impl Server {
             },
             ..self.limits()
         };
-        match options.limits() {
-            Ok(_) => Ok(options),
-            Err(crate::Error::Options(rule)) => Err(named(rule)),
-            Err(error) => Err(error.to_string()),
-        }
+        options.limits().map_err(super::rule_broken)?;
+        Ok(options)
     }
 
     /// The part of the options that bounds.
@@ -380,7 +379,7 @@ impl Server {
 }
 
 /// A rule of the options, led by the key that breaks it.
-fn named(rule: &str) -> String {
+pub(super) fn named(rule: &str) -> String {
     let (field, rest) = rule.split_once([' ', ':']).unwrap_or((rule, ""));
     let rest = rest.trim();
     match field {

@@ -149,7 +149,9 @@ impl Source {
 
     /// A message with the place of its key before it: file and line, or the variable or flag.
     pub(super) fn at(&self, path: &Path, message: &str) -> String {
-        if let Some(origin) = self.origins.get(path) {
+        // Itself, or the whole that it is a part of.
+        let mut wholes = (1..=path.0.len()).rev().map(|count| Path(path.0[..count].to_vec()));
+        if let Some(origin) = wholes.find_map(|whole| self.origins.get(&whole)) {
             return format!("{origin}: {path}: {message}");
         }
         // A table of which only a part comes from elsewhere.

@@ -145,7 +145,7 @@ fn problems_are_told_with_line_and_key_and_all_at_once() {
     let expected = [
         ("c.toml:2: server.ping_intervall: ", "did you mean \"ping_interval\"?"),
         ("c.toml:3: server.ping_timeout: ", "a time with its unit, such as \"25s\""),
-        ("c.toml:4: server.listen[1]: ", "socket address"),
+        ("c.toml:4: server.listen[1]: ", "an address with a port"),
         ("c.toml:5: sever: ", "did you mean \"server\"?"),
         ("c.toml:10: namespace[0].route[0].do: ", "did you mean \"broadcast\"?"),
         ("c.toml:12: api.ping_interval: ", "did you mean \"server.ping_interval\"?"),
@@ -186,9 +186,13 @@ fn what_needs_a_restart_is_known() {
     new.log.level = "debug".into();
     new.log.format = super::log::Format::Json;
     new.drain.over = units::Time::secs(1);
+    new.server.proxy.trusted.push("10.0.0.0/8".into());
+    new.server.max_rooms = 5;
+    new.limits.connections_per_ip = Some(5);
+    new.server.ping_interval = units::Time::secs(1);
     new.namespaces.clear();
     let mut changed = fixed_changes(&running, &new);
     changed.sort();
-    assert_eq!(changed, ["log.format", "server.cors", "server.path"]);
+    assert_eq!(changed, ["log.format", "server.path", "server.ping_interval"]);
     assert!(fixed_changes(&running, &running).is_empty());
 }

@@ -7,7 +7,6 @@ pub(crate) mod template;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -161,7 +160,7 @@ pub(crate) struct Table {
 
 #[derive(Debug)]
 struct Route {
-    /// Not that of any other route, also after a reload.
+    /// Of the buckets of `rate`: not that of any other route, and the same after a reload.
     id: u64,
     act: Act,
     rename: Option<Box<str>>,
@@ -202,13 +201,28 @@ enum Act {
 
 impl Table {
     /// # Errors
-    /// A route says what cannot be; the text begins with its key.
-    pub(crate) fn new(routes: &[Config], unknown: Unknown) -> Result<Table, String> {
+    /// Routes that say what cannot be, each on a line that begins with its key.
+    pub(crate) fn new(
+        namespace: &str,
+        routes: &[Config],
+        unknown: Unknown,
+    ) -> Result<Table, String> {
         let (exact, prefixes, own) = Default::default();
         let mut table = Table { exact, prefixes, own, unknown };
+        let mut wrong = Vec::new();
         for (at, config) in routes.iter().enumerate() {
-            let route = Route::new(config).map_err(|error| format!("route[{at}].{error}"))?;
-            table.add(&config.event, route);
+            let alike = routes[..at].iter().filter(|other| other.event == config.event).count();
+            match Route::new(config) {
+                Ok(mut route) => {
+                    let of = (namespace, &config.event, alike, config.per == Per::User);
+                    route.id = route.rate.map_or(0, |rate| limits::bucket_id(of, &rate));
+                    table.add(&config.event, route);
+                }
+                Err(error) => wrong.push(format!("route[{at}].{error}")),
+            }
+        }
+        if !wrong.is_empty() {
+            return Err(wrong.join("\n"));
         }
         table.prefixes.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
         Ok(table)
@@ -265,17 +279,29 @@ impl Table {
         let mut prefixes = self.prefixes.iter();
         prefixes.find(|(prefix, _)| event.starts_with(&**prefix)).map_or(&[], |(_, routes)| routes)
     }
+}
 
-    /// Names of the webhooks that routes call, with the key of the route.
-    pub(crate) fn webhooks(routes: &[Config]) -> impl Iterator<Item = (usize, &str)> {
-        let named = routes.iter().enumerate();
-        named.filter_map(|(at, route)| Some((at, route.webhook.as_deref()?)))
-    }
+/// What is wrong with the backends that routes bring events to, each led by its key.
+pub(crate) fn unknown_backends<'a>(
+    routes: &'a [Config],
+    all: &'a super::config::Config,
+) -> impl Iterator<Item = String> + 'a {
+    routes.iter().enumerate().filter_map(|(at, route)| {
+        let is_known = |name: &str| all.webhooks.iter().any(|webhook| webhook.name == name);
+        match &route.webhook {
+            Some(name) if !is_known(name) => {
+                Some(format!("route[{at}].webhook: there is no \"{name}\""))
+            }
+            _ if route.r#do == Action::Worker && all.workers.keys.is_empty() => {
+                Some(format!("route[{at}].do: no worker can come without a [[workers.key]]"))
+            }
+            _ => None,
+        }
+    })
 }
 
 impl Route {
     fn new(config: &Config) -> Result<Route, String> {
-        static LAST: AtomicU64 = AtomicU64::new(1 << 32);
         check_names(config)?;
         let json = |key: &str, value: &Value| {
             Json::parse(value).map_err(|error| format!("{key}: {error}"))
@@ -287,7 +313,7 @@ impl Route {
         let bytes_max = config.schema_max_size.map_or(64 * 1024, |size| size.0);
         let file = config.schema_file.as_deref();
         Ok(Route {
-            id: LAST.fetch_add(1, Ordering::Relaxed),
+            id: 0,
             act: Act::new(config)?,
             rename: config.rename.as_deref().map(Box::from),
             args: args.transpose()?,
@@ -638,7 +664,7 @@ mod tests {
 
     fn table(routes: Value) -> Result<Table, String> {
         let routes: Vec<Config> = serde_json::from_value(routes).map_err(|it| it.to_string())?;
-        Table::new(&routes, Unknown::Drop)
+        Table::new("/", &routes, Unknown::Drop)
     }
 
     #[test]

@@ -212,6 +212,9 @@ fn check(config: &Config) -> Result<Url, String> {
         return Err("name: is missing".into());
     }
     // Not shown, as there may be a secret in its query.
+    if config.url.is_empty() {
+        return Err("url: is missing".into());
+    }
     let url = Url::parse(&config.url).map_err(|error| format!("url: {error}"))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err("url: must begin with http:// or https://".into());

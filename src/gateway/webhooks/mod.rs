@@ -79,13 +79,22 @@ pub(crate) struct Happened {
 
 impl Webhooks {
     pub(crate) fn new(configs: &[Config]) -> Result<Webhooks, String> {
-        let mut hooks: Vec<Arc<Hook>> = Vec::new();
+        let (mut hooks, mut wrong) = (Vec::<Arc<Hook>>::new(), Vec::new());
         for (at, config) in configs.iter().enumerate() {
             let at = |error: String| format!("webhook[{at}].{error}");
             if hooks.iter().any(|hook| *hook.name == *config.name) {
-                return Err(at(format!("name: \"{}\" is there twice", config.name)));
+                wrong.push(at(format!("name: \"{}\" is there twice", config.name)));
             }
-            hooks.push(Arc::new(Hook::new(Settings::new(config).map_err(at)?)));
+            match Settings::new(config) {
+                Ok(settings) => hooks.push(Arc::new(Hook::new(settings))),
+                Err(error) => wrong.push(at(error)),
+            }
+        }
+        if !wrong.is_empty() {
+            return Err(wrong.join(
+                "
+",
+            ));
         }
         Ok(Webhooks { hooks, retired: Vec::new() })
     }

@@ -78,22 +78,30 @@ impl Handlers {
 
 /// Why a client may not join a namespace. It sees the message, and the data if there is any, in
 /// its `connect_error` event (J-7): `error.message`, `error.data`. Its connection stays, and it may
-/// ask again.
+/// ask again, unless it is to be closed ([`ConnectError::and_close`]).
 #[derive(Debug, Clone, PartialEq)]
 pub struct ConnectError {
     pub(crate) message: String,
     pub(crate) data: Option<serde_json::Value>,
+    /// Its connection is closed after it.
+    pub(crate) closes: bool,
 }
 
 impl ConnectError {
     /// An error with a message, for the client to read.
     pub fn new(message: impl Into<String>) -> ConnectError {
-        ConnectError { message: message.into(), data: None }
+        ConnectError { message: message.into(), data: None, closes: false }
     }
 
     /// The same with data for the client, such as `json!({ "code": 401 })`.
     pub fn with_data(mut self, data: serde_json::Value) -> ConnectError {
         self.data = Some(data);
+        self
+    }
+
+    /// The same, and then the end of the connection: whoever only guesses has to come anew.
+    pub fn and_close(mut self) -> ConnectError {
+        self.closes = true;
         self
     }
 }

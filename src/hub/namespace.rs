@@ -401,6 +401,15 @@ impl Hub {
         }
     }
 
+    /// The application refuses a client and wants no more of it: after the refusal, its connection
+    /// is closed.
+    pub fn expel_member(&mut self, key: Key, message: &str, data: Option<&str>) {
+        let asking = self.members.get(key).filter(|member| member.state == State::Connecting);
+        let Some(session) = asking.map(|member| member.session) else { return };
+        self.refuse_member(key, message, data);
+        self.close_session(session, Reason::ForcedClose, Goodbye::Flush);
+    }
+
     /// The end of a member begins: the application is told while its rooms are still set (J-17).
     pub(super) fn close_member(&mut self, index: u32, reason: Reason) {
         let Some(key) = self.members.key_at(index) else { return };

@@ -78,7 +78,11 @@ impl Shard {
             for middleware in &namespace.handlers.middleware {
                 if let Err(error) = (middleware.call)(asked.clone()).await {
                     let data = error.data.as_ref().map(ToString::to_string);
-                    shard.hub().refuse_member(member, &error.message, data.as_deref());
+                    let (message, data) = (&*error.message, data.as_deref());
+                    match error.closes {
+                        true => shard.hub().expel_member(member, message, data),
+                        false => shard.hub().refuse_member(member, message, data),
+                    }
                     shard.forget(member);
                     return shard.wake();
                 }

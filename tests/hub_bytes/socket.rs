@@ -82,6 +82,20 @@ fn j7_refusals() {
     assert!(wire.said(conn)[0].starts_with("40{\"sid\""));
 }
 
+/// J-7: refused for good: what the same read brings behind it is not looked at.
+#[test]
+fn j7_a_refusal_that_closes() {
+    let mut wire = Wire::new();
+    let conn = wire.joined();
+    wire.accepts = false;
+    wire.put(conn, text("40/admin,"));
+    wire.heard();
+    wire.hub.expel_member(wire.members[1], "no", Some("1"));
+    wire.put(conn, text("40/admin,"));
+    assert_eq!(wire.heard(), ["forced close"]);
+    assert_eq!(wire.said(conn), ["44/admin,{\"message\":\"no\",\"data\":1}", "<close>"]);
+}
+
 /// J-8, U-10: emits before the answer pass, broadcasts do not.
 #[test]
 fn j8_u10_before_the_answer() {

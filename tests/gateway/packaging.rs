@@ -87,6 +87,11 @@ fn the_unit_is_one_that_systemd_takes() {
     assert!(!unit.contains("DynamicUser"));
     let script = std::fs::read_to_string(format!("{ROOT}/packaging/deb/postinst")).expect("it");
     assert!(script.contains("useradd --system") && script.contains("chmod 640"), "{script}");
+    // A file with a mistake fails the reload, rather than that nobody hears of it.
+    let reload: Vec<&str> =
+        unit.lines().filter_map(|line| line.strip_prefix("ExecReload=")).collect();
+    assert!(matches!(reload[..], [check, kill]
+        if check.contains("config check") && kill.ends_with("-HUP $MAINPID")));
     if !has("systemd-analyze") {
         return;
     }

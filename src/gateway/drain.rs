@@ -2,7 +2,8 @@
 //!
 //! New sessions are refused at once. Those that are there are told, one after the other over the
 //! chosen time, when to come back, and their connections are closed without a DISCONNECT, so that
-//! clients reconnect by themselves, and not all at the same moment.
+//! clients reconnect by themselves, and not all at the same moment. Workers stay until the last
+//! client has gone and they have done what is left, or their time is over.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
@@ -29,11 +30,15 @@ pub struct Config {
     /// half of it and all of it, in the event `drain` with `{"retry_after_ms": …}`. New sessions
     /// are refused with it as `Retry-After`.
     pub retry_after: Time,
+    /// The longest time that webhooks and workers have, after the last client has gone, for what
+    /// they have not been told or not acknowledged by then. What is left after it is lost, counted
+    /// and logged. A webhook's backend that is down is not waited for.
+    pub backends: Time,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Config { over: Time::secs(10), retry_after: Time::secs(5) }
+        Config { over: Time::secs(10), retry_after: Time::secs(5), backends: Time::secs(30) }
     }
 }
 
@@ -51,17 +56,35 @@ type Leaving = (u64, Arc<str>, Box<str>);
 
 /// Ends all sessions, then the server. To be called once.
 pub(super) async fn run(state: Arc<State>) {
-    let config = state.rules().config.drain.clone();
-    tracing::info!("draining for {}; a second signal leaves at once", config.over);
+    let rules = state.rules();
+    let config = &rules.config.drain;
     if let Err(error) = state.server.refuse_sessions(config.retry_after.0) {
         tracing::warn!("new sessions are not refused: {error}");
     }
-    let told = disconnect(&state, &config).await.and(disconnect_late(&state, &config).await);
+    let told = disconnect(&state, config).await.and(disconnect_late(&state, config).await);
     if let Err(error) = told {
         tracing::warn!("not all clients were told to come back: {error}");
     }
+    wait_for_clients(&state).await;
+    state.occupancy.tell_now(&state);
+    state.workers.settle(state.life.backends_until(config.backends.0)).await;
+    if let Err(error) = disconnect_workers(&state, config).await {
+        tracing::warn!("not all workers were told to come back: {error}");
+    }
     wait_for_polls(&state).await;
     state.server.shutdown();
+}
+
+/// Backends are told that clients have gone when they have.
+async fn wait_for_clients(state: &State) {
+    let begin = Instant::now();
+    let within = state.server.options().shutdown_timeout;
+    let is_over = || begin.elapsed() >= within;
+    while !is_over() && clients(state).await.is_ok_and(|count| count > 0) {
+        tokio::time::sleep(STEP).await;
+    }
+    // For what the last ones have caused.
+    tokio::time::sleep(STEP).await;
 }
 
 /// What a polling client is told it fetches with its next request, for which the server has to be
@@ -101,17 +124,36 @@ async fn disconnect_late(state: &State, config: &Config) -> Result<(), Error> {
     tell(state, config, &late)
 }
 
-/// Every socket, in an order that nobody can know.
+async fn disconnect_workers(state: &State, config: &Config) -> Result<(), Error> {
+    let workers = of(state, &state.rules().config.workers.namespace).await?;
+    tell(state, config, &workers)
+}
+
+/// How many sockets there are but those of workers.
+async fn clients(state: &State) -> Result<usize, Error> {
+    let workers = state.rules().config.workers.namespace.clone();
+    let sizes = state.server.fetch_namespaces().await?.value;
+    Ok(sizes.iter().filter(|size| *size.name != *workers).map(|size| size.sockets).sum())
+}
+
+/// Every socket but those of workers, in an order that nobody can know.
 async fn everybody(state: &State) -> Result<Vec<Leaving>, Error> {
-    let random = RandomState::new();
+    let workers = state.rules().config.workers.namespace.clone();
     let mut found = Vec::new();
     for size in state.server.fetch_namespaces().await?.value {
-        let Some(namespace) = state.server.namespace(&size.name) else { continue };
-        let ids = namespace.broadcast().fetch_ids().await?.value;
-        let name: Arc<str> = (*size.name).into();
-        found.extend(ids.into_iter().map(|id| (random.hash_one(&id), name.clone(), id)));
+        if *size.name != *workers {
+            found.extend(of(state, &size.name).await?);
+        }
     }
     Ok(found)
+}
+
+/// Every socket of a namespace.
+async fn of(state: &State, name: &str) -> Result<Vec<Leaving>, Error> {
+    let random = RandomState::new();
+    let Some(namespace) = state.server.namespace(name) else { return Ok(Vec::new()) };
+    let (name, ids): (Arc<str>, _) = (name.into(), namespace.broadcast().fetch_ids().await?.value);
+    Ok(ids.into_iter().map(|id| (random.hash_one(&id), name.clone(), id)).collect())
 }
 
 /// Tells a group when to come back, and closes its connections.

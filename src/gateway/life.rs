@@ -2,14 +2,16 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use axum::extract::State as Shared;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use sd_notify::NotifyState;
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::command::Problem;
 use super::config::{self, Config, Loaded};
@@ -20,6 +22,8 @@ use crate::Options;
 
 /// What a page is.
 pub(super) const PAGE_TYPE: &str = "text/html; charset=utf-8";
+/// The longest time that backends get at the end.
+const BACKENDS_MAX: Duration = Duration::from_secs(24 * 3_600);
 
 /// How the gateway was started, and whether it is about to end.
 #[derive(Default)]
@@ -28,12 +32,19 @@ pub(crate) struct Life {
     /// One reload at a time.
     reloading: Mutex<()>,
     is_draining: AtomicBool,
+    /// Until when backends have time for what they have not been told yet, once it ends.
+    backends_until: OnceLock<Instant>,
 }
 
 impl Life {
     /// Remembers what to read again, and what the server was made of.
     pub(super) fn begin(&self, arguments: ServeArguments, config: Config) {
         let _ = self.start.set((arguments, config));
+    }
+
+    /// Until when backends are waited for: so long from the first call on.
+    pub(super) fn backends_until(&self, within: Duration) -> Instant {
+        *self.backends_until.get_or_init(|| Instant::now() + within.min(BACKENDS_MAX))
     }
 
     /// Whether new sessions are refused, because the gateway is about to end.
@@ -78,18 +89,19 @@ pub(super) fn ready(arguments: &ServeArguments) -> Result<Ready, String> {
 }
 
 /// Reads the configuration again. Returns the keys that have changed and need a restart; they stay
-/// what they were. Blocks for the reading of files.
+/// what they were. `by` is who wants it, for the log. Blocks for the reading of files.
 ///
 /// # Errors
 /// What is wrong with it; nothing has changed then.
-pub(super) fn reload(state: &Arc<State>) -> Result<Vec<String>, String> {
+pub(super) fn reload(state: &Arc<State>, by: &str) -> Result<Vec<String>, String> {
     let _turn = state.life.reloading.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let Some((arguments, running)) = state.life.start.get() else {
         return Err("the gateway has not started yet".into());
     };
     notify(&[NotifyState::Reloading]);
-    let outcome = ready(arguments).and_then(|ready| {
+    let outcome = ready(arguments).and_then(|mut ready| {
         let config = &ready.loaded.config;
+        ready.rules.keep_fixed(running).map_err(|error| ready.loaded.locate(&error))?;
         ready.loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         let fixed = config::fixed_changes(running, config);
         let filter = log::filter(&config.log)?;
@@ -107,9 +119,11 @@ pub(super) fn reload(state: &Arc<State>) -> Result<Vec<String>, String> {
     });
     notify(&[NotifyState::Ready]);
     match &outcome {
-        Ok(fixed) if fixed.is_empty() => tracing::info!("reloaded"),
-        Ok(fixed) => tracing::warn!("reloaded, but a restart is needed for {}", fixed.join(", ")),
-        Err(error) => tracing::error!("not reloaded, nothing has changed: {error}"),
+        Ok(fixed) if fixed.is_empty() => tracing::info!(by, "reloaded"),
+        Ok(fixed) => {
+            tracing::warn!(by, "reloaded, but a restart is needed for {}", fixed.join(", "));
+        }
+        Err(error) => tracing::error!(by, "not reloaded, nothing has changed: {error}"),
     }
     outcome
 }
@@ -129,10 +143,12 @@ fn replace_page(state: &State, page: Option<Vec<u8>>) {
     }
 }
 
-/// Begins to drain; false if that has begun before.
-pub(super) fn drain(state: &Arc<State>) -> bool {
+/// Begins to drain; false if that has begun before. `by` is who wants it, for the log.
+pub(super) fn drain(state: &Arc<State>, by: &str) -> bool {
     let is_first = !state.life.is_draining.swap(true, Ordering::Relaxed);
     if is_first {
+        let over = state.rules().config.drain.over;
+        tracing::info!(by, "draining for {over}; a second signal leaves at once");
         notify(&[NotifyState::Stopping]);
         state.spawn(drain::run(state.clone()));
     }
@@ -151,17 +167,32 @@ pub(super) fn routes() -> Router<Arc<State>> {
     Router::new().route("/reload", post(answer_reload)).route("/drain", post(answer_drain))
 }
 
-async fn answer_reload(Shared(state): Shared<Arc<State>>) -> Response {
-    let reloaded = tokio::task::spawn_blocking(move || reload(&state)).await;
+/// Who a request is from, for the log; set by the API.
+#[derive(Debug, Clone)]
+pub(super) struct Caller(pub(super) String);
+
+/// Where the API has not said who.
+fn name(caller: Option<Extension<Caller>>) -> String {
+    caller.map_or_else(|| "the API".into(), |Extension(Caller(name))| name)
+}
+
+async fn answer_reload(
+    Shared(state): Shared<Arc<State>>,
+    caller: Option<Extension<Caller>>,
+) -> Response {
+    let reloaded = tokio::task::spawn_blocking(move || reload(&state, &name(caller))).await;
     match reloaded.unwrap_or_else(|_| Err("the reload has failed".into())) {
         Ok(fixed) => Json(json!({ "reloaded": true, "restart_needed_for": fixed })).into_response(),
         Err(error) => Problem::new(422, "configuration is wrong", error).into_response(),
     }
 }
 
-async fn answer_drain(Shared(state): Shared<Arc<State>>) -> Response {
+async fn answer_drain(
+    Shared(state): Shared<Arc<State>>,
+    caller: Option<Extension<Caller>>,
+) -> Response {
     let over = state.rules().config.drain.over;
-    let has_begun = drain(&state);
+    let has_begun = drain(&state, &name(caller));
     (StatusCode::ACCEPTED, Json(json!({ "draining": true, "begun": has_begun, "over": over })))
         .into_response()
 }

@@ -21,6 +21,7 @@ use super::queues::Queues;
 use super::routes::Refusal;
 use super::state::State;
 use super::webhooks::{self, Outcome};
+use super::workers;
 use crate::{Delays, Reason, Stats};
 
 /// What all names begin with.
@@ -46,6 +47,7 @@ pub(crate) struct Metrics {
     webhooks: Family<WebhookLabels, Histogram>,
     attempts: Family<AttemptLabels, Histogram>,
     work: Family<WorkLabels, Counter>,
+    workers_refused: Family<RefusedLabels, Counter>,
     pub(crate) queues: Queues,
 }
 
@@ -87,8 +89,14 @@ struct AttemptLabels {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct WorkLabels {
-    group: String,
+    /// The name of the key. Those of groups are without end.
+    key: String,
     outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefusedLabels {
+    code: &'static str,
 }
 
 fn request_seconds() -> Histogram {
@@ -125,6 +133,7 @@ impl Metrics {
             webhooks: Family::new_with_constructor(webhook_seconds),
             attempts: Family::new_with_constructor(attempt_seconds),
             work: Family::default(),
+            workers_refused: Family::default(),
             queues: Queues::default(),
         };
         metrics.register_own();
@@ -148,6 +157,8 @@ impl Metrics {
         self.register_in("webhook_request_duration", help, Unit::Seconds, self.attempts.clone());
         let help = "Events and other happenings for workers, by how they have ended";
         self.register("worker_events", help, self.work.clone());
+        let help = "Clients that were not let in as workers";
+        self.register("workers_refused", help, self.workers_refused.clone());
     }
 
     /// Adds a metric; `name` without prefix and, for counters, without `_total`.
@@ -207,11 +218,16 @@ impl Metrics {
         self.attempts.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
-    /// Counts how something that a group of workers was to be told has ended; the group is empty
-    /// where nobody wanted it.
-    pub(crate) fn work(&self, group: &str, outcome: Outcome) {
-        let labels = WorkLabels { group: group.into(), outcome: outcome.as_str() };
+    /// Counts how something that workers were to be told has ended, by the name of their key; it is
+    /// empty where nobody wanted it.
+    pub(crate) fn work(&self, key: &str, outcome: Outcome) {
+        let labels = WorkLabels { key: key.into(), outcome: outcome.as_str() };
         self.work.get_or_create(&labels).inc();
+    }
+
+    /// Counts somebody who was not let in as a worker.
+    pub(crate) fn worker_refused(&self, code: &'static str) {
+        self.workers_refused.get_or_create(&RefusedLabels { code }).inc();
     }
 
     /// Counts a request of the API.
@@ -288,8 +304,7 @@ struct Moment {
     /// Name, sockets, rooms.
     namespaces: Vec<(String, usize, usize)>,
     webhooks: Vec<webhooks::Gauges>,
-    /// Name, workers, jobs.
-    groups: Vec<(Arc<str>, usize, usize)>,
+    groups: Vec<workers::Gauges>,
 }
 
 impl Moment {
@@ -460,10 +475,23 @@ impl Moment {
             let values = self.webhooks.iter().map(|it| (&*it.name, read(it)));
             gauge_by("webhook", encoder, name, help, unit, values)?;
         }
-        let workers = self.groups.iter().map(|it| (&*it.0, it.1));
-        gauge_by("group", encoder, "workers", "Workers of a group", None, workers)?;
-        let jobs = self.groups.iter().map(|it| (&*it.0, it.2));
-        gauge_by("group", encoder, "worker_waiting", "Events not acknowledged", None, jobs)
+        self.of_groups(encoder, "workers", "Workers of a group", |it| it.workers)?;
+        self.of_groups(encoder, "worker_waiting", "Events not acknowledged", |it| it.waiting)
+    }
+
+    fn of_groups(
+        &self,
+        encoder: &mut Encoder<'_>,
+        name: &str,
+        help: &str,
+        read: fn(&workers::Gauges) -> usize,
+    ) -> fmt::Result {
+        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for group in &self.groups {
+            let labels = [("key", &*group.key), ("group", &*group.name)];
+            metric.encode_family(&labels)?.encode_gauge(&(read(group) as i64))?;
+        }
+        Ok(())
     }
 }
 
@@ -498,6 +526,7 @@ mod tests {
         metrics.webhook("php", "ok", Duration::from_millis(3));
         metrics.attempt("php", true, Duration::from_millis(3));
         metrics.work("mail", Outcome::Delivered);
+        metrics.worker_refused("bad_auth");
         metrics.request(&Method::GET, "/v1/count", 200, Duration::from_micros(70));
         metrics.request(
             &Method::from_bytes(b"PURGE").expect("a method"),
@@ -516,7 +545,14 @@ mod tests {
                 in_flight: 1,
                 is_open: false,
             }],
-            groups: vec![("mail".into(), 2, 1)],
+            groups: ["one", "two"]
+                .map(|key| workers::Gauges {
+                    key: key.into(),
+                    name: "mail".into(),
+                    workers: 2,
+                    waiting: 1,
+                })
+                .into(),
         };
         metrics.write(moment, format).expect("they can be written")
     }
@@ -542,6 +578,11 @@ mod tests {
         }
         assert!(text.contains("corecast_queue_bytes{shard=\"0\"} 5\n"), "{text}");
         assert!(text.contains("method=\"other\",path=\"none\",status=\"405\""), "{text}");
+        let mut series = BTreeSet::new();
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let (name, _) = line.rsplit_once(' ').expect("a value");
+            assert!(series.insert(name), "{name} is there twice");
+        }
         let open = rendered(Format::OpenMetrics);
         assert!(open.ends_with("# EOF\n"));
         assert_eq!(open.matches("# EOF").count(), 1);

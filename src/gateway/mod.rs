@@ -28,6 +28,7 @@ mod queues;
 mod routes;
 mod run;
 mod secret;
+mod seldom;
 mod state;
 mod trace;
 mod webhooks;

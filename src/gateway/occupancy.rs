@@ -108,6 +108,13 @@ impl Occupancy {
         }
     }
 
+    /// Tells what has changed without waiting whether it lasts: the gateway ends.
+    pub(super) fn tell_now(&self, state: &Arc<State>) {
+        let all = self.lock().changed.back().map(|(at, _)| *at);
+        let (due, _) = self.due(all.unwrap_or_else(Instant::now));
+        tell(state, due);
+    }
+
     /// What there is to tell now, and when to look again.
     fn due(&self, now: Instant) -> (Vec<(Key, bool)>, Option<Instant>) {
         let (mut due, mut inner) = (Vec::new(), self.lock());
@@ -136,11 +143,15 @@ async fn watch(state: Arc<State>) {
     while let Some(at) = next {
         tokio::time::sleep_until(at).await;
         let (due, later) = state.occupancy.due(Instant::now());
-        for ((namespace, room), is_occupied) in due {
-            state.rules().webhooks.room(&state, &namespace, &room, is_occupied);
-            state.workers.room(&state, &namespace, &room, is_occupied);
-        }
+        tell(&state, due);
         next = later;
+    }
+}
+
+fn tell(state: &Arc<State>, due: Vec<(Key, bool)>) {
+    for ((namespace, room), is_occupied) in due {
+        state.rules().webhooks.room(state, &namespace, &room, is_occupied);
+        state.workers.room(state, &namespace, &room, is_occupied);
     }
 }
 

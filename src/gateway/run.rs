@@ -224,7 +224,7 @@ fn on_signals(mut signals: Signals, state: &Arc<State>) {
     for signal in &mut signals {
         if signal == SIGHUP {
             // It has logged what came of it.
-            let _ = life::reload(state);
+            let _ = life::reload(state, "SIGHUP");
             continue;
         }
         if is_second {
@@ -233,7 +233,7 @@ fn on_signals(mut signals: Signals, state: &Arc<State>) {
         }
         is_second = true;
         if signal == SIGTERM {
-            life::drain(state);
+            life::drain(state, "SIGTERM");
         } else {
             tracing::info!("shutting down; a second signal leaves at once");
             state.server.shutdown();

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use prometheus_client::metrics::counter::Counter;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::api::Callers;
 use super::auth;
@@ -115,6 +115,20 @@ impl Rules {
         }
     }
 
+    /// What a reload cannot change, and is asked for while it runs, stays what it was.
+    ///
+    /// # Errors
+    /// The new configuration uses it otherwise.
+    pub(crate) fn keep_fixed(&mut self, running: &Config) -> Result<(), String> {
+        let name = &running.workers.namespace;
+        if self.namespaces.contains_key(&**name) {
+            let problem = format!("workers.namespace: it is \"{name}\" until a restart, and ");
+            return Err(problem + "clients have a namespace of that name");
+        }
+        self.config.workers.namespace = name.clone();
+        Ok(())
+    }
+
     fn tls(&self) -> Option<Tls> {
         self.ports.iter().find_map(|port| port.tls.clone())
     }
@@ -219,6 +233,7 @@ impl State {
         if !old.namespaces.values().all(|rules| is_same(rules)) {
             self.spawn(auth::follow_all(self.clone()));
         }
+        self.workers.check(self);
     }
 
     /// Runs a job on the control thread and awaits its result, on a shard or anywhere else. `None`:
@@ -234,13 +249,18 @@ impl State {
         receiver.await.ok()
     }
 
-    /// Waits until backends have been told what is still to be told, or for five seconds: the
-    /// gateway ends. Blocks.
+    /// Waits until webhooks have been told what is still to be told, or for the time that is left
+    /// for it, and gives up the rest: the gateway ends. Blocks.
     pub(crate) fn finish(self: &Arc<State>) {
         let (sender, receiver) = std::sync::mpsc::channel();
         let state = self.clone();
         self.spawn(async move {
-            state.rules().webhooks.finish(&state, Duration::from_secs(5)).await;
+            state.occupancy.tell_now(&state);
+            let rules = state.rules();
+            let until = state.life.backends_until(rules.config.drain.backends.0);
+            let within = until.saturating_duration_since(Instant::now());
+            rules.webhooks.finish(&state, within).await;
+            state.workers.give_up(&state);
             let _ = sender.send(());
         });
         let _ = receiver.recv();

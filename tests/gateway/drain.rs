@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::client::{Frame, Polling, Stream, WebSocket};
 use super::reload::{crowd, many};
-use super::rig::Gateway;
+use super::rig::{Gateway, join_as};
 
 fn config(over: &str) -> String {
     let server = "[server]\nping_interval = \"10m\"\nshutdown_timeout = \"1m\"\n";
@@ -69,6 +69,7 @@ fn a_second_signal_leaves_at_once() {
     let _clients = many(gateway.address, 300);
     gateway.signal("TERM");
     gateway.wait_for_log("draining for 1h");
+    gateway.wait_for_log("by=\"SIGTERM\"");
     gateway.signal("TERM");
     assert_eq!(gateway.wait().code(), Some(128 + 15));
 }
@@ -92,4 +93,65 @@ fn an_interrupt_ends_sessions_without_a_drain() {
     gateway.signal("INT");
     assert_eq!(client.rest(), [Frame::Close]);
     assert!(gateway.wait().success());
+}
+
+/// A gateway that drains over two seconds, with a worker that gets all events and is told who goes.
+fn with_worker(backends: &str) -> (Gateway, WebSocket) {
+    let route = "[[namespace.route]]\nevent = \"*\"\ndo = \"worker\"\n";
+    let worker = "[workers]\ntimeout = \"1m\"\n\
+        [[workers.key]]\nname = \"main\"\nkey = \"a key of a worker\"\n";
+    let config = config("2s").replace("[drain]", &format!("[drain]\nbackends = \"{backends}\""));
+    let config = config.replacen("name = \"/\"\n", &format!("name = \"/\"\n{route}"), 1);
+    let gateway = Gateway::start(&format!("{config}{worker}"));
+    let mut worker = gateway.session();
+    let auth = r#"{"key":"a key of a worker","name":"app","events":["*"],"#;
+    let auth = format!("{auth}\"happenings\":[\"disconnect\"]}}");
+    let id = join_as(&mut worker, "/workers", &auth).expect("it may come");
+    gateway.wait_for_log(&id);
+    (gateway, worker)
+}
+
+/// Answers what a worker gets, by its packet.
+fn answer(worker: &mut WebSocket, packet: &str) {
+    let id = packet.strip_prefix("42/workers,").and_then(|rest| rest.split('[').next());
+    worker.send(&format!("43/workers,{}[]", id.unwrap_or_else(|| panic!("{packet}"))));
+}
+
+#[test]
+fn workers_go_last_and_finish_what_they_have() {
+    let (mut gateway, mut worker) = with_worker("1m");
+    let mut clients = many(gateway.address, 20);
+    clients[0].send("42[\"work\",1]");
+    let work = worker.text();
+    assert!(work.contains("\"work\""), "{work}");
+    gateway.post("/drain", "").expect(202);
+    // It is told of each client that goes.
+    for _ in 0..20 {
+        let packet = worker.text();
+        assert!(packet.contains("[\"happening\",{\"type\":\"disconnect\""), "{packet}");
+        answer(&mut worker, &packet);
+    }
+    for client in &mut clients {
+        delay(&client.text());
+    }
+    // And has time for what it has not done yet.
+    answer(&mut worker, &work);
+    let last = worker.text();
+    assert!(last.starts_with("42/workers,[\"drain\",{\"retry_after_ms\":"), "{last}");
+    assert!(matches!(worker.rest()[..], [] | [Frame::Close]));
+    assert!(gateway.wait().success());
+    assert!(!gateway.log().contains("as the gateway ends"), "{}", gateway.log());
+}
+
+#[test]
+fn backends_are_not_waited_for_without_end() {
+    let (mut gateway, mut worker) = with_worker("100ms");
+    let mut client = WebSocket::connect(gateway.address);
+    client.send("42[\"work\",1]");
+    worker.text();
+    gateway.signal("TERM");
+    assert!(gateway.wait().success());
+    // The event, and that its client has gone.
+    gateway.wait_for_log("not acknowledged, as the gateway ends");
+    assert!(gateway.log().contains("lost=2"), "{}", gateway.log());
 }

@@ -116,11 +116,16 @@ fn send(client: &mut WebSocket, events: &[u64]) {
     }
 }
 
-fn ended(gateway: &Gateway, outcome: &str) -> u64 {
+/// The sum of a metric's samples that have this label.
+fn counted(gateway: &Gateway, metric: &str, label: &str) -> u64 {
     let text = gateway.get("/metrics").body;
-    let lines = text.lines().filter(|line| line.starts_with("corecast_worker_events_total{"));
-    let lines = lines.filter(|line| line.contains(&format!("outcome=\"{outcome}\"")));
+    let lines = text.lines().filter(|line| line.starts_with(&format!("{metric}{{")));
+    let lines = lines.filter(|line| line.contains(label));
     lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
+}
+
+fn ended(gateway: &Gateway, outcome: &str) -> u64 {
+    counted(gateway, "corecast_worker_events_total", &format!("outcome=\"{outcome}\""))
 }
 
 #[test]
@@ -141,6 +146,10 @@ fn a_worker_shows_its_key_and_comes_from_where_it_may() {
     }
     let error = join(json!({ "key": KEY, "name": "x", "evnets": ["*"] })).expect_err("a typo");
     assert!(error["message"].as_str().is_some_and(|it| it.contains("evnets")), "{error}");
+    for name in [String::new(), "a\nb".into(), "x".repeat(65)] {
+        let error = join(json!({ "key": KEY, "name": name })).expect_err("no name");
+        assert_eq!(error["data"]["code"], "bad_auth", "{error}");
+    }
     assert!(join(json!({ "key": KEY, "name": "x" })).is_ok());
     assert!(!gateway.log().contains(KEY));
     let far = Gateway::start(&config("allow = [\"10.0.0.0/8\"]"));
@@ -406,4 +415,224 @@ fn workers_are_told_of_what_else_happens() {
         (&json!(id), &json!("client namespace disconnect"))
     );
     assert_eq!(next(&mut worker, "room-vacated")["room"], "room");
+}
+
+#[test]
+fn whoever_guesses_keys_is_disconnected_and_does_not_fill_the_log() {
+    let gateway = Gateway::start(&config(""));
+    for _ in 0..40 {
+        let mut socket = gateway.session();
+        let guess = r#"40/workers,{"key":"a key of a worke1","name":"x"}"#;
+        socket.send(guess);
+        let refused = "44/workers,{\"message\":\"not authorized\",\
+            \"data\":{\"code\":\"not_authorized\"}}";
+        assert_eq!(socket.text(), refused);
+        assert_eq!(socket.rest(), [Frame::Close]);
+    }
+    let refused = "corecast_workers_refused_total";
+    until("all to be counted", || counted(&gateway, refused, "not_authorized") == 40);
+    let lines = gateway.log().matches("a worker was not let in").count();
+    assert!((1..40).contains(&lines), "{lines}");
+}
+
+#[test]
+fn a_key_has_so_many_names_of_workers() {
+    let gateway = Gateway::start(&config(""));
+    let join = |name: &str| {
+        let mut socket = gateway.session();
+        let auth = json!({ "key": KEY, "name": name }).to_string();
+        join_as(&mut socket, "/workers", &auth).map(|_| socket)
+    };
+    let names: Vec<String> = (0..64).map(|n| format!("app-{n}")).collect();
+    let _workers: Vec<_> = names.iter().map(|name| join(name).expect("it may come")).collect();
+    until("all to have come", || gateway.log().matches("a worker has come").count() == 64);
+    assert!(join("app-7").is_ok());
+    let Err(error) = join("app-64") else { panic!("one name too many") };
+    assert_eq!(error["data"]["code"], "too_many_names", "{error}");
+}
+
+#[test]
+fn instances_take_turns_where_they_have_as_much() {
+    let gateway = Gateway::start(&config(""));
+    let workers = [Worker::all(&gateway, "app"), Worker::all(&gateway, "app")];
+    let workers = workers.map(|mut worker| {
+        std::thread::spawn(move || {
+            for _ in 0..3 {
+                let work = worker.next();
+                worker.answer(&work, "");
+            }
+            worker
+        })
+    });
+    for _ in 0..6 {
+        let mut client = gateway.client();
+        send(&mut client, &[1]);
+        assert_eq!(client.text(), "431[]");
+    }
+    for worker in workers {
+        worker.join().expect("three each");
+    }
+}
+
+#[test]
+fn others_get_what_a_worker_has_that_hangs() {
+    let gateway = Gateway::start(&config("timeout = \"3s\""));
+    let mut hung = Worker::all(&gateway, "app");
+    let mut good = Worker::all(&gateway, "app");
+    let good = std::thread::spawn(move || {
+        let mut redelivered = 0;
+        for _ in 0..6 {
+            let work = good.next();
+            redelivered += u64::from(work.data["redelivered"] == true);
+            good.answer(&work, "\"good\"");
+        }
+        (good, redelivered)
+    });
+    for _ in 0..6 {
+        let mut client = gateway.client();
+        send(&mut client, &[1]);
+        assert_eq!(client.text(), r#"431["good"]"#);
+    }
+    let (good, redelivered) = good.join().expect("all of them");
+    // Both were equal at first, and the one that hangs was given something at least once.
+    assert!(redelivered > 0);
+    gateway.wait_for_log("a worker does not acknowledge anything");
+    // Once the others are gone it is better than nobody, and works again.
+    good.dies();
+    gateway.wait_for_log("a worker has gone");
+    for _ in 0..redelivered {
+        hung.next();
+    }
+    let mut client = gateway.client();
+    send(&mut client, &[2]);
+    let work = hung.next();
+    assert_eq!(work.arg(), 2);
+    hung.answer(&work, "\"again\"");
+    assert_eq!(client.text(), r#"432["again"]"#);
+    assert_eq!(ended(&gateway, "timed_out"), 0);
+}
+
+#[test]
+fn one_client_takes_turns_with_others_and_has_a_share_of_the_queue() {
+    let gateway = Gateway::start(&config("queue = 1024\nin_flight = 2\ntimeout = \"1m\""));
+    let mut worker = Worker::all(&gateway, "app");
+    let (mut ada, mut bob) = (gateway.client(), gateway.client());
+    for n in 0..65 {
+        ada.send(&format!("42[\"work\",{n}]"));
+    }
+    until("one to be refused", || ended(&gateway, "queue_full") == 1);
+    send(&mut bob, &[1_000]);
+    // Of what waits behind, none is before it.
+    let mut before = 0;
+    let work = loop {
+        let work = worker.next();
+        if *work.arg() == 1_000 {
+            break work;
+        }
+        assert_eq!(*work.arg(), before, "in order");
+        before += 1;
+        worker.answer(&work, "");
+    };
+    assert!(before < 16, "{before} of another client came before it");
+    worker.answer(&work, "");
+    assert_eq!(bob.text(), "431000[]");
+}
+
+#[test]
+fn a_key_that_is_changed_or_taken_away_ends_its_workers() {
+    let key = |name: &str, more: &str| {
+        format!("[[workers.key]]\nname = {name:?}\nkey = \"the key of {name}\"\n{more}\n")
+    };
+    let all = [config(""), key("gone", ""), key("less", ""), key("stays", "")].concat();
+    let gateway = Gateway::start(&all);
+    let join = |name: &str| {
+        let key = format!("the key of {name}");
+        let auth = json!({ "key": key, "name": name, "events": ["*"] }).to_string();
+        let mut socket = gateway.session();
+        join_as(&mut socket, "/workers", &auth).map(|id| {
+            gateway.wait_for_log(&id);
+            socket
+        })
+    };
+    let [gone, less, stays] = ["gone", "less", "stays"].map(|name| join(name).expect("a worker"));
+    let fewer = [config(""), key("less", "actions = [\"emit\"]"), key("stays", "")].concat();
+    gateway.configure(&fewer);
+    gateway.post("/reload", "").expect(200);
+    for mut socket in [gone, less] {
+        assert!(matches!(socket.rest()[..], [] | [Frame::Close]));
+    }
+    assert_eq!(join("gone").err().expect("no key")["message"], "not authorized");
+    assert!(join("less").err().expect("no events")["message"].to_string().contains("may not"));
+    let mut stays = Worker { socket: stays, asked: 0 };
+    let mut ada = gateway.client();
+    send(&mut ada, &[1]);
+    let work = stays.next();
+    stays.answer(&work, "");
+    assert_eq!(ada.text(), "431[]");
+    assert!(stays.ask("emit", &json!({ "event": "x" }))["result"].is_object());
+    // Nobody may come from here any more.
+    gateway.configure(&fewer.replace("[workers]", "[workers]\nallow = [\"10.0.0.0/8\"]"));
+    gateway.post("/reload", "").expect(200);
+    assert!(matches!(stays.socket.rest()[..], [.., Frame::Close] | []));
+}
+
+#[test]
+fn the_namespace_of_workers_stays_what_it_was() {
+    let gateway = Gateway::start(&config(""));
+    let mut worker = Worker::all(&gateway, "app");
+    gateway.configure(&config("namespace = \"/other\""));
+    let reloaded = gateway.post("/reload", "").expect(200);
+    assert_eq!(reloaded["restart_needed_for"], json!(["workers.namespace"]));
+    let forged = gateway.post("/v1/emit", r#"{"namespace":"/workers","event":"event"}"#);
+    forged.problem(404, "/workers");
+    assert!(worker.ask("emit", &json!({ "event": "x" }))["result"].is_object());
+    let clients = "[[namespace]]\nname = \"/workers\"\n";
+    gateway.configure(&format!("{}{clients}", config("namespace = \"/other\"")));
+    let refused = gateway.post("/reload", "");
+    assert!(refused.status == 422 && refused.body.contains("until a restart"), "{refused:?}");
+}
+
+#[test]
+fn groups_of_one_name_have_series_of_their_own() {
+    let other = "[[workers.key]]\nname = \"other\"\nkey = \"another key of one\"\n";
+    let gateway = Gateway::start(&format!("{}{other}", config("")));
+    let _worker = Worker::all(&gateway, "app");
+    let mut socket = gateway.session();
+    let auth = r#"{"key":"another key of one","name":"app"}"#;
+    let id = join_as(&mut socket, "/workers", auth).expect("it may come");
+    gateway.wait_for_log(&id);
+    let text = gateway.get("/metrics").body;
+    for key in ["main", "other"] {
+        let line = format!("corecast_workers{{key=\"{key}\",group=\"app\"}} 1\n");
+        assert!(text.contains(&line), "{text}");
+    }
+}
+
+#[test]
+fn events_are_not_kept_for_a_name_that_has_gone_for_good() {
+    let gateway = Gateway::start(&config("timeout = \"200ms\""));
+    let (mut ada, worker) = (gateway.client(), Worker::all(&gateway, "old"));
+    worker.dies();
+    gateway.wait_for_log("a worker has gone");
+    // There is always one that still waits for it.
+    let mut n = 0;
+    until("events to be refused at once", || {
+        n += 1;
+        send(&mut ada, &[n]);
+        counted(&gateway, "corecast_worker_events_total", "key=\"\"") > 0
+    });
+}
+
+#[test]
+fn what_workers_have_not_done_at_the_end_is_told() {
+    let mut gateway = Gateway::start(&config(""));
+    let (mut ada, mut worker) = (gateway.client(), Worker::all(&gateway, "app"));
+    for n in 0..5 {
+        ada.send(&format!("42[\"work\",{n}]"));
+        worker.next();
+    }
+    gateway.signal("INT");
+    assert!(gateway.wait().success());
+    gateway.wait_for_log("not acknowledged, as the gateway ends");
+    assert!(gateway.log().contains("lost=5"), "{}", gateway.log());
 }

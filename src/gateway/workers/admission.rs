@@ -1,31 +1,42 @@
 //! Who may connect as a worker, and what for.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{Action, Config, GroupName, Key};
+use super::{Action, Config, GROUPS_MAX, GroupName, Key};
 use crate::gateway::auth::Credentials;
 use crate::gateway::command::Problem;
 use crate::gateway::secret::Secret;
-use crate::gateway::state::State;
+use crate::gateway::state::{Rules, State};
 use crate::gateway::webhooks::Happening;
 use crate::{ConnectError, Socket};
 
 /// Characters that a key has at least.
 const KEY_LEN_MIN: usize = 16;
+/// The longest time for an acknowledgement.
+const TIMEOUT_MAX: Duration = Duration::from_secs(3_600);
+/// Bytes of a worker's name.
+const NAME_BYTES_MAX: usize = 64;
 
 /// A worker, as it is kept with its socket.
+#[derive(Debug, Clone)]
 pub(super) struct Worker {
     grant: Arc<Grant>,
     name: Arc<str>,
+    /// Where it comes from.
+    address: Option<IpAddr>,
     pub(super) wanted: Arc<Wanted>,
 }
 
 /// What the holder of a key may do.
+#[derive(PartialEq)]
 pub(super) struct Grant {
     name: Arc<str>,
     hash: [u8; 32],
@@ -95,10 +106,20 @@ impl Keys {
         if config.queue == 0 || config.queue_bytes.0 == 0 || config.timeout.0.is_zero() {
             return Err("workers.queue: it, queue_bytes and timeout must not be 0".into());
         }
+        if config.timeout.0 > TIMEOUT_MAX {
+            return Err("workers.timeout: at most 1h".into());
+        }
         let grant = |(at, key): (usize, &Key)| {
             let at = |error: String| format!("workers.key[{at}].{error}");
             let hash = hash(key).map_err(at)?;
             let Key { name, namespaces, actions, .. } = key.clone();
+            let is_like = |it: &Key| it.namespaces == namespaces && it.actions == actions;
+            if name.is_empty() {
+                return Err(at("name: has to be given".into()));
+            }
+            if config.keys.iter().any(|other| other.name == name && !is_like(other)) {
+                return Err(at(format!("name: another key \"{name}\" permits something else")));
+            }
             Ok(Arc::new(Grant { name: name.into(), hash, namespaces, actions }))
         };
         config.keys.iter().enumerate().map(grant).collect::<Result<_, String>>().map(Keys)
@@ -106,6 +127,15 @@ impl Keys {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Whether a key still permits what it did.
+    pub(super) fn has(&self, grant: &Grant) -> bool {
+        self.0.iter().any(|known| **known == *grant)
+    }
+
+    pub(super) fn has_name(&self, name: &str) -> bool {
+        self.0.iter().any(|known| *known.name == *name)
     }
 
     /// Whose key it is. All are compared, each in the same time for any key of a length.
@@ -166,46 +196,107 @@ impl Worker {
     pub(super) fn grant(&self) -> &Grant {
         &self.grant
     }
+
+    /// Whether it would be let in as what it is.
+    pub(super) fn is_permitted(&self, rules: &Rules) -> bool {
+        rules.workers.has(&self.grant) && may_come(&rules.config.workers.allow, self.address)
+    }
 }
 
 /// Decides about a socket that wants to be a worker.
 pub(super) fn admit(state: &State, socket: &Socket) -> Result<(), ConnectError> {
     let rules = state.rules();
     // As for a namespace that is not there.
-    let refused = || Err(ConnectError::new("Invalid namespace"));
+    let refused = || ConnectError::new("Invalid namespace");
     if rules.workers.is_empty() {
-        return refused();
+        return Err(refused());
     }
-    let Ok(Credentials { address, auth, .. }) = Credentials::of(socket) else { return refused() };
-    let allow = &rules.config.workers.allow;
-    let is_allowed = |network: &ipnet::IpNet| {
-        address
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|address| network.contains(&address.to_canonical()))
+    let Ok(Credentials { address, auth, .. }) = Credentials::of(socket) else {
+        return Err(refused());
     };
-    if !allow.is_empty() && !allow.iter().any(is_allowed) {
-        tracing::warn!(address, "a worker from an address that is not allowed");
-        return refused();
+    let from = address.parse().ok().map(|address: IpAddr| address.to_canonical());
+    if !may_come(&rules.config.workers.allow, from) {
+        log_refusal(state, &address, "address_not_allowed");
+        return Err(refused());
     }
-    let worker = read(&rules.workers, auth);
-    let worker = worker.inspect_err(|error| tracing::warn!(address, "no worker: {error}"))?;
-    socket.set(worker);
-    Ok(())
+    let timeout = rules.config.workers.timeout.0;
+    let admitted = read(&rules.workers, auth, from).and_then(|worker| {
+        match state.workers.has_room(&worker.group(), timeout) {
+            true => Ok(worker),
+            false => Err(Refused::TooManyNames),
+        }
+    });
+    match admitted {
+        Ok(worker) => {
+            socket.set(worker);
+            Ok(())
+        }
+        Err(refused) => {
+            log_refusal(state, &address, refused.code());
+            Err(refused.into())
+        }
+    }
 }
 
-fn read(keys: &Keys, auth: Value) -> Result<Worker, ConnectError> {
-    let not_authorized =
-        || ConnectError::new("not authorized").with_data(json!({ "code": "not_authorized" }));
+fn may_come(allow: &[IpNet], from: Option<IpAddr>) -> bool {
+    let is_in = |from: IpAddr| allow.iter().any(|network| network.contains(&from));
+    allow.is_empty() || from.is_some_and(is_in)
+}
+
+/// Strangers come as often as they like, so what they cause is logged now and then.
+fn log_refusal(state: &State, address: &str, code: &'static str) {
+    state.metrics.worker_refused(code);
+    if let Some(count) = state.workers.refusals.count() {
+        tracing::warn!(address, code, count, "a worker was not let in");
+    }
+}
+
+/// Why somebody is no worker.
+#[derive(Debug)]
+enum Refused {
+    /// A wrong key, or none.
+    NotAuthorized,
+    /// A good one, and something that is wrong.
+    BadAuth(String),
+    TooManyNames,
+}
+
+impl Refused {
+    fn code(&self) -> &'static str {
+        match self {
+            Refused::NotAuthorized => "not_authorized",
+            Refused::BadAuth(_) => "bad_auth",
+            Refused::TooManyNames => "too_many_names",
+        }
+    }
+}
+
+impl From<Refused> for ConnectError {
+    fn from(refused: Refused) -> ConnectError {
+        let data = json!({ "code": refused.code() });
+        match refused {
+            // Whoever guesses keys needs a connection for each.
+            Refused::NotAuthorized => ConnectError::new("not authorized").and_close(),
+            Refused::BadAuth(detail) => ConnectError::new(format!("auth: {detail}")),
+            Refused::TooManyNames => {
+                ConnectError::new(format!("a key has at most {GROUPS_MAX} names of workers"))
+            }
+        }
+        .with_data(data)
+    }
+}
+
+fn read(keys: &Keys, auth: Value, address: Option<IpAddr>) -> Result<Worker, Refused> {
     // Before anything else is said about it.
     let key = auth.get("key").and_then(Value::as_str).unwrap_or_default();
-    let grant = keys.find(key).cloned().ok_or_else(not_authorized)?;
-    let wrong = |detail: String| {
-        ConnectError::new(format!("auth: {detail}")).with_data(json!({ "code": "bad_auth" }))
-    };
+    let grant = keys.find(key).cloned().ok_or(Refused::NotAuthorized)?;
+    let wrong = Refused::BadAuth;
     let shown: Shown = serde_json::from_value(auth).map_err(|error| wrong(error.to_string()))?;
     let Shown { name, namespaces, events, happenings, .. } = shown;
-    if name.is_empty() {
-        return Err(wrong("name is empty".into()));
+    // It goes to logs and metrics.
+    if !(1..=NAME_BYTES_MAX).contains(&name.len()) || name.chars().any(char::is_control) {
+        let detail = format!("name: 1 to {NAME_BYTES_MAX} bytes, without control characters");
+        return Err(wrong(detail));
     }
     let namespaces = namespaces.unwrap_or_else(|| grant.namespaces.clone());
     if !events.is_empty() || !happenings.is_empty() {
@@ -214,7 +305,7 @@ fn read(keys: &Keys, auth: Value) -> Result<Worker, ConnectError> {
         may.try_fold((), |(), may| may).and(all).map_err(|problem| wrong(problem.detail))?;
     }
     let wanted = Arc::new(Wanted { namespaces, events, happenings });
-    Ok(Worker { grant, name: name.into(), wanted })
+    Ok(Worker { grant, name: name.into(), address, wanted })
 }
 
 impl Grant {
@@ -246,14 +337,22 @@ mod tests {
     #[test]
     fn a_key_opens_what_it_is_for() {
         let keys = keys(KEYS).expect("keys");
-        let read = |auth| read(&keys, auth).map(|worker| worker.wanted.clone());
+        let read = |auth| match read(&keys, auth, None) {
+            Ok(worker) => Ok(worker.wanted.clone()),
+            Err(refused) => Err(ConnectError::from(refused)),
+        };
         for auth in [json!({}), json!([]), json!({ "key": 1 }), json!({ "key": "0123456789abcde" })]
         {
-            assert_eq!(read(auth).expect_err("a wrong key").message, "not authorized");
+            let error = read(auth).expect_err("a wrong key");
+            assert!(error.message == "not authorized" && error.closes, "{error:?}");
         }
         let all = "0123456789abcdef";
         let error = read(json!({ "key": all })).expect_err("no name");
         assert_eq!(error.message, "auth: missing field `name`");
+        assert!(!error.closes);
+        for name in ["", "a\n", &"x".repeat(65)] {
+            assert!(read(json!({ "key": all, "name": name })).is_err(), "{name:?}");
+        }
         assert!(read(json!({ "key": all, "name": "x", "evnets": [] })).is_err());
         let wanted = read(json!({ "key": all, "name": "x", "events": ["*"] })).expect("a worker");
         assert!(wanted.namespace("/any") && wanted.event("any"));
@@ -271,6 +370,13 @@ mod tests {
             ("key = [{ name = \"a\" }]", "workers.key[0].key: give it, key_file or sha256"),
             ("key = [{ name = \"a\", key = \"short\" }]", "needs at least 16 characters"),
             ("key = [{ name = \"a\", sha256 = \"00\" }]", "64 hexadecimal digits"),
+            ("key = [{ key = \"0123456789abcdef\" }]", "workers.key[0].name: has to be given"),
+            (
+                "key = [{ name = \"a\", key = \"0123456789abcdef\" },\n\
+                 { name = \"a\", key = \"fedcba9876543210\", actions = [\"emit\"] }]",
+                "workers.key[0].name: another key \"a\" permits something else",
+            ),
+            ("timeout = \"2h\"", "workers.timeout: at most 1h"),
             ("in_flight = 0", "in_flight"),
             ("namespace = \"/\"", "namespace"),
         ] {

@@ -3,6 +3,8 @@
 //! `rig.rs` starts it; each other file is one part of it.
 #![allow(clippy::unwrap_used)] // In a test, a panic is a finding.
 
+#[path = "gateway/admission.rs"]
+mod admission;
 #[path = "gateway/api.rs"]
 mod api;
 #[path = "gateway/auth.rs"]

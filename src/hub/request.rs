@@ -93,10 +93,8 @@ impl Hub {
             }
         };
         if is_polling && !self.config.jsonp && query("j").is_some() {
-            return Err(refused(
-                Refusal::TransportUnknown,
-                ErrorContext::Transport("jsonp".into()),
-            ));
+            let context = ErrorContext::Transport("jsonp".into());
+            return Err(refused(Refusal::TransportUnknown, context));
         }
         let wire = Wire {
             is_revision_3: query("EIO").as_deref() != Some("4"),
@@ -140,11 +138,9 @@ impl Hub {
         }
         let is_revision_3 = self.is_revision_3(session.index);
         if is_revision_3 != wire.is_revision_3 {
-            let revision = |is_3| if is_3 { 3 } else { 4 };
-            let context = ErrorContext::ProtocolMismatch {
-                protocol: revision(wire.is_revision_3),
-                previous: revision(is_revision_3),
-            };
+            let [protocol, previous] =
+                [wire.is_revision_3, is_revision_3].map(|is_3| if is_3 { 3 } else { 4 });
+            let context = ErrorContext::ProtocolMismatch { protocol, previous };
             return Err(refused(Refusal::BadRequest, context));
         }
         if is_upgrade {

@@ -6,7 +6,8 @@
 //!     ▲ a new token ◀────────┘                       no new token any more
 //! ```
 //!
-//! Each step is made under the lock, so that a client which is told that its new token is good stays.
+//! Each step is made under the lock, so that a client stays which is told that its new token is
+//! good.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};

@@ -99,8 +99,8 @@ impl Jwks {
     }
 
     /// The keys that may have signed a token which names `kid` and `algorithm`. Fetches the set if
-    /// it is not known, and anew if it has no such key; an old one is used while it is fetched. That
-    /// it has no such key is certain only of a set that was fetched since.
+    /// it is not known, and anew if it has no such key; an old one is used while it is fetched.
+    /// That it has no such key is certain only of a set that was fetched since.
     pub(super) async fn find(self: &Arc<Self>, kid: Option<&str>, algorithm: Algorithm) -> Found {
         let found = self.known(kid, algorithm);
         if !found.is_empty() {

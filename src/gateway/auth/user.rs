@@ -141,7 +141,7 @@ impl Verifier {
         let words = |text: &str| text.split_whitespace().map(str::to_owned).collect();
         let granted = list(shown, &self.permissions_claim, words)?;
         let permissions = said.permissions.clone().unwrap_or_else(|| {
-            // Wildcards of the configuration are read before its places are filled, see `templates`.
+            // Wildcards of the configuration were read before its places are filled (`templates`).
             let granted = granted.iter().filter_map(|pattern| permissions::read_pattern(pattern));
             Arc::new(Permissions::new(granted.chain(fill(&self.permissions))))
         });

@@ -523,7 +523,9 @@ mod tests {
     #[test]
     fn the_defaults_are_those_of_the_library() {
         let built = Server::default().options().expect("defaults hold");
-        assert_eq!(format!("{built:?}"), format!("{:?}", Options::default()));
+        // A gateway has `auth.origins`, which scripts would walk around.
+        let library = Options { jsonp: false, ..Options::default() };
+        assert_eq!(format!("{built:?}"), format!("{library:?}"));
     }
 
     #[test]

@@ -228,11 +228,12 @@ impl Table {
         Ok(table)
     }
 
-    /// The same where clients take `own` events for the gateway's, so that no prefix stands for one,
-    /// and the event `taken` comes to no route at all.
+    /// The same where clients take `own` events for the gateway's, so that no prefix stands for
+    /// one, and the event `taken` comes to no route at all.
     ///
     /// # Errors
-    /// Routes that send clients such an event, or get none, each on a line that begins with its key.
+    /// Routes that send clients such an event, or get none, each on a line that begins with its
+    /// key.
     pub(crate) fn without(
         mut self,
         own: &[&str],

@@ -9,7 +9,7 @@ use crate::rig::{Gateway, join_as, until};
 use crate::tokens::{Signer, claims};
 use crate::webhooks::{ROUTES, config, ended, metric, total};
 
-fn connect_config(backend: &Backend, hook: &str) -> String {
+pub fn connect_config(backend: &Backend, hook: &str) -> String {
     config(backend, &format!("on = [\"connect\", \"disconnect\"]\n{hook}"))
 }
 

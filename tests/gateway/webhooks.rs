@@ -11,6 +11,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
 use sha2::Sha256;
 
+use crate::admission::connect_config;
 use crate::backend::{Answer, Backend, Request, ok, status};
 use crate::client::{Frame, WebSocket};
 use crate::rig::{Gateway, join_as, until};

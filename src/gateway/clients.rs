@@ -13,7 +13,7 @@ use crate::http::Request;
 use crate::{ConnectError, Event, Namespace, Reason, Socket};
 
 /// What clients of a namespace are told that a reload has removed.
-const REMOVED: &str = "namespace:removed";
+pub(crate) const REMOVED: &str = "namespace:removed";
 
 /// Registers everything on the server; before it listens.
 pub(crate) fn register(state: &Arc<State>) {

@@ -17,7 +17,7 @@ use super::config::Config;
 use super::life::Life;
 use super::metrics::Metrics;
 use super::occupancy::Occupancy;
-use super::{data_port, drain, limits, routes, webhooks, workers};
+use super::{clients, data_port, drain, limits, routes, webhooks, workers};
 use crate::{Port, Server, Tls};
 
 /// One gateway, for as long as it runs.
@@ -83,7 +83,8 @@ pub(crate) fn user_room(user: &str) -> String {
 
 /// Names of events that clients take for the gateway's, or it for itself.
 fn own_events<'a>(config: &'a Config, auth: &'a auth::Verifier) -> Vec<&'a str> {
-    let own = auth.own_events().into_iter().chain([drain::EVENT, &config.limits.event]);
+    let own = [drain::EVENT, clients::REMOVED, &config.limits.event];
+    let own = auth.own_events().into_iter().chain(own);
     own.filter(|event| !event.is_empty()).collect()
 }
 

@@ -198,7 +198,7 @@ fn clients_cannot_speak_for_the_gateway() {
     let limits = "[limits]\nevent = \"limit\"\n";
     let gateway = Gateway::start(&format!("{}{limits}", config(&routes.concat())));
     let [mut ada, mut ben] = peers(&gateway);
-    for event in ["drain", "limit", "auth:expiring", "auth:expired"] {
+    for event in ["drain", "limit", "auth:expiring", "auth:expired", "namespace:removed"] {
         assert_eq!(ada.refusal(event, r#"{"retry_after_ms":1000000000}"#), "no_route", "{event}");
     }
     assert_eq!(ada.refusal("drained", ""), "");

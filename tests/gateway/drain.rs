@@ -22,7 +22,8 @@ fn delay(text: &str) -> u64 {
 #[test]
 fn every_client_is_told_to_come_back() {
     let mut gateway = Gateway::start(&config("2s"));
-    let mut clients = many(gateway.address, crowd());
+    // With 10,000 it takes half a minute where the server is not optimised.
+    let mut clients = many(gateway.address, crowd(5_000));
     let mut polling = Polling::connect(gateway.address);
     let mut two = WebSocket::connect(gateway.address);
     two.join("/two");

@@ -9,11 +9,11 @@ use serde_json::json;
 use super::client::{Frame, Stream, WebSocket};
 use super::rig::{Folder, Gateway, join_as, until};
 
-/// Clients of the tests under load.
-pub fn crowd() -> usize {
+/// Clients of the tests under load: `CORECAST_GATEWAY_CLIENTS`, or as many as are usual there.
+pub fn crowd(usual: usize) -> usize {
     let files = rlimit::increase_nofile_limit(rlimit::INFINITY).unwrap_or(1_024) as usize;
     let wanted = std::env::var("CORECAST_GATEWAY_CLIENTS").ok().and_then(|it| it.parse().ok());
-    wanted.unwrap_or(10_000).min(files.saturating_sub(500))
+    wanted.unwrap_or(usual).min(files.saturating_sub(500))
 }
 
 /// Sessions that have joined `/`, opened by several threads at once.
@@ -49,7 +49,7 @@ fn route(event: &str) -> String {
 #[test]
 fn no_client_notices_a_reload() {
     let gateway = Gateway::start(&route("say"));
-    let mut clients = many(gateway.address, crowd());
+    let mut clients = many(gateway.address, crowd(10_000));
     let mut speaker = WebSocket::connect(gateway.address);
     let rounds = 12;
     for round in 0..rounds {

@@ -541,12 +541,12 @@ fn one_client_takes_turns_with_others_and_has_a_share_of_the_queue() {
 #[test]
 fn a_key_that_is_changed_or_taken_away_ends_its_workers() {
     let key = |name: &str, more: &str| {
-        format!("[[workers.key]]\nname = {name:?}\nkey = \"the key of {name}\"\n{more}\n")
+        format!("[[workers.key]]\nname = {name:?}\nkey = \"the own key of {name}\"\n{more}\n")
     };
     let all = [config(""), key("gone", ""), key("less", ""), key("stays", "")].concat();
     let gateway = Gateway::start(&all);
     let join = |name: &str| {
-        let key = format!("the key of {name}");
+        let key = format!("the own key of {name}");
         let auth = json!({ "key": key, "name": name, "events": ["*"] }).to_string();
         let mut socket = gateway.session();
         join_as(&mut socket, "/workers", &auth).map(|id| {

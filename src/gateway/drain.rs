@@ -78,7 +78,7 @@ pub(super) async fn run(state: Arc<State>) {
 /// Backends are told that clients have gone when they have.
 async fn wait_for_clients(state: &State) {
     let begin = Instant::now();
-    let within = state.server.options().shutdown_timeout;
+    let within = state.rules().config.server.shutdown_timeout.0;
     let is_over = || begin.elapsed() >= within;
     while !is_over() && clients(state).await.is_ok_and(|count| count > 0) {
         tokio::time::sleep(STEP).await;

@@ -243,5 +243,5 @@ fn keys_change_with_a_reload() {
 fn operators_are_named_in_the_log() {
     let gateway = Gateway::start("[[api.key]]\nname = \"ops\"\nkey = \"ops-0123456789abcd\"\n");
     ask(&gateway, "POST", "/reload", "ops-0123456789abcd", "").expect(200);
-    gateway.wait_for_log("/reload by \"ops\"");
+    gateway.wait_for_log("reloaded by=\"ops\"");
 }

@@ -34,6 +34,7 @@ use tokio::net::TcpStream;
 use tracing::Instrument;
 
 use super::command::{Command, Outcome, Problem, Verb};
+use super::life::Caller;
 use super::state::State;
 use super::trace;
 use answer::{Answer, expect_type, read_body};
@@ -275,12 +276,12 @@ fn router(api: Arc<Api>, operations: Router) -> Router {
 /// Lets only those through who may operate the gateway.
 async fn operators_only(
     Extracted(api): Extracted<Arc<Api>>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     match api.admit_to(request.headers(), Permission::Operate) {
         Ok(grant) => {
-            tracing::info!("{} by {:?}", request.uri().path(), grant.name);
+            request.extensions_mut().insert(Caller(grant.name.clone()));
             next.run(request).await
         }
         Err(problem) => problem.into_response(),

@@ -102,6 +102,7 @@ fn config() -> Config {
         head_timeout_ms: 60_000,
         body_timeout_ms: 300_000,
         queue_bytes_max: options.max_queue_bytes,
+        shard_queue_bytes_max: options.max_shard_queue_bytes,
         slow_reader: options.slow_reader,
         connections_max: 1 << 20,
         entrance: Default::default(),

@@ -35,6 +35,9 @@ struct Arguments {
     /// Bytes queued for one connection.
     #[arg(long)]
     max_queue_bytes: Option<usize>,
+    /// Bytes of memory for what all connections of a shard have queued.
+    #[arg(long)]
+    max_shard_queue_bytes: Option<usize>,
     /// Drop events for connections whose queue is full instead of closing them.
     #[arg(long)]
     drop_slow: bool,
@@ -81,6 +84,9 @@ fn main() -> Result<(), corecast::Error> {
     });
     if let Some(bytes) = arguments.max_queue_bytes {
         options.max_queue_bytes = bytes;
+    }
+    if let Some(bytes) = arguments.max_shard_queue_bytes {
+        options.max_shard_queue_bytes = bytes;
     }
     if arguments.drop_slow {
         options.slow_reader = SlowReader::Drop;

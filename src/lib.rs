@@ -611,6 +611,23 @@
 //! # }
 //! ```
 //!
+//! ## Overload
+//!
+//! What a client does not take waits for it, up to [`Options::max_queue_bytes`] each and
+//! [`Options::max_shard_queue_bytes`] together; what happens there says [`Options::slow_reader`],
+//! and volatile events ([`Broadcast::volatile`]) are not even queued. Others do not notice. If
+//! clients publish more than the server can send, events that go to the same client leave together,
+//! and beyond that the server reads from clients more slowly, so that they wait and not the
+//! server's memory; heartbeats go on. Handlers and threads that emit by themselves can ask
+//! [`Socket::queued_bytes`] or await [`Socket::drained`]; their `emit` fails with [`Error::Limit`]
+//! where another shard has too much to do ([`Options::max_mailbox`]).
+//!
+//! [`Server::stats`] tells all of it. Totals: `volatile_dropped`, `slow_dropped`, `slow_closed` and
+//! `mail_refused` count what was given up, `staged` by `sends` is how many packets leave together,
+//! `pauses` is how often publishers had to wait. Gauges: `queue_bytes` is memory, `waiting` counts
+//! connections that wait for the server, by the `sends` of a second that is how long; `sending`
+//! those that the server waits for; `mail` is what shards have yet to read.
+//!
 //! ## Files, counters, the end
 //!
 //! ```

@@ -331,7 +331,13 @@ pub struct Options {
     /// Bytes queued for one connection, in flight included; on polling, bytes that wait for a
     /// request. Default 1 MiB. One packet larger than that is let through an empty queue.
     pub max_queue_bytes: usize,
-    /// What happens at `max_queue_bytes`. Default [`SlowReader::Disconnect`].
+    /// Bytes of memory on one shard for what all its connections have queued. Default 512 MiB. Each
+    /// connection may hold no more than is left of it, and where more than 64 KiB (or a 64th of it)
+    /// wait for a peer that does not read, of half of it: the more there are of them, the less each
+    /// may hold. What is sent to many is there once for all who keep up.
+    pub max_shard_queue_bytes: usize,
+    /// What happens at `max_queue_bytes`, or when `max_shard_queue_bytes` gets short. Default
+    /// [`SlowReader::Disconnect`].
     pub slow_reader: SlowReader,
     /// Sends handed to the kernel per turn of a shard. Default 64, about a third of a
     /// millisecond. What one client waits for goes first in the next turn, so this is its wait
@@ -412,6 +418,7 @@ impl Default for Options {
             max_gather_bytes: 64 << 20,
             max_pending_handlers: 1_000,
             max_queue_bytes: 1 << 20,
+            max_shard_queue_bytes: 512 << 20,
             slow_reader: SlowReader::Disconnect,
             sends_per_turn: 64,
             max_mailbox: 65_536,
@@ -518,6 +525,10 @@ impl Options {
         format!("{path}{}", if self.add_trailing_slash { "/" } else { "" })
     }
 
+    fn has_room(&self) -> bool {
+        self.max_shard_queue_bytes >= self.max_queue_bytes.max(1 << 20)
+    }
+
     fn lets_somebody_in(&self) -> bool {
         let per_ip = [self.max_connections_per_ip, self.max_handshakes_per_ip];
         let mut bounds = per_ip.map(|it| it.map(|it| it as usize)).into_iter().flatten();
@@ -572,6 +583,7 @@ impl Options {
             (self.max_namespaces >= 1, "max_namespaces must be 1 or more"),
             (self.max_attachments_bytes <= 1 << 30, "max_attachments_bytes must be 1 GiB or less"),
             ((1_024..=1 << 30).contains(&self.max_queue_bytes), "max_queue_bytes: 1 KiB to 1 GiB"),
+            (self.has_room(), "max_shard_queue_bytes must be max_queue_bytes or more, and 1 MiB"),
             ((1..=4_096).contains(&self.sends_per_turn), "sends_per_turn must be 1 to 4,096"),
             (!self.requests_timeout.is_zero(), "requests_timeout must not be 0"),
             (

@@ -475,7 +475,7 @@ impl Server {
     /// them of now. O(shards).
     pub fn stats(&self) -> Stats {
         let mut sum = Stats::default();
-        for shard in self.lock_stats().iter() {
+        for shard in self.shard_stats() {
             sum.totals.add(&shard.totals);
             sum.gauges.add(&shard.gauges);
             sum.fan_out.add(&shard.fan_out);
@@ -486,12 +486,20 @@ impl Server {
     /// What [`Server::stats`] adds up: one entry for each shard, in the order of the CPUs. Empty
     /// before the server listens. Shows how evenly the kernel spreads connections over the shards.
     pub fn shard_stats(&self) -> Vec<Stats> {
-        self.lock_stats().clone()
+        let mut all = self.lock_stats().clone();
+        self.mesh(|mesh| {
+            for (shard, stats) in (0..).zip(&mut all) {
+                let (waiting, refused) = mesh.mail(shard);
+                stats.gauges.mail += waiting;
+                stats.totals.mail_refused += refused;
+            }
+        });
+        all
     }
 
-    pub(crate) fn leave_stats(&self, shard: u16, hub: &Hub, fan_out: Delays) {
+    pub(crate) fn leave_stats(&self, shard: u16, stats: Stats) {
         if let Some(place) = self.lock_stats().get_mut(usize::from(shard)) {
-            *place = Stats { totals: hub.stats(), gauges: hub.gauges(), fan_out };
+            *place = stats;
         }
     }
 
@@ -759,6 +767,7 @@ impl Server {
             match mesh.post(shard, mail()) {
                 Ok(()) => {}
                 Err(TrySendError::Full(_)) => {
+                    mesh.refuse(shard);
                     return Err(Error::Limit("max_mailbox"));
                 }
                 Err(TrySendError::Disconnected(_)) => {
@@ -899,6 +908,7 @@ pub(crate) fn hub_config(spec: &Spec, options: &Options, shard: u16) -> Config {
         head_timeout_ms: ms(options.head_timeout),
         body_timeout_ms: ms(options.body_timeout),
         queue_bytes_max: options.max_queue_bytes,
+        shard_queue_bytes_max: options.max_shard_queue_bytes,
         slow_reader: options.slow_reader,
         connections_max: options.max_connections,
         entrance: entrance(options, spec.entrance.gate.clone()),

@@ -29,6 +29,8 @@ mod listeners;
 mod log;
 #[path = "e2e/many.rs"]
 mod many;
+#[path = "e2e/overload.rs"]
+mod overload;
 #[path = "e2e/proxies.rs"]
 mod proxies;
 #[path = "e2e/recovery.rs"]

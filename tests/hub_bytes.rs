@@ -22,6 +22,8 @@ mod http;
 mod limits;
 #[path = "hub_bytes/lives.rs"]
 mod lives;
+#[path = "hub_bytes/overload.rs"]
+mod overload;
 #[path = "hub_bytes/parser.rs"]
 mod parser;
 #[path = "hub_bytes/recovery.rs"]

@@ -240,7 +240,7 @@ impl Metrics {
         self.requests.get_or_create(&labels).observe(duration.as_secs_f64());
     }
 
-    /// All metrics as text. O(shards and namespaces), and what [`Queues::look`] takes.
+    /// All metrics as text. O(shards and namespaces).
     ///
     /// # Errors
     /// A metric cannot be written.
@@ -300,7 +300,6 @@ impl Format {
 #[derive(Debug)]
 struct Moment {
     stats: Vec<Stats>,
-    queued: Vec<usize>,
     /// Name, sockets, rooms.
     namespaces: Vec<(String, usize, usize)>,
     webhooks: Vec<webhooks::Gauges>,
@@ -315,9 +314,8 @@ impl Moment {
         // Names that clients choose would be without end.
         let sizes = sizes.into_iter().filter(|size| known.namespaces.contains_key(&size.name));
         let namespaces = sizes.map(|size| (size.name.into(), size.sockets, size.rooms)).collect();
-        let queued = Queues::look(state).await.bytes.clone();
         let (webhooks, groups) = (known.webhooks.gauges(), state.workers.gauges());
-        Moment { stats: state.server.shard_stats(), queued, namespaces, webhooks, groups }
+        Moment { stats: state.server.shard_stats(), namespaces, webhooks, groups }
     }
 }
 
@@ -327,7 +325,7 @@ type Encoder<'a> = DescriptorEncoder<'a>;
 type OfShard<T> = (&'static str, &'static str, fn(&Stats) -> T);
 
 /// Counters of each shard.
-const COUNTERS: [OfShard<u64>; 22] = [
+const COUNTERS: [OfShard<u64>; 25] = [
     ("connections_accepted", "Connections accepted", |it| it.totals.accepted),
     ("connections_refused", "Connections refused at the limit", |it| it.totals.refused),
     ("connections_refused_per_ip", "Of these, of one address", |it| it.totals.refused_per_ip),
@@ -344,6 +342,9 @@ const COUNTERS: [OfShard<u64>; 22] = [
     ("acks_unexpected", "Acknowledgements nobody awaited", |it| it.totals.unexpected_acks),
     ("packets_received", "Engine.IO packets received with data", |it| it.totals.packets_in),
     ("packets_sent", "Engine.IO packets staged for clients", |it| it.totals.packets_out),
+    ("sends", "Sends given to the kernel", |it| it.totals.sends),
+    ("reading_pauses", "Pauses of reading to catch up with sends", |it| it.totals.pauses),
+    ("mail_refused", "Items that found a mailbox full", |it| it.totals.mail_refused),
     ("volatile_dropped", "Volatile packets dropped", |it| it.totals.volatile_dropped),
     ("slow_reader_dropped", "Packets dropped as a queue was full", |it| it.totals.slow_dropped),
     ("slow_reader_closed", "Connections closed as a queue was full", |it| it.totals.slow_closed),
@@ -359,13 +360,16 @@ const BYTES: [OfShard<u64>; 2] = [
 ];
 
 /// Gauges of each shard.
-const GAUGES: [OfShard<usize>; 6] = [
+const GAUGES: [OfShard<usize>; 9] = [
     ("connections", "Connections, being closed included", |it| it.gauges.connections),
     ("sessions", "Engine.IO sessions", |it| it.gauges.sessions),
     ("polling_sessions", "Engine.IO sessions on polling", |it| it.gauges.polling_sessions),
     ("sockets", "Socket.IO sockets", |it| it.gauges.sockets),
     ("rooms", "Rooms with members, of each shard", |it| it.gauges.rooms),
     ("suspended", "Sockets whose clients may come back", |it| it.gauges.suspended),
+    ("connections_waiting", "Connections that wait for their shard", |it| it.gauges.waiting),
+    ("connections_sending", "Connections whose peers are waited for", |it| it.gauges.sending),
+    ("mail", "Items of mail that wait for a shard", |it| it.gauges.mail),
 ];
 
 impl Collector for Moment {
@@ -380,8 +384,8 @@ impl Collector for Moment {
             let values = self.stats.iter().map(read);
             gauge_of_shards(&mut encoder, name, help, None, values)?;
         }
-        let queued = self.queued.iter().copied();
-        let help = "What waits to be sent, at the last look";
+        let queued = self.stats.iter().map(|it| it.gauges.queue_bytes);
+        let help = "Memory that holds what waits to be sent";
         gauge_of_shards(&mut encoder, "queue", help, Some(&Unit::Bytes), queued)?;
         self.closed(&mut encoder)?;
         self.fan_out(&mut encoder)?;
@@ -534,9 +538,10 @@ mod tests {
             405,
             Duration::ZERO,
         );
+        let mut stats = vec![Stats::default(); 2];
+        stats[0].gauges.queue_bytes = 5;
         let moment = Moment {
-            stats: vec![Stats::default(); 2],
-            queued: vec![5, 0],
+            stats,
             namespaces: vec![("/".into(), 2, 1)],
             webhooks: vec![webhooks::Gauges {
                 name: "backend".into(),

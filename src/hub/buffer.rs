@@ -4,9 +4,28 @@
 //! ring while later frames are appended after it. `Cell<u8>` makes that plain safe Rust: one
 //! thread writes through a shared reference, and no byte that was handed out is written again
 //! while anybody but the writer holds the chunk.
+//!
+//! What is counted in a [`Meter`] stays so until it is freed, wherever it is by then: in a queue,
+//! in the ring, or on a path that nobody thought of.
 
 use std::cell::Cell;
+use std::ops::Deref;
 use std::rc::Rc;
+
+/// Bytes of memory that are held for sending, of all connections of a shard together.
+#[derive(Debug, Clone, Default)]
+pub struct Meter(Rc<Cell<usize>>);
+
+impl Meter {
+    /// How many there are now.
+    pub fn bytes(&self) -> usize {
+        self.0.get()
+    }
+
+    fn change(&self, from: usize, to: usize) {
+        self.0.set(self.0.get() - from + to);
+    }
+}
 
 /// A block of outgoing bytes with a fixed address, filled from the front.
 #[derive(Debug)]
@@ -15,13 +34,15 @@ pub struct Chunk {
     cells: Box<[Cell<u8>]>,
     /// 0 ≤ filled ≤ cells.len(); only grows, except in [`Chunk::clear`].
     filled: Cell<usize>,
+    meter: Meter,
 }
 
 impl Chunk {
-    /// An empty chunk for `capacity` bytes. Allocates once.
-    pub fn new(capacity: usize) -> Rc<Chunk> {
+    /// An empty chunk for `capacity` bytes, counted in `meter`. Allocates once.
+    pub fn new(capacity: usize, meter: &Meter) -> Rc<Chunk> {
         let cells = vec![Cell::new(0u8); capacity].into_boxed_slice();
-        Rc::new(Chunk { cells, filled: Cell::new(0) })
+        meter.change(0, capacity);
+        Rc::new(Chunk { cells, filled: Cell::new(0), meter: meter.clone() })
     }
 
     /// Bytes that may still be appended.
@@ -60,6 +81,70 @@ impl Chunk {
     }
 }
 
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        self.meter.change(self.cells.len(), 0);
+    }
+}
+
+/// Bytes of one connection alone.
+#[derive(Debug, Default)]
+pub struct Owned {
+    bytes: Vec<u8>,
+    /// Where their memory is counted, if anywhere.
+    meter: Option<Meter>,
+}
+
+impl Owned {
+    /// Counts these bytes in `meter`.
+    pub fn new(bytes: Vec<u8>, meter: &Meter) -> Owned {
+        meter.change(0, bytes.capacity());
+        Owned { bytes, meter: Some(meter.clone()) }
+    }
+
+    /// Lets `write` append `more` bytes to them, or about as many.
+    pub fn append(&mut self, more: usize, write: impl FnOnce(&mut Vec<u8>)) {
+        let before = self.bytes.capacity();
+        if before - self.bytes.len() < more {
+            // Not twice as much as there is: what is spare counts, and is no use to a peer that
+            // does not read.
+            self.bytes.reserve_exact(more.max(self.bytes.len() / 4));
+        }
+        write(&mut self.bytes);
+        if let Some(meter) = &self.meter {
+            meter.change(before, self.bytes.capacity());
+        }
+    }
+
+    /// Takes them out, uncounted. What is left is empty, and counted as before.
+    pub fn take(&mut self) -> Vec<u8> {
+        let mut taken = Vec::new();
+        self.append(0, |bytes| std::mem::swap(bytes, &mut taken));
+        taken
+    }
+}
+
+impl From<Vec<u8>> for Owned {
+    /// Bytes that are counted nowhere.
+    fn from(bytes: Vec<u8>) -> Owned {
+        Owned { bytes, meter: None }
+    }
+}
+
+impl Deref for Owned {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        self.take();
+    }
+}
+
 /// What one send carries: a run of shared frames, or bytes that belong to this socket alone.
 #[derive(Debug)]
 pub enum SendBuf {
@@ -73,7 +158,7 @@ pub enum SendBuf {
         end: u32,
     },
     /// Bytes of this socket only; never touched again once handed over.
-    Owned(Vec<u8>),
+    Owned(Owned),
 }
 
 impl SendBuf {
@@ -82,6 +167,17 @@ impl SendBuf {
         match self {
             SendBuf::Shared { start, end, .. } => (end - start) as usize,
             SendBuf::Owned(bytes) => bytes.len(),
+        }
+    }
+
+    /// The same, but what is a small part of its chunk as a copy: a peer that does not read pins
+    /// what it was sent, and not the rest.
+    pub fn apart(self, meter: &Meter) -> SendBuf {
+        match &self {
+            SendBuf::Shared { chunk, .. } if 8 * self.len() <= chunk.cells.len() => {
+                SendBuf::Owned(Owned::new(self.to_vec(), meter))
+            }
+            _ => self,
         }
     }
 
@@ -108,7 +204,7 @@ impl SendBuf {
                 chunk.copy_to(*start, *end, &mut out);
                 out
             }
-            SendBuf::Owned(bytes) => bytes.clone(),
+            SendBuf::Owned(bytes) => bytes.to_vec(),
         }
     }
 }
@@ -119,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_range_handed_out_stays_while_more_is_appended() {
-        let chunk = Chunk::new(16);
+        let chunk = Chunk::new(16, &Meter::default());
         chunk.append(b"abc");
         let first = SendBuf::Shared { chunk: chunk.clone(), start: 0, end: 3 };
         let address = chunk.cells(0, 3).as_ptr();
@@ -131,12 +227,36 @@ mod tests {
 
     #[test]
     fn only_a_sole_owner_starts_over() {
-        let mut chunk = Chunk::new(4);
+        let mut chunk = Chunk::new(4, &Meter::default());
         chunk.append(b"abcd");
         let held = chunk.clone();
         assert!(Rc::get_mut(&mut chunk).is_none());
         drop(held);
         Rc::get_mut(&mut chunk).expect("sole owner").clear();
         assert_eq!(chunk.room(), 4);
+    }
+
+    #[test]
+    fn what_is_held_is_counted_until_it_is_freed() {
+        let meter = Meter::default();
+        let chunk = Chunk::new(100, &meter);
+        let held = SendBuf::Shared { chunk: chunk.clone(), start: 0, end: 1 };
+        let mut own = Owned::new(Vec::with_capacity(10), &meter);
+        assert_eq!(meter.bytes(), 110);
+        own.append(500, |bytes| bytes.extend_from_slice(&[7; 500]));
+        assert!(meter.bytes() >= 600 && own.len() == 500);
+        drop(chunk);
+        assert!(meter.bytes() >= 600, "a send holds it");
+        drop(held);
+        assert_eq!(own.take(), [7; 500]);
+        assert_eq!(meter.bytes(), 0);
+        own.append(1, |bytes| bytes.push(1));
+        drop(own);
+        assert_eq!(meter.bytes(), 0);
+        let mut small = Owned::new(Vec::new(), &meter);
+        for count in 1..=1_000 {
+            small.append(64, |bytes| bytes.extend_from_slice(&[7; 64]));
+            assert!((count * 64..=count * 80 + 64).contains(&meter.bytes()), "{count}");
+        }
     }
 }

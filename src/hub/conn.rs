@@ -115,7 +115,7 @@ impl Links {
     /// Queues bytes that are for one connection alone.
     pub(super) fn send_owned(&mut self, index: u32, bytes: Vec<u8>) {
         if let Some(conn) = self.conns.at_mut(index).filter(|conn| !conn.close_requested) {
-            conn.out.push_owned(bytes);
+            conn.out.push_owned(bytes, &self.bounds.memory);
             self.dirty.mark(index, &conn.out, &mut conn.line, true);
         }
     }
@@ -123,7 +123,7 @@ impl Links {
     /// Queues bytes that others are sent too.
     pub(super) fn send_shared(&mut self, index: u32, run: &Run) {
         if let Some(conn) = self.conns.at_mut(index).filter(|conn| !conn.close_requested) {
-            conn.out.stage(run);
+            conn.out.stage(run, &self.bounds.memory);
             self.dirty.mark(index, &conn.out, &mut conn.line, true);
         }
     }
@@ -200,6 +200,7 @@ impl Hub {
     /// A send handed out by `flush` is complete (`ok`), or has failed.
     pub fn handle_sent(&mut self, index: u32, ok: bool) {
         let Some(conn) = self.links.conns.at_mut(index) else { return };
+        self.links.sending -= usize::from(conn.out.is_in_flight());
         conn.out.sent();
         if !ok {
             conn.out.clear();
@@ -239,7 +240,9 @@ impl Hub {
     /// The kernel has let go of the connection; its number may be used again.
     pub fn handle_closed(&mut self, index: u32) {
         self.links.codec.forget(index);
-        if self.links.conns.remove(index).is_some() {
+        let conn = self.links.conns.remove(index);
+        self.links.sending -= usize::from(conn.as_ref().is_some_and(|it| it.out.is_in_flight()));
+        if conn.is_some() {
             self.unseat(index);
         }
     }
@@ -361,8 +364,8 @@ impl Hub {
             Role::Endpoint => return self.check_endpoint(index, owner),
             Role::Probe => {}
         }
-        let queued = self.links.conns.at(index).map_or(0, |conn| conn.out.bytes());
-        if queued > self.config.queue_bytes_max {
+        let Links { conns, bounds, .. } = &self.links;
+        if conns.at(index).is_some_and(|conn| bounds.is_over(&conn.out)) {
             self.links.stats.slow_closed += 1;
             self.drop_conn(index);
             self.forget_probe(owner);

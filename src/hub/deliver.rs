@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use super::compress::Codec;
 use super::conn::Conn;
-use super::fanout::{self, Run};
+use super::fanout::{self, Room, Run};
 use super::session::{Goodbye, State, Transport};
 use super::{Hub, Links};
 use crate::error::Reason;
@@ -118,14 +118,6 @@ pub(super) enum Urgency {
     Volatile,
 }
 
-impl Urgency {
-    /// What may be queued, given the bound for events: the protocol's own packets have as much
-    /// room again, so that they are not lost with the events that are dropped.
-    fn limit(self, bytes_max: usize) -> usize {
-        if self == Urgency::Control { 2 * bytes_max } else { bytes_max }
-    }
-}
-
 impl Links {
     /// Queues a packet for a session. The hot path of a broadcast.
     pub(super) fn deliver(&mut self, index: u32, frame: &mut Frame<'_>, urgency: Urgency) {
@@ -154,11 +146,12 @@ impl Links {
             frame.runs.len() - 1
         });
         let run = &frame.runs[at].1;
-        let bytes = out.bytes() + run.bytes();
-        if bytes > urgency.limit(self.queue_bytes_max) && !out.is_empty() {
-            return self.overflow(index, urgency);
+        match self.bounds.room(out, run.bytes(), urgency == Urgency::Control) {
+            Room::Free => {}
+            Room::Behind => self.stats.pauses += u64::from(self.dirty.fall_behind()),
+            Room::Full => return self.overflow(index, urgency),
         }
-        out.stage(run);
+        out.stage(run, &self.bounds.memory);
         self.stats.delivered(frame.packets, frame.bytes);
         self.dirty.mark(conn, out, line, is_single);
     }
@@ -168,13 +161,14 @@ impl Links {
     fn deliver_alone(&mut self, index: u32, conn: u32, frame: &Frame<'_>, urgency: Urgency) {
         let Some(wire) = self.sessions.at(index).map(|session| session.wire) else { return };
         let Some(Conn { out, line, .. }) = self.conns.at_mut(conn) else { return };
-        let bytes = out.bytes() + frame.bytes as usize;
-        if bytes > urgency.limit(self.queue_bytes_max) && !out.is_empty() {
-            return self.overflow(index, urgency);
+        match self.bounds.room(out, frame.bytes as usize, urgency == Urgency::Control) {
+            Room::Free => {}
+            Room::Behind => self.stats.pauses += u64::from(self.dirty.fall_behind()),
+            Room::Full => return self.overflow(index, urgency),
         }
         let mut written = Vec::new();
         frame.write(conn, wire, &mut self.codec, &mut written);
-        out.push_owned(written);
+        out.push_owned(written, &self.bounds.memory);
         self.stats.delivered(frame.packets, frame.bytes);
         self.dirty.mark(conn, out, line, matches!(urgency, Urgency::Control | Urgency::One));
     }
@@ -187,11 +181,12 @@ impl Links {
             return;
         }
         let size = frame.text.len() + frame.attachments.iter().map(|a| a.len()).sum::<usize>();
-        let bytes = polling.outbox.len() + size;
-        if bytes > urgency.limit(self.queue_bytes_max) && !polling.outbox.is_empty() {
+        let (bytes, is_away) = (polling.outbox.len() + size, polling.get.is_none());
+        if self.bounds.is_full(bytes, size, is_away, urgency == Urgency::Control) {
             return self.overflow(index, urgency);
         }
-        fanout::write_payload(frame.text, frame.attachments, &mut polling.outbox);
+        let Frame { text, attachments, .. } = frame;
+        polling.outbox.append(size, |outbox| fanout::write_payload(text, attachments, outbox));
         polling.compress |= frame.compress;
         self.stats.delivered(frame.packets, frame.bytes);
         if !polling.is_listed {
@@ -220,8 +215,7 @@ impl Links {
     pub(super) fn check_queue(&mut self, index: u32) {
         let Some(session) = self.sessions.at(index) else { return };
         let Transport::WebSocket(conn) = session.transport else { return };
-        let queued = self.conns.at(conn).map_or(0, |conn| conn.out.bytes());
-        if queued > self.queue_bytes_max {
+        if self.conns.at(conn).is_some_and(|conn| self.bounds.is_over(&conn.out)) {
             self.close_slow(index);
         }
     }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use super::answer::Answer;
 use super::conn::{Conn, Role, Stage};
 use super::deliver::Wire;
+use super::fanout::Room;
 use super::handshake::Handshake;
 use super::request::Step;
 use super::slab::Key;
@@ -181,13 +182,17 @@ impl Hub {
         let links = &mut self.links;
         let Some(record) = links.conns.get_mut(conn) else { return false };
         let Stage::WebSocket { deflate, .. } = record.stage else { return false };
-        if record.out.bytes() + message.len() > limit && !record.out.is_empty() {
-            if links.slow_reader == SlowReader::Drop {
+        match links.bounds.of_queue(limit).room(&record.out, message.len(), false) {
+            Room::Free => {}
+            Room::Behind => links.stats.pauses += u64::from(links.dirty.fall_behind()),
+            Room::Full if links.slow_reader == SlowReader::Drop => {
                 links.stats.slow_dropped += 1;
                 return true;
             }
-            self.endpoint_overflow(conn.index, endpoint);
-            return false;
+            Room::Full => {
+                self.endpoint_overflow(conn.index, endpoint);
+                return false;
+            }
         }
         let mut out = Vec::new();
         match deflate.filter(|_| pack) {
@@ -210,8 +215,8 @@ impl Hub {
 
     /// Applies the bound to what was queued beside `send_message` (pongs).
     pub(super) fn check_endpoint(&mut self, index: u32, endpoint: u32) {
-        let queued = self.links.conns.at(index).map_or(0, |conn| conn.out.bytes());
-        if queued > self.endpoints[endpoint as usize].queue_bytes_max {
+        let bounds = self.links.bounds.of_queue(self.endpoints[endpoint as usize].queue_bytes_max);
+        if self.links.conns.at(index).is_some_and(|conn| bounds.is_over(&conn.out)) {
             self.endpoint_overflow(index, endpoint);
         }
     }

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use super::buffer::{Chunk, SendBuf};
+use super::buffer::{Chunk, Meter, Owned, SendBuf};
 use crate::proto::engine;
 use crate::proto::websocket::{self, Opcode};
 
@@ -71,7 +71,7 @@ pub struct Run {
 impl Run {
     /// Bytes of their own, to be sent to many over time.
     pub fn of(bytes: &[u8]) -> Run {
-        let chunk = Chunk::new(bytes.len());
+        let chunk = Chunk::new(bytes.len(), &Meter::default());
         chunk.append(bytes);
         Run { chunk, start: 0, end: bytes.len() as u32 }
     }
@@ -87,6 +87,7 @@ impl Run {
 pub struct Palette {
     open: Rc<Chunk>,
     scratch: Vec<u8>,
+    meter: Meter,
     /// The Engine.IO ping as a websocket frame, written once for the life of the shard.
     ping: Run,
 }
@@ -94,14 +95,13 @@ pub struct Palette {
 impl Palette {
     /// Bytes of a chunk: a turn's frames in most loads, and small enough that a slow reader pins
     /// little.
-    const CHUNK: usize = 64 * 1024;
+    pub const CHUNK: usize = 64 * 1024;
 
-    /// A palette with one empty chunk.
-    pub fn new() -> Palette {
-        let statics = Chunk::new(3);
-        statics.append(&[0x81, 1, b'2']);
-        let ping = Run { chunk: statics, start: 0, end: 3 };
-        Palette { open: Chunk::new(Self::CHUNK), scratch: Vec::new(), ping }
+    /// A palette with one empty chunk, whose chunks are counted in `meter`.
+    pub fn new(meter: &Meter) -> Palette {
+        let ping = Run::of(&[0x81, 1, b'2']);
+        let open = Chunk::new(Self::CHUNK, meter);
+        Palette { open, scratch: Vec::new(), meter: meter.clone(), ping }
     }
 
     /// The frame of a heartbeat.
@@ -114,7 +114,10 @@ impl Palette {
         self.scratch.clear();
         write(&mut self.scratch);
         let len = self.scratch.len();
-        let chunk = if len >= LARGE { Chunk::new(len) } else { self.open_with_room(len) };
+        let chunk = match len >= LARGE {
+            true => Chunk::new(len, &self.meter),
+            false => self.open_with_room(len),
+        };
         let start = chunk.filled() as u32;
         chunk.append(&self.scratch);
         if self.scratch.capacity() > LARGE {
@@ -128,15 +131,94 @@ impl Palette {
         if let Some(chunk) = Rc::get_mut(&mut self.open) {
             chunk.clear();
         } else if self.open.room() < len {
-            self.open = Chunk::new(Self::CHUNK);
+            self.open = Chunk::new(Self::CHUNK, &self.meter);
         }
         self.open.clone()
     }
 }
 
-impl Default for Palette {
-    fn default() -> Self {
-        Palette::new()
+/// What queues may hold: each by itself, and all of a shard together.
+#[derive(Debug)]
+pub struct Bounds {
+    /// Bytes of one queue.
+    pub queue_max: usize,
+    /// Bytes of memory for all.
+    pub memory_max: usize,
+    /// What there is of it.
+    pub memory: Meter,
+}
+
+/// Whether more fits into a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// It does.
+    Free,
+    /// It does, but so much waits for this shard alone that it should send before it reads on.
+    Behind,
+    /// It does not.
+    Full,
+}
+
+/// Bytes that wait for our own next send to one connection, and not for its peer, from which on a
+/// shard is behind. A send of that size is as cheap per byte as they get: to let more come together
+/// gains nothing. It is not a bound for the sum, so that many small rooms still come together.
+const WINDOW: usize = 64 * 1024;
+
+impl Bounds {
+    /// The same for a queue with a bound of its own.
+    pub fn of_queue(&self, queue_max: usize) -> Bounds {
+        Bounds { queue_max, memory_max: self.memory_max, memory: self.memory.clone() }
+    }
+
+    /// Whether `more` bytes fit behind what `queue` has. One packet passes an empty queue.
+    ///
+    /// A queue may hold what is left of the memory: so the more there is of them, the less each may
+    /// hold, and those that hold most are found without a search. Where more waits for a peer than
+    /// may for a moment ([`Bounds::moment`]) it is what is left of half of the memory; the rest is
+    /// for peers that read. The protocol's own packets (`is_control`) have twice as much room in
+    /// their queues: they are not lost with the events that are dropped.
+    pub fn room(&self, queue: &OutQueue, more: usize, is_control: bool) -> Room {
+        let bytes = queue.bytes() + more;
+        let half = self.memory_max / 2;
+        let window = WINDOW.min(self.queue_max / 2);
+        // Hardly any delivery comes so far as to be looked at more closely.
+        if bytes <= window.min(half.saturating_sub(self.memory.bytes())) {
+            return Room::Free;
+        }
+        if self.is_full(bytes, more, queue.is_in_flight(), is_control) {
+            return Room::Full;
+        }
+        let is_short = self.memory.bytes() > half + half / 2;
+        let is_behind = !queue.is_in_flight() && (bytes > window || is_short);
+        if is_behind { Room::Behind } else { Room::Free }
+    }
+
+    /// Bytes that may wait for a peer that reads, while its kernel has no room for a moment.
+    fn moment(&self) -> usize {
+        WINDOW.min(self.memory_max / 64)
+    }
+
+    /// Whether so much is held that sends should pin no more than they carry.
+    pub fn is_scarce(&self) -> bool {
+        self.memory.bytes() > self.memory_max / 4
+    }
+
+    /// Whether a queue holds too much, after something was queued that nobody asked about.
+    pub fn is_over(&self, queue: &OutQueue) -> bool {
+        self.is_full(queue.bytes(), 0, queue.is_in_flight(), false)
+    }
+
+    /// Whether `bytes`, the last `more` of which are new, are too many for a queue.
+    pub fn is_full(&self, bytes: usize, more: usize, waits_for_peer: bool, control: bool) -> bool {
+        let is_stuck = waits_for_peer && bytes > self.moment();
+        let (queue_max, memory_max) = match (control, is_stuck) {
+            (true, _) => (2 * self.queue_max, self.memory_max),
+            (false, true) => (self.queue_max, self.memory_max / 2),
+            (false, false) => (self.queue_max, self.memory_max),
+        };
+        let left = memory_max.saturating_sub(self.memory.bytes());
+        let is_one = bytes == more && self.memory.bytes() < self.memory_max;
+        bytes > queue_max.min(left) && !is_one
     }
 }
 
@@ -174,8 +256,9 @@ impl OutQueue {
         self.bytes() == 0
     }
 
-    /// Adds a reference to shared frames. O(1), no copy in the common case.
-    pub fn stage(&mut self, run: &Run) {
+    /// Adds a reference to shared frames. O(1), no copy in the common case; one is counted in
+    /// `meter`.
+    pub fn stage(&mut self, run: &Run, meter: &Meter) {
         self.waiting += run.bytes() as u32;
         // A send in flight may take long. Copy then, so that a slow reader pins no shared chunk.
         let copy = self.in_flight > 0 && run.bytes() <= COPY_MAX;
@@ -192,12 +275,12 @@ impl OutQueue {
                 Some(_) => {}
             }
         }
-        self.stage_apart(run);
+        self.stage_apart(run, meter);
     }
 
     /// Adds bytes that belong to this connection alone. Small ones are copied together: a peer
     /// that lets half a million pongs wait must not make as many buffers of them.
-    pub fn push_owned(&mut self, bytes: Vec<u8>) {
+    pub fn push_owned(&mut self, bytes: Vec<u8>, meter: &Meter) {
         if bytes.is_empty() {
             return;
         }
@@ -205,22 +288,33 @@ impl OutQueue {
         let rest = self.rest.get_or_insert_default();
         match rest.back_mut() {
             Some(SendBuf::Owned(last)) if last.len() < OWNED_MAX && bytes.len() <= COPY_MAX => {
-                last.extend_from_slice(&bytes);
+                last.append(bytes.len(), |last| last.extend_from_slice(&bytes));
             }
-            _ => rest.push_back(SendBuf::Owned(bytes)),
+            _ => rest.push_back(SendBuf::Owned(Owned::new(bytes, meter))),
         }
     }
 
     /// Frames that are no neighbours: copy small ones together, keep large ones as they are.
-    fn stage_apart(&mut self, run: &Run) {
+    fn stage_apart(&mut self, run: &Run, meter: &Meter) {
         let rest = self.rest.get_or_insert_default();
-        if rest.is_empty()
+        let last = match rest.back() {
+            Some(SendBuf::Shared { chunk, .. }) => Some(chunk),
+            Some(SendBuf::Owned(_)) => None,
+            None => self.run.as_ref().map(|run| &run.chunk),
+        };
+        // The first frame of a chunk goes on where a full one has ended, and its neighbours follow
+        // it: copies would be as many as there are receivers.
+        let goes_on = self.in_flight == 0
+            && run.start == 0
+            && last.is_some_and(|chunk| chunk.room() < run.bytes());
+        if !goes_on
+            && rest.is_empty()
             && self.run.as_ref().is_some_and(|first| first.bytes() <= COPY_MAX)
             && let Some(first) = self.run.take()
         {
-            append(rest, &first);
+            append(rest, &first, false, meter);
         }
-        append(rest, run);
+        append(rest, run, goes_on, meter);
     }
 
     /// The next send, unless one is in flight.
@@ -253,20 +347,25 @@ impl OutQueue {
     }
 }
 
-fn append(rest: &mut VecDeque<SendBuf>, run: &Run) {
-    if run.bytes() > COPY_MAX {
-        let Run { chunk, start, end } = run.clone();
-        rest.push_back(SendBuf::Shared { chunk, start, end });
-        return;
-    }
+/// Adds frames behind others; small ones as a copy, unless they are to be `shared`.
+fn append(rest: &mut VecDeque<SendBuf>, run: &Run, shared: bool, meter: &Meter) {
     match rest.back_mut() {
+        Some(SendBuf::Shared { chunk, end, .. })
+            if Rc::ptr_eq(chunk, &run.chunk) && *end == run.start =>
+        {
+            *end = run.end;
+        }
+        _ if run.bytes() > COPY_MAX || shared => {
+            let Run { chunk, start, end } = run.clone();
+            rest.push_back(SendBuf::Shared { chunk, start, end });
+        }
         Some(SendBuf::Owned(bytes)) if bytes.len() < OWNED_MAX => {
-            run.chunk.copy_to(run.start, run.end, bytes);
+            bytes.append(run.bytes(), |bytes| run.chunk.copy_to(run.start, run.end, bytes));
         }
         _ => {
             let mut bytes = Vec::with_capacity(run.bytes());
             run.chunk.copy_to(run.start, run.end, &mut bytes);
-            rest.push_back(SendBuf::Owned(bytes));
+            rest.push_back(SendBuf::Owned(Owned::new(bytes, meter)));
         }
     }
 }
@@ -292,6 +391,8 @@ pub struct Dirty {
     /// Places taken in the bulk line since the start, and given up again.
     entered: u64,
     left: u64,
+    /// Turns in these lines until the shard has caught up; 0 if it is not behind.
+    owed: usize,
 }
 
 impl Dirty {
@@ -324,16 +425,16 @@ impl Dirty {
     /// The next connection to flush, from either line first. The caller clears its place, unless
     /// something of it is left for after the send that is in flight.
     pub fn pop(&mut self, bulk_first: bool) -> Option<u32> {
-        if bulk_first {
-            return self.pop_bulk().or_else(|| self.urgent.pop_front());
-        }
-        self.urgent.pop_front().or_else(|| self.pop_bulk())
-    }
-
-    fn pop_bulk(&mut self) -> Option<u32> {
-        let conn = self.bulk.pop_front()?;
-        self.left += 1;
-        Some(conn)
+        let bulk_is_next = match bulk_first {
+            true => !self.bulk.is_empty(),
+            false => self.urgent.is_empty(),
+        };
+        let next = match bulk_is_next {
+            true => self.bulk.pop_front().inspect(|_| self.left += 1),
+            false => self.urgent.pop_front(),
+        };
+        self.owed = if next.is_some() { self.owed.saturating_sub(1) } else { 0 };
+        next
     }
 
     /// Places taken in the line of what goes to many since the start, and given up again. Since it
@@ -342,15 +443,40 @@ impl Dirty {
         (self.entered, self.left)
     }
 
+    /// Too much waits for this shard: it is behind until as many have had their turn as wait now.
+    /// True if it was not behind before.
+    pub fn fall_behind(&mut self) -> bool {
+        let was_behind = self.is_behind();
+        if !was_behind {
+            self.owed = self.len();
+        }
+        !was_behind && self.is_behind()
+    }
+
+    /// Whether more to send would only make queues longer.
+    pub fn is_behind(&self) -> bool {
+        self.owed > 0
+    }
+
+    /// Connections that wait for their turn.
+    pub fn len(&self) -> usize {
+        self.urgent.len() + self.bulk.len()
+    }
+
     /// Whether nobody has anything to send.
     pub fn is_empty(&self) -> bool {
-        self.urgent.is_empty() && self.bulk.is_empty()
+        self.len() == 0
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn rig() -> (Palette, OutQueue, Meter) {
+        let meter = Meter::default();
+        (Palette::new(&meter), OutQueue::default(), meter)
+    }
 
     fn drain(queue: &mut OutQueue) -> (Vec<u8>, usize) {
         let (mut bytes, mut sends) = (Vec::new(), 0);
@@ -369,31 +495,31 @@ mod tests {
 
     #[test]
     fn neighbours_leave_in_one_send() {
-        let (mut palette, mut queue) = (Palette::new(), OutQueue::default());
+        let (mut palette, mut queue, meter) = rig();
         let runs: Vec<Run> = [b"one", b"two"].map(|text| frame(&mut palette, text)).into();
-        runs.iter().for_each(|run| queue.stage(run));
+        runs.iter().for_each(|run| queue.stage(run, &meter));
         assert_eq!(queue.bytes(), 6);
         assert_eq!(drain(&mut queue), (b"onetwo".to_vec(), 1));
     }
 
     #[test]
     fn strangers_are_copied_together_and_order_is_kept() {
-        let (mut palette, mut queue) = (Palette::new(), OutQueue::default());
+        let (mut palette, mut queue, meter) = rig();
         let a = frame(&mut palette, b"a");
         let _between = frame(&mut palette, b"-");
         let c = frame(&mut palette, b"c");
-        queue.stage(&a);
-        queue.stage(&c);
-        queue.push_owned(b"own".to_vec());
-        queue.stage(&a);
+        queue.stage(&a, &meter);
+        queue.stage(&c, &meter);
+        queue.push_owned(b"own".to_vec(), &meter);
+        queue.stage(&a, &meter);
         assert_eq!(drain(&mut queue), (b"acowna".to_vec(), 1));
     }
 
     #[test]
     fn small_answers_wait_in_few_buffers() {
-        let mut queue = OutQueue::default();
+        let (_, mut queue, meter) = rig();
         let pongs = 100_000;
-        (0..pongs).for_each(|_| queue.push_owned(vec![0x8a, 0]));
+        (0..pongs).for_each(|_| queue.push_owned(vec![0x8a, 0], &meter));
         assert_eq!(queue.bytes(), 2 * pongs);
         assert!(queue.rest.as_ref().is_some_and(|rest| rest.len() <= 2 * pongs / OWNED_MAX + 1));
         assert_eq!(drain(&mut queue).0.len(), 2 * pongs);
@@ -401,24 +527,24 @@ mod tests {
 
     #[test]
     fn large_frames_are_shared_as_they_are() {
-        let (mut palette, mut queue) = (Palette::new(), OutQueue::default());
+        let (mut palette, mut queue, meter) = rig();
         let large = vec![7u8; 100_000];
         let (a, b) = (frame(&mut palette, b"a"), frame(&mut palette, &large));
         let c = frame(&mut palette, b"c");
-        [&a, &b, &c].into_iter().for_each(|run| queue.stage(run));
+        [&a, &b, &c].into_iter().for_each(|run| queue.stage(run, &meter));
         let expected = [b"a".as_slice(), &large, b"c"].concat();
         assert_eq!(drain(&mut queue), (expected, 3));
     }
 
     #[test]
     fn one_send_is_in_flight_and_later_frames_are_copied() {
-        let (mut palette, mut queue) = (Palette::new(), OutQueue::default());
+        let (mut palette, mut queue, meter) = rig();
         let first = frame(&mut palette, b"first");
-        queue.stage(&first);
+        queue.stage(&first, &meter);
         let sent = queue.take().expect("a send");
         assert_eq!(sent.to_vec(), b"first");
         let second = frame(&mut palette, b"second");
-        queue.stage(&second);
+        queue.stage(&second, &meter);
         assert!(queue.take().is_none());
         assert_eq!(queue.bytes(), 11);
         queue.sent();
@@ -427,10 +553,9 @@ mod tests {
 
     #[test]
     fn a_chunk_is_begun_again_only_when_everything_in_it_was_sent() {
-        let mut palette = Palette::new();
-        let mut queue = OutQueue::default();
+        let (mut palette, mut queue, meter) = rig();
         let run = frame(&mut palette, b"abc");
-        queue.stage(&run);
+        queue.stage(&run, &meter);
         drop(run);
         assert_eq!(frame(&mut palette, b"x").start, 3);
         assert_eq!(drain(&mut queue).0, b"abc");
@@ -480,5 +605,112 @@ mod tests {
         dirty.mark(1, &queue, &mut places[1], true);
         dirty.mark(1, &queue, &mut places[1], true);
         assert_eq!([true, false, true].map(|bulk| dirty.pop(bulk)), [Some(0), Some(1), Some(1)]);
+    }
+
+    #[test]
+    fn neighbours_go_on_in_the_next_chunk_without_a_copy() {
+        let (mut palette, mut queue, meter) = rig();
+        let mut expected = Vec::new();
+        for number in 0..300 {
+            let bytes = [number as u8; 500];
+            expected.extend(bytes);
+            queue.stage(&frame(&mut palette, &bytes), &meter);
+        }
+        assert_eq!(meter.bytes(), 3 * Palette::CHUNK);
+        assert_eq!(drain(&mut queue), (expected, 3));
+        assert_eq!(meter.bytes(), Palette::CHUNK);
+    }
+
+    /// Whose queue begins with the last frame of a chunk.
+    #[test]
+    fn the_last_frame_of_a_chunk_is_not_copied_for_each_receiver() {
+        let (mut palette, _, meter) = rig();
+        let mut queues: Vec<OutQueue> = (0..100).map(|_| OutQueue::default()).collect();
+        let before = frame(&mut palette, &[b'x'; Palette::CHUNK / 8]);
+        (0..6).for_each(|_| drop(frame(&mut palette, &[b'x'; Palette::CHUNK / 8])));
+        drop(frame(&mut palette, &[b'x'; Palette::CHUNK / 8 - 4_000]));
+        let mut expected = Vec::new();
+        for number in 1..=4u8 {
+            let run = frame(&mut palette, &[number; 3_000]);
+            expected.extend([number; 3_000]);
+            queues.iter_mut().for_each(|queue| queue.stage(&run, &meter));
+        }
+        assert_eq!(meter.bytes(), 2 * Palette::CHUNK);
+        queues.iter_mut().for_each(|queue| assert_eq!(drain(queue), (expected.clone(), 2)));
+        drop(before);
+    }
+
+    #[test]
+    fn a_shard_has_caught_up_when_those_had_their_turn_who_waited() {
+        let (mut dirty, queue) = (Dirty::default(), OutQueue::default());
+        let mut places = [Line::default(); 4];
+        assert!(!dirty.fall_behind() && !dirty.is_behind(), "nobody waits");
+        dirty.mark(0, &queue, &mut places[0], false);
+        dirty.mark(1, &queue, &mut places[1], false);
+        assert!(dirty.fall_behind() && dirty.is_behind());
+        // Who comes later does not put the end off.
+        dirty.mark(2, &queue, &mut places[2], false);
+        assert!(!dirty.fall_behind());
+        assert_eq!(dirty.pop(false), Some(0));
+        assert!(dirty.is_behind());
+        assert_eq!(dirty.pop(false), Some(1));
+        assert!(!dirty.is_behind() && dirty.len() == 1);
+        dirty.mark(3, &queue, &mut places[3], true);
+        assert!(dirty.fall_behind());
+        assert_eq!([false; 3].map(|bulk| dirty.pop(bulk)), [Some(3), Some(2), None]);
+        assert!(!dirty.is_behind());
+    }
+
+    #[test]
+    fn who_does_not_read_may_hold_what_is_left_of_half_of_the_memory() {
+        let (mut palette, mut queue, memory) = rig();
+        let bounds =
+            |queue_max, memory_max| Bounds { queue_max, memory_max, memory: memory.clone() };
+        let run = frame(&mut palette, &[b'x'; 300]);
+        let used = Palette::CHUNK;
+        let tight = bounds(10_000, used + 400);
+        assert_eq!(tight.room(&queue, 5_000, false), Room::Behind, "one passes an empty queue");
+        assert_eq!(
+            bounds(10_000, used).room(&queue, 300, false),
+            Room::Full,
+            "but not a full shard"
+        );
+        queue.stage(&run, &memory);
+        // It waits for this shard: all of the memory is for it, but the shard is to send first.
+        assert_eq!(tight.room(&queue, 100, false), Room::Behind);
+        assert_eq!(tight.room(&queue, 101, false), Room::Full);
+        queue.take().expect("a send");
+        assert_eq!(tight.room(&queue, 100, false), Room::Free, "now it waits for its peer");
+        assert_eq!(tight.room(&queue, 101, true), Room::Full);
+        let mut stuck = OutQueue::default();
+        let large = frame(&mut palette, &vec![b'x'; WINDOW]);
+        stuck.stage(&large, &memory);
+        stuck.take().expect("a send");
+        let half = bounds(1 << 20, 2 * (used + WINDOW + 70_000));
+        assert_eq!(half.room(&stuck, 70_000 - WINDOW, false), Room::Free);
+        assert_eq!(half.room(&stuck, 70_001 - WINDOW, false), Room::Full);
+        assert_eq!(half.room(&stuck, 70_001 - WINDOW, true), Room::Free, "the protocol's own");
+        // Much is in use, and still a peer that reads may keep a little waiting for a moment.
+        let spent = Chunk::new(3 << 20, &memory);
+        let moment = bounds(1 << 20, 4 << 20);
+        assert_eq!(moment.room(&queue, WINDOW - 300, false), Room::Free);
+        assert_eq!(moment.room(&queue, WINDOW - 299, false), Room::Full);
+        drop(spent);
+        let wide = bounds(1_000, 1 << 30);
+        assert_eq!([700, 701].map(|more| wide.room(&queue, more, false)), [Room::Free, Room::Full]);
+        assert_eq!(
+            [1_700, 1_701].map(|more| wide.room(&queue, more, true)),
+            [Room::Free, Room::Full]
+        );
+    }
+
+    #[test]
+    fn much_that_waits_for_this_shard_is_more_than_it_should_read_on_for() {
+        let (mut palette, mut queue, memory) = rig();
+        let bounds = Bounds { queue_max: 1 << 20, memory_max: 1 << 30, memory: memory.clone() };
+        queue.stage(&frame(&mut palette, &vec![b'x'; WINDOW]), &memory);
+        assert_eq!(bounds.room(&queue, 1, false), Room::Behind);
+        queue.take().expect("a send");
+        assert_eq!(bounds.room(&queue, 1, false), Room::Free, "now it waits for its peer");
     }
 }

@@ -40,6 +40,7 @@ mod restore;
 pub mod rooms;
 mod session;
 pub mod slab;
+mod stats;
 mod upgrade;
 mod v2;
 mod watch;
@@ -63,6 +64,7 @@ pub use handshake::Handshake;
 pub use held::{Held, Queues};
 pub use known::{RoomChange, Traits, UNKNOWN_NAME_MAX};
 pub use namespace::Arguments;
+pub use stats::{Gauges, Stats};
 
 use crate::error::Reason;
 use crate::http::{ConnectionError, Request};
@@ -72,10 +74,10 @@ use crate::proto::packet::Validator;
 use crate::proto::parser::Parser;
 use answer::Served;
 use ask::Ask;
-use buffer::SendBuf;
+use buffer::{Meter, SendBuf};
 use compress::Codec;
 use conn::Conn;
-use fanout::{Dirty, Line, Palette};
+use fanout::{Bounds, Dirty, Line, Palette};
 use handshake::Heads;
 use id::Secrets;
 use known::Known;
@@ -287,7 +289,9 @@ pub struct Config {
     pub body_timeout_ms: u64,
     /// Bytes waiting and in flight per socket.
     pub queue_bytes_max: usize,
-    /// What happens there.
+    /// Bytes of memory for what all of them have waiting and in flight.
+    pub shard_queue_bytes_max: usize,
+    /// What happens at either bound.
     pub slow_reader: SlowReader,
     /// Connections of this shard.
     pub connections_max: usize,
@@ -309,155 +313,6 @@ pub struct Config {
     pub epoch_ms: u64,
 }
 
-/// Counters of one shard; plain numbers, merged when somebody asks.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Stats {
-    /// Connections accepted since the start.
-    pub accepted: u64,
-    /// Connections refused because there are too many, of everybody or of one address; also
-    /// requests that a trusted proxy brings for such an address.
-    pub refused: u64,
-    /// Of these, those of an address with too many (`max_connections_per_ip`).
-    pub refused_per_ip: u64,
-    /// Sessions, raw websockets and TLS handshakes refused because of `max_handshakes_per_ip`.
-    pub refused_handshakes: u64,
-    /// Connections closed because they did not begin with a header of the PROXY protocol, or came
-    /// from nobody who may send one.
-    pub bad_proxies: u64,
-    /// TLS handshakes completed.
-    pub tls_handshakes: u64,
-    /// TLS connections that ended before the handshake was complete, or that broke the protocol.
-    pub tls_failures: u64,
-    /// Connections taken over from another shard.
-    pub migrated: u64,
-    /// Sessions opened since the start.
-    pub sessions: u64,
-    /// Requests answered with a status of 400 or more.
-    pub bad_requests: u64,
-    /// Connections closed because of a websocket violation.
-    pub bad_frames: u64,
-    /// Sessions closed because of an invalid Engine.IO or Socket.IO packet.
-    pub bad_packets: u64,
-    /// Events received.
-    pub events: u64,
-    /// Acknowledgements received that nobody awaited.
-    pub unexpected_acks: u64,
-    /// Packets staged for a socket.
-    pub staged: u64,
-    /// Engine.IO packets with data that clients have sent; attachments count as packets.
-    pub packets_in: u64,
-    /// Bytes of that data, without framing.
-    pub bytes_in: u64,
-    /// Engine.IO packets with data that were staged for clients.
-    pub packets_out: u64,
-    /// Bytes of that data, before compression and without framing.
-    pub bytes_out: u64,
-    /// Sessions closed since the start, by reason; see [`Stats::closed`].
-    closed: [u64; Reason::COUNT],
-    /// Volatile packets dropped because the socket was not ready.
-    pub volatile_dropped: u64,
-    /// Packets dropped by [`SlowReader::Drop`].
-    pub slow_dropped: u64,
-    /// Connections closed by [`SlowReader::Disconnect`].
-    pub slow_closed: u64,
-    /// Pings that clients have answered.
-    pub pongs: u64,
-    /// Sessions closed because a ping was not answered.
-    pub ping_timeouts: u64,
-}
-
-impl Stats {
-    /// Sessions that were closed for this reason.
-    pub fn closed(&self, reason: Reason) -> u64 {
-        self.closed[reason.index()]
-    }
-
-    fn delivered(&mut self, packets: u64, bytes: u64) {
-        self.staged += 1;
-        self.packets_out += packets;
-        self.bytes_out += bytes;
-    }
-
-    fn received(&mut self, bytes: usize) {
-        self.packets_in += u64::from(bytes > 0);
-        self.bytes_in += bytes as u64;
-    }
-
-    /// Adds those of another shard.
-    pub fn add(&mut self, other: &Stats) {
-        self.accepted += other.accepted;
-        self.refused += other.refused;
-        self.refused_per_ip += other.refused_per_ip;
-        self.refused_handshakes += other.refused_handshakes;
-        self.bad_proxies += other.bad_proxies;
-        self.tls_handshakes += other.tls_handshakes;
-        self.tls_failures += other.tls_failures;
-        self.migrated += other.migrated;
-        self.sessions += other.sessions;
-        self.bad_requests += other.bad_requests;
-        self.bad_frames += other.bad_frames;
-        self.bad_packets += other.bad_packets;
-        self.events += other.events;
-        self.unexpected_acks += other.unexpected_acks;
-        self.staged += other.staged;
-        self.packets_in += other.packets_in;
-        self.bytes_in += other.bytes_in;
-        self.packets_out += other.packets_out;
-        self.bytes_out += other.bytes_out;
-        for (own, other) in self.closed.iter_mut().zip(other.closed) {
-            *own += other;
-        }
-        self.volatile_dropped += other.volatile_dropped;
-        self.slow_dropped += other.slow_dropped;
-        self.slow_closed += other.slow_closed;
-        self.pongs += other.pongs;
-        self.ping_timeouts += other.ping_timeouts;
-    }
-}
-
-/// How much a hub holds right now.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Gauges {
-    /// Connections, being closed included.
-    pub connections: usize,
-    /// Engine.IO sessions.
-    pub sessions: usize,
-    /// Of these, those on polling.
-    pub polling_sessions: usize,
-    /// Socket.IO sockets, being connected included.
-    pub sockets: usize,
-    /// Rooms with members, each shard's own.
-    pub rooms: usize,
-    /// Dynamic namespaces, as many times as there are shards that know them.
-    pub namespaces: usize,
-    /// Sockets whose clients are away and may come back (connection-state recovery).
-    pub suspended: usize,
-}
-
-impl Gauges {
-    /// Adds those of another shard.
-    pub fn add(&mut self, other: &Gauges) {
-        let Gauges {
-            connections,
-            sessions,
-            polling_sessions,
-            sockets,
-            rooms,
-            namespaces,
-            suspended,
-        } = other;
-        self.connections += connections;
-        self.sessions += sessions;
-        self.polling_sessions += polling_sessions;
-        self.sockets += sockets;
-        self.rooms += rooms;
-        self.namespaces += namespaces;
-        self.suspended += suspended;
-    }
-}
-
 /// Connections, sessions and what leaves through them; apart from [`Hub`] so that a broadcast can
 /// walk the members while it stages on these.
 #[derive(Debug)]
@@ -470,11 +325,13 @@ struct Links {
     /// For what goes to one session: between two broadcasts it would part their frames.
     single: Palette,
     dirty: Dirty,
+    /// Connections with a send in the kernel's hands.
+    sending: usize,
     /// Polling sessions with something new in their outbox.
     polls: Vec<u32>,
     /// Sessions whose queue has reached its bound, with the policy to disconnect.
     overflowed: Vec<u32>,
-    queue_bytes_max: usize,
+    bounds: Bounds,
     slow_reader: SlowReader,
     codec: Codec,
     stats: Stats,
@@ -502,6 +359,8 @@ pub struct Hub {
     wheel: Wheel,
     now_ms: u64,
     now: Tick,
+    /// When all input that had come by then was read, if the shard says so.
+    all_read: Option<Tick>,
     due: Vec<Due>,
     secrets: Secrets,
     validator: Validator,
@@ -523,16 +382,22 @@ pub struct Hub {
 impl Hub {
     /// A hub with no connections at time 0. `secrets` must be unpredictable outside of tests.
     pub fn new(config: Config, secrets: Secrets) -> Hub {
+        let memory = Meter::default();
         let links = Links {
             conns: Slab::new(),
             sessions: Slab::new(),
             polling: 0,
-            palette: Palette::new(),
-            single: Palette::new(),
+            palette: Palette::new(&memory),
+            single: Palette::new(&memory),
             dirty: Dirty::default(),
+            sending: 0,
             polls: Vec::new(),
             overflowed: Vec::new(),
-            queue_bytes_max: config.queue_bytes_max,
+            bounds: Bounds {
+                queue_max: config.queue_bytes_max,
+                memory_max: config.shard_queue_bytes_max,
+                memory,
+            },
             slow_reader: config.slow_reader,
             codec: Codec::new(config.deflate),
             stats: Stats::default(),
@@ -556,6 +421,7 @@ impl Hub {
             wheel: Wheel::new(),
             now_ms: 0,
             now: Tick(0),
+            all_read: None,
             due: Vec::new(),
             secrets,
             validator: Validator::new(),
@@ -611,8 +477,10 @@ impl Hub {
     /// Is told other values of what does not concern what it has: not of shards, the path, the
     /// parser, recovery, compression of websockets, or what clients were told when they came.
     pub fn reconfigure(&mut self, config: Config) {
-        (self.links.queue_bytes_max, self.links.slow_reader) =
-            (config.queue_bytes_max, config.slow_reader);
+        let Links { bounds, slow_reader, .. } = &mut self.links;
+        (bounds.queue_max, bounds.memory_max) =
+            (config.queue_bytes_max, config.shard_queue_bytes_max);
+        *slow_reader = config.slow_reader;
         let epoch_ms = self.config.epoch_ms;
         self.config = Config { epoch_ms, ..config };
     }
@@ -633,6 +501,12 @@ impl Hub {
             }
         }
         self.due = due;
+    }
+
+    /// Everything was read that had come in by now. Once said, the hub believes that a client is
+    /// silent only where that was so after the deadline.
+    pub fn handle_all_read(&mut self) {
+        self.all_read = Some(self.now);
     }
 
     /// Milliseconds until `handle_time` has something to do; `None` when nothing is waited for.
@@ -675,10 +549,14 @@ impl Hub {
                 conn.line = Line::None;
             }
             if let Some(buf) = buf {
-                send(index, buf);
+                let Bounds { memory, .. } = &self.links.bounds;
+                let is_scarce = self.links.bounds.is_scarce();
+                send(index, if is_scarce { buf.apart(memory) } else { buf });
                 sends += 1;
             }
         }
+        self.links.sending += sends;
+        self.links.stats.sends += sends as u64;
         sends
     }
 
@@ -688,10 +566,12 @@ impl Hub {
         self.share_from = self.links.stats.staged;
     }
 
-    /// Whether so much was staged in this share of a turn that what came for one client before
-    /// should not wait for more of it.
+    /// Whether what waits should be sent before anything is done that may lead to more of it: so
+    /// much was staged in this share of a turn that what came for one client before should not wait
+    /// for more, or somebody's queue is so long that the shard has to catch up.
     pub fn should_flush(&self) -> bool {
-        self.links.stats.staged - self.share_from >= STAGED_MAX
+        let Links { stats, dirty, .. } = &self.links;
+        stats.staged - self.share_from >= STAGED_MAX || dirty.is_behind()
     }
 
     /// See [`Dirty::places`]. What is behind a send that is in flight has no place yet.
@@ -728,6 +608,10 @@ impl Hub {
             rooms: self.rooms.len(),
             namespaces: self.namespaces.dynamic(),
             suspended: self.recovery.as_ref().map_or(0, |table| table.suspended.len()),
+            queue_bytes: self.links.bounds.memory.bytes() - 2 * Palette::CHUNK,
+            waiting: self.links.dirty.len(),
+            sending: self.links.sending,
+            mail: 0,
         }
     }
 

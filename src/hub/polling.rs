@@ -1,6 +1,7 @@
 //! Long-polling: the GET that waits, the POST that arrives, the outbox between them (spec B).
 
 use super::Hub;
+use super::buffer::{Meter, Owned};
 use super::deliver::Wire;
 use super::session::{Goodbye, State, Transport};
 use super::slab::Key;
@@ -11,7 +12,7 @@ use crate::error::Reason;
 #[derive(Debug, Default)]
 pub(super) struct Polling {
     /// Payload of the next answer.
-    pub(super) outbox: Vec<u8>,
+    pub(super) outbox: Owned,
     /// Whether a packet in it is worth compressing (B-18).
     pub(super) compress: bool,
     /// The GET that waits for it.
@@ -25,10 +26,15 @@ pub(super) struct Polling {
 }
 
 impl Polling {
+    /// Nothing waits yet; what will is counted in `memory`.
+    pub(super) fn new(memory: &Meter) -> Polling {
+        Polling { outbox: Owned::new(Vec::new(), memory), ..Polling::default() }
+    }
+
     /// What is to be answered now.
     pub(super) fn take_outbox(&mut self, wire: Wire) -> Payload {
         let compress = std::mem::take(&mut self.compress);
-        Payload { bytes: std::mem::take(&mut self.outbox), wire, compress }
+        Payload { bytes: self.outbox.take(), wire, compress }
     }
 }
 

@@ -152,7 +152,7 @@ impl Hub {
         let issued_ms = self.config.epoch_ms + self.now_ms;
         let connect_by = Tick::after(self.now_ms, self.config.connect_timeout_ms);
         let transport = match is_polling {
-            true => Transport::Polling(Box::default()),
+            true => Transport::Polling(Box::new(Polling::new(&self.links.bounds.memory))),
             false => Transport::WebSocket(conn),
         };
         let mut kept = self.heads.keep(head, address, issued_ms);
@@ -412,7 +412,7 @@ impl Hub {
         session.state = State::Closed;
         session.alarm = Alarm::default();
         if let Transport::Polling(polling) = &mut session.transport {
-            polling.outbox = Vec::new();
+            polling.outbox.take();
             if !was_over {
                 self.links.polling -= 1;
             }
@@ -493,7 +493,15 @@ impl Hub {
         if session.state == State::Closing {
             return self.end_session(index);
         }
-        if session.ping != Ping::Idle || session.wire.is_revision_3 {
+        let is_silent = session.ping != Ping::Idle || session.wire.is_revision_3;
+        // An answer may have come that was not read yet. It gets as much time again, and no more: a
+        // shard that never catches up must not keep those for ever who have gone.
+        let is_unread = self.all_read.is_some_and(|read| !session.heartbeat.reached(read));
+        let late = session.heartbeat.later(self.config.ping_timeout_ms);
+        if is_silent && is_unread && !late.reached(self.now) {
+            return;
+        }
+        if is_silent {
             self.links.stats.ping_timeouts += 1;
             return self.close_session(index, Reason::PingTimeout, Goodbye::Close);
         }

@@ -33,6 +33,11 @@ impl Tick {
         Tick(last.max(now_ms / TICK_MS + 1) as u32)
     }
 
+    /// The tick about `ms` milliseconds after this one.
+    pub fn later(self, ms: u64) -> Tick {
+        Tick(self.0.wrapping_add((ms.min(YEAR_MS) / TICK_MS) as u32))
+    }
+
     /// Whether this point has been reached at `now`.
     pub fn reached(self, now: Tick) -> bool {
         now.0.wrapping_sub(self.0) as i32 >= 0

@@ -7,7 +7,7 @@
 
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -86,7 +86,21 @@ struct Mailbox {
     doorbell: OnceLock<Doorbell>,
     /// Whether the shard sleeps, or is about to. Whoever clears it has to ring.
     is_parked: AtomicBool,
+    /// Items that the shard did not get.
+    refused: AtomicU64,
 }
+
+impl Mailbox {
+    /// Whether more items wait than this, or half of what it takes.
+    fn has_more_than(&self, items: usize) -> bool {
+        let half = self.sender.capacity().map_or(usize::MAX, |capacity| capacity / 2);
+        let bytes = self.bytes.load(Ordering::Relaxed);
+        self.sender.len() > items.min(half) || bytes > BYTES_MAX / 2
+    }
+}
+
+/// Items that wait for a shard from which on others should not bring more.
+const MANY: usize = 1_024;
 
 /// All mailboxes of a server.
 pub(crate) struct Mesh {
@@ -100,8 +114,9 @@ impl Mesh {
             .map(|_| {
                 let (sender, receiver) = crossbeam_channel::bounded(capacity);
                 let is_parked = AtomicBool::new(false);
-                let bytes = AtomicUsize::new(0);
-                (Mailbox { sender, bytes, doorbell: OnceLock::new(), is_parked }, receiver)
+                let (bytes, refused) = (AtomicUsize::new(0), AtomicU64::new(0));
+                let doorbell = OnceLock::new();
+                (Mailbox { sender, bytes, doorbell, is_parked, refused }, receiver)
             })
             .unzip::<_, _, Vec<_>, _>();
         (Mesh { boxes: boxes.into() }, receivers)
@@ -121,10 +136,7 @@ impl Mesh {
     /// what its mailbox takes.
     #[cfg_attr(not(any(test, feature = "gateway")), expect(dead_code))]
     pub(crate) fn is_congested(&self) -> bool {
-        self.boxes.iter().any(|mailbox| {
-            let is_half = mailbox.sender.capacity().is_some_and(|it| mailbox.sender.len() > it / 2);
-            is_half || mailbox.bytes.load(Ordering::Relaxed) > BYTES_MAX / 2
-        })
+        self.boxes.iter().any(|mailbox| mailbox.has_more_than(usize::MAX))
     }
 
     /// Puts an item into a mailbox; gives it back when that is full, or its shard has ended.
@@ -153,6 +165,23 @@ impl Mesh {
     /// An item was taken out of a shard's mailbox.
     pub(crate) fn taken(&self, shard: u16, mail: &Mail) {
         self.boxes[usize::from(shard)].bytes.fetch_sub(mail.bytes(), Ordering::Relaxed);
+    }
+
+    /// Whether much mail waits for a shard other than this one. O(shards).
+    pub(crate) fn is_busy_beside(&self, shard: u16) -> bool {
+        let others = self.boxes.iter().enumerate().filter(|(at, _)| *at != usize::from(shard));
+        others.map(|(_, mailbox)| mailbox).any(|mailbox| mailbox.has_more_than(MANY))
+    }
+
+    /// Counts an item that a shard does not get.
+    pub(crate) fn refuse(&self, shard: u16) {
+        self.boxes[usize::from(shard)].refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Items that wait for a shard, and how many it did not get since the start.
+    pub(crate) fn mail(&self, shard: u16) -> (usize, u64) {
+        let mailbox = &self.boxes[usize::from(shard)];
+        (mailbox.sender.len(), mailbox.refused.load(Ordering::Relaxed))
     }
 
     /// Wakes every shard that sleeps or is about to.
@@ -194,10 +223,14 @@ mod tests {
         assert!(mesh.post(1, call()).is_ok());
         assert!(matches!(mesh.post(1, call()), Err(TrySendError::Full(Mail::Call(_)))));
         assert!(mesh.is_congested());
+        assert!(mesh.is_busy_beside(0) && !mesh.is_busy_beside(1));
+        mesh.refuse(1);
+        assert_eq!((mesh.mail(0), mesh.mail(1)), ((0, 0), (2, 1)));
         let first = receivers[1].try_recv().expect("the first item");
         assert!(matches!(first, Mail::Publish(..)));
         mesh.taken(1, &first);
         assert!(matches!(receivers[1].try_recv(), Ok(Mail::Call(_))));
+        assert!(!mesh.is_busy_beside(0));
         assert!(mesh.post(1, publish(BYTES_MAX + 1)).is_ok(), "one is taken, however large");
         assert!(matches!(mesh.post(1, publish(1)), Err(TrySendError::Full(_))));
         drop(receivers);

@@ -11,6 +11,7 @@ mod delays;
 mod dispatch;
 mod endpoint;
 mod hooks;
+mod intake;
 pub(crate) mod mesh;
 mod namespaces;
 mod notify;
@@ -47,10 +48,10 @@ use crate::gather::Part;
 use crate::hub::recovery::Data;
 use crate::hub::rooms::NamespaceId;
 use crate::hub::slab::Key;
-use crate::hub::{AckLost, Answers, Arguments, Hub, Message, Output, PeerEnd};
+use crate::hub::{AckLost, Answers, Arguments, Gauges, Hub, Message, Output, PeerEnd};
 use crate::kept::Kept;
 use crate::options::Options;
-use crate::server::{Server, Spec, among, hub_config};
+use crate::server::{Server, Spec, Stats, among, hub_config};
 use crate::socket::{AckSlot, Own, Owns};
 use dispatch::Owner;
 use mesh::{Mail, Moved};
@@ -63,8 +64,6 @@ thread_local! {
     static CURRENT: RefCell<Option<Rc<Shard>>> = const { RefCell::new(None) };
 }
 
-/// Items of mail per turn, so that a full mailbox delays nothing for long.
-const MAIL_PER_TURN: usize = 1_024;
 /// Longest sleep while handlers wait for something. It bounds what glommio's missed wake-ups cost.
 const TASK_SLEEP: Duration = Duration::from_millis(10);
 /// Wait before accepting again after the system ran out of descriptors or memory.
@@ -119,6 +118,7 @@ pub(crate) struct Shard {
     stats_at: Cell<u64>,
     /// When a warning that clients can cause may be logged again.
     warn_at: Cell<u64>,
+    intake: intake::Intake,
 }
 
 /// What a shard is started with.
@@ -181,6 +181,7 @@ impl Shard {
             stopping_ms: Cell::new(None),
             stats_at: Cell::new(0),
             warn_at: Cell::new(0),
+            intake: intake::Intake::default(),
         });
         CURRENT.set(Some(shard.clone()));
         ready();
@@ -280,6 +281,7 @@ impl Shard {
         };
         let waiting: usize = self.outbox_bytes.get() + full.bytes();
         if outbox.len() >= self.spec().options.max_mailbox || waiting > mesh::BYTES_MAX {
+            self.server.mesh(|mesh| mesh.refuse(shard));
             return Err(Error::Limit("max_mailbox"));
         }
         self.outbox_bytes.set(waiting);
@@ -425,7 +427,7 @@ impl Shard {
     fn next_wake(&self) -> Option<Duration> {
         let mut wake = self.hub().next_timeout_ms();
         let now = self.now_ms();
-        if !self.outbox.borrow().is_empty() {
+        if !self.outbox.borrow().is_empty() || self.intake.is_waiting() {
             return Some(Duration::from_millis(1));
         }
         for at in [self.accept_at.get(), self.stopping_ms.get().map(|ms| ms + self.grace_ms())] {
@@ -450,16 +452,14 @@ impl Shard {
             self.hub().shut_down(Reason::ServerShuttingDown);
             self.settle(ring);
         }
-        let mails = self.read_mail(ring, mailbox);
-        self.post_waiting();
         if self.accept_at.get().is_some_and(|at| at <= now_ms) {
             self.accept_at.set(None);
             ring.resume_accept();
         }
-        // Clients are heard in every turn, however much mail there was.
-        self.hub().begin_share();
         let completions = ring.turn(|ring, completion| self.complete(ring, completion))?;
         self.settle(ring);
+        let reads = self.take_in(ring, mailbox, now_ms);
+        self.post_waiting();
         let budget = self.options.borrow().sends_per_turn;
         let sends = match &self.wires {
             None => self.hub().flush(budget, |conn, buf| ring.send(conn, buf)),
@@ -473,7 +473,7 @@ impl Shard {
         if now_ms >= self.stats_at.get() {
             self.leave_stats();
         }
-        Ok(completions + sends + mails > 0 || self.hub().has_work())
+        Ok(completions + reads + sends > 0 || self.hub().has_work())
     }
 
     fn complete(self: &Rc<Self>, ring: &mut Ring, completion: Completion<'_>) {
@@ -485,9 +485,6 @@ impl Shard {
             self.complete_plain(ring, completion);
         }
         self.settle(ring);
-        if self.hub().should_flush() {
-            ring.hold_receives();
-        }
     }
 
     /// Handles what has nothing between the ring and the hub.
@@ -558,24 +555,6 @@ impl Shard {
         }
     }
 
-    /// Reads mail; returns how much there was.
-    fn read_mail(self: &Rc<Self>, ring: &mut Ring, mailbox: &Receiver<Mail>) -> usize {
-        let mut count = 0;
-        for mail in mailbox.try_iter().take(MAIL_PER_TURN) {
-            count += 1;
-            self.server.mesh(|mesh| mesh.taken(self.index, &mail));
-            match mail {
-                Mail::Adopt(moved) => self.adopt(ring, *moved),
-                mail => self.handle(mail),
-            }
-            self.settle(ring);
-            if self.hub().should_flush() {
-                break;
-            }
-        }
-        count
-    }
-
     /// Takes over a connection of another shard.
     fn adopt(&self, ring: &mut Ring, moved: Moved) {
         let Moved { fd, peer, bytes, tls } = moved;
@@ -624,7 +603,10 @@ impl Shard {
     /// Leaves the counters where other threads can read them.
     pub(crate) fn leave_stats(&self) {
         self.stats_at.set(self.now_ms() + STATS_MS);
-        self.server.leave_stats(self.index, &self.hub(), self.leaving.borrow().delays);
+        let hub = self.hub();
+        let gauges = Gauges { mail: self.outbox.borrow().len(), ..hub.gauges() };
+        let fan_out = self.leaving.borrow().delays;
+        self.server.leave_stats(self.index, Stats { totals: hub.stats(), gauges, fan_out });
     }
 
     /// Reads what is kept with a socket, if anything is.

@@ -41,7 +41,7 @@ use io_uring::types::{BufRingEntry, Fd, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use crate::hub::buffer::SendBuf;
+use crate::hub::buffer::{Owned, SendBuf};
 
 /// Sizes of a [`Ring`].
 #[derive(Debug, Clone, Copy)]
@@ -207,13 +207,13 @@ pub struct Ring {
     operations: usize,
     /// Entries that found the submission queue full and the kernel not taking any.
     backlog: VecDeque<squeue::Entry>,
-    /// Completions taken from the queue; those before `batch_next` have been handled or held.
+    /// Completions taken from the queue; those before `batch_next` have been handled.
     batch: Vec<cqueue::Entry>,
     batch_next: usize,
-    /// What is received is for the next turn.
-    is_holding: bool,
-    /// Completions of receives that a turn has left for the next one, in order.
-    held: Vec<cqueue::Entry>,
+    /// Completions of receives for [`Ring::read`], with their buffers: so at most as many as there
+    /// are buffers, and one more for each connection.
+    unread: VecDeque<cqueue::Entry>,
+    is_input_held: bool,
     /// Receives that ran out of buffers or that the kernel ended; first come, first served.
     starved: VecDeque<u32>,
     /// Closing connections with operations, to be shut down after the next submission.
@@ -259,8 +259,8 @@ impl Ring {
             backlog: VecDeque::new(),
             batch: Vec::new(),
             batch_next: 0,
-            is_holding: false,
-            held: Vec::new(),
+            unread: VecDeque::new(),
+            is_input_held: false,
             starved: VecDeque::new(),
             closing: Vec::new(),
             closed: Vec::new(),
@@ -414,8 +414,9 @@ impl Ring {
         self.open
     }
 
-    /// Submits what is queued, then reports what has completed, one call of `on` each. Never
-    /// waits. Returns how many completions were handled; some are of no interest to `on`.
+    /// Submits what is queued, then reports what has completed, one call of `on` each: all but what
+    /// came in on connections, which is for [`Ring::read`]. Never waits. Returns how many
+    /// completions were handled; some are of no interest to `on`.
     ///
     /// # Errors
     /// Only what makes the ring unusable. Passing shortages are retried in the next turn.
@@ -425,22 +426,19 @@ impl Ring {
         self.rearm_starved();
         self.arm_bell();
         self.submit()?;
-        self.held.extend(self.batch.drain(self.batch_next..));
-        mem::swap(&mut self.held, &mut self.batch);
-        self.held.clear();
-        self.batch_next = 0;
-        self.batch.extend(self.io.completion());
+        if self.batch_next == self.batch.len() {
+            self.batch.clear();
+            self.batch_next = 0;
+            for cqe in self.io.completion() {
+                let is_input = cqe.user_data() & KIND == RECEIVE;
+                if is_input { self.unread.push_back(cqe) } else { self.batch.push(cqe) }
+            }
+        }
         let mut handled = 0;
-        self.is_holding = false;
         while let Some(cqe) = self.batch.get(self.batch_next).cloned() {
             self.batch_next += 1;
-            let kind = cqe.user_data() & KIND;
-            if kind == BELL {
+            if cqe.user_data() & KIND == BELL {
                 self.bell_armed = cqueue::more(cqe.flags());
-                continue;
-            }
-            if kind == RECEIVE && self.is_holding {
-                self.held.push(cqe);
                 continue;
             }
             handled += 1;
@@ -456,11 +454,31 @@ impl Ring {
         Ok(handled)
     }
 
-    /// For the callback of a turn: what else was received, ends of peers included, is reported in
-    /// the next one. Sends, accepts and closes still are in this one: holding them up would hold
-    /// up what a server that has much to send needs most.
-    pub fn hold_receives(&mut self) {
-        self.is_holding = true;
+    /// Reports what has come in on connections, in order, as long as `on` wants more. The rest
+    /// waits here; what finds no buffer then waits in the kernel, and peers for whose bytes it has
+    /// no more room wait as well. Returns how many completions were handled.
+    pub fn read(&mut self, mut on: impl FnMut(&mut Ring, Completion<'_>) -> bool) -> usize {
+        let buffers = Rc::clone(&self.buffers);
+        let (mut handled, mut wants_more) = (0, true);
+        while wants_more && let Some(cqe) = self.unread.pop_front() {
+            handled += 1;
+            self.complete(&cqe, &buffers, &mut |ring: &mut Ring, completion: Completion<'_>| {
+                wants_more = on(ring, completion);
+            });
+        }
+        buffers.publish();
+        handled
+    }
+
+    /// Whether everything was read that had come in when the last turn began.
+    pub fn has_read_all(&self) -> bool {
+        self.unread.is_empty() && self.starved.is_empty()
+    }
+
+    /// Says whether what has come in is left unread on purpose, so that it is no reason to stay
+    /// awake.
+    pub fn hold_input(&mut self, is_held: bool) {
+        self.is_input_held = is_held;
     }
 
     /// Sleeps in the kernel until something completes, a [`Doorbell`] rings, or `timeout` has
@@ -655,9 +673,8 @@ impl Ring {
         queued
             || !self.io.completion().is_empty()
             || self.batch_next < self.batch.len()
-            || !self.held.is_empty()
             || !self.backlog.is_empty()
-            || !self.starved.is_empty()
+            || (!self.is_input_held && !self.has_read_all())
             || !self.closing.is_empty()
             || !self.closed.is_empty()
     }
@@ -675,10 +692,11 @@ impl Ring {
         }
     }
 
-    /// Arms receives again that ended for want of a buffer. All buffers seen so far have been
-    /// returned, so as many as there are buffers may find one; the others wait for a later turn.
+    /// Arms receives again that ended for want of a buffer. Those that are not unread have been
+    /// returned, so as many may find one; the others wait for a later turn.
     fn rearm_starved(&mut self) {
-        for _ in 0..self.starved.len().min(usize::from(self.buffers.count)) {
+        let free = usize::from(self.buffers.count).saturating_sub(self.unread.len());
+        for _ in 0..self.starved.len().min(free) {
             let Some(conn) = self.starved.pop_front() else { return };
             let slot = &mut self.conns[conn as usize];
             // The slot may have been closed or released, and taken again, since.
@@ -789,7 +807,7 @@ impl Ring {
             self.push_send(index);
             return None;
         }
-        let sending = Sending { buf: SendBuf::Owned(Vec::new()), sent: 0, conn };
+        let sending = Sending { buf: SendBuf::Owned(Owned::default()), sent: 0, conn };
         let done = mem::replace(&mut self.sends[index as usize], sending);
         self.sends_free.push(index);
         slot.flags &= !SENDING;
@@ -845,8 +863,8 @@ impl Drop for Ring {
             }
         }
         let mut quiet = 0;
-        let mut batch = mem::take(&mut self.held);
-        batch.extend(self.batch.drain(self.batch_next..));
+        let mut batch = self.batch.split_off(self.batch_next);
+        batch.extend(self.unread.drain(..));
         while self.operations > 0 && quiet < DRAIN_ROUNDS {
             batch.extend(self.io.completion());
             quiet = if batch.is_empty() { quiet + 1 } else { 0 };

@@ -364,7 +364,7 @@ impl Wire {
         let out = self.tls.as_mut().map_or_else(Vec::new, Session::next_output);
         if !out.is_empty() {
             self.is_sending = true;
-            ring.send(conn, SendBuf::Owned(out));
+            ring.send(conn, SendBuf::Owned(out.into()));
         } else if std::mem::take(&mut self.is_ending) {
             ring.shutdown_write(conn);
         }

@@ -25,6 +25,7 @@ impl Site {
         options.cpus = allowed_cpus()[..1].to_vec();
         options.parser = Parser::MsgPack;
         options.max_queue_bytes = 1 << 30;
+        options.max_shard_queue_bytes = 1 << 30;
         let server = Server::new(options).unwrap();
         server
             .on("echo", |_: Socket, event: Event| async move {

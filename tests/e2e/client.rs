@@ -27,6 +27,17 @@ impl Stream {
         Stream::of(TcpStream::connect(address).expect("connects"))
     }
 
+    /// One for which the kernels hold little that is not read: with small segments and a small
+    /// window.
+    pub fn connect_small(address: SocketAddr) -> Stream {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let socket = socket.expect("a socket");
+        socket.set_tcp_mss(536).expect("an option");
+        socket.set_recv_buffer_size(4_096).expect("an option");
+        socket.connect(&address.into()).expect("connects");
+        Stream::of(socket.into())
+    }
+
     /// A connection that exists.
     pub fn of(socket: TcpStream) -> Stream {
         CONNECTS.fetch_add(1, Ordering::Relaxed);

@@ -68,6 +68,7 @@ pub fn config() -> Config {
         head_timeout_ms: 60_000,
         body_timeout_ms: 300_000,
         queue_bytes_max: 1 << 20,
+        shard_queue_bytes_max: 512 << 20,
         slow_reader: options.slow_reader,
         connections_max: 100,
         entrance: Default::default(),

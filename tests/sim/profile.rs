@@ -27,6 +27,7 @@ pub struct Profile {
     /// Largest message.
     pub large: usize,
     pub queue_bytes_max: usize,
+    pub shard_queue_bytes_max: usize,
     pub slow_reader: SlowReader,
     /// Largest number of turns that a send, a decision or a mail takes.
     pub delay: u64,
@@ -50,6 +51,7 @@ impl Profile {
             jumps: 0,
             large: 3_000,
             queue_bytes_max: 1 << 20,
+            shard_queue_bytes_max: 512 << 20,
             slow_reader: SlowReader::Disconnect,
             delay: rng.u64(1..12),
         };
@@ -59,6 +61,8 @@ impl Profile {
             "slow" => Profile {
                 tempers: tempers(50, 10, 0, 0, 0),
                 queue_bytes_max: rng.usize(8..30) << 10,
+                // Some have less than they would have alone.
+                shard_queue_bytes_max: rng.usize(300..600) << 10,
                 slow_reader: match rng.bool() {
                     true => SlowReader::Disconnect,
                     false => SlowReader::Drop,

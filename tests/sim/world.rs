@@ -111,6 +111,7 @@ fn hub(shard: usize, profile: &Profile, seed: u64) -> Hub {
         head_timeout_ms: 6_000,
         body_timeout_ms: 6_000,
         queue_bytes_max: profile.queue_bytes_max,
+        shard_queue_bytes_max: profile.shard_queue_bytes_max,
         slow_reader: profile.slow_reader,
         connections_max: 1_000,
         entrance: Default::default(),
@@ -466,6 +467,12 @@ impl World {
         // A socket's queue, or an outbox, and an answer on its way beside it.
         let queues = shard.links.len() + shard.hub.gauges().sessions;
         assert!(queued <= queues * per_conn, "{queued} bytes queued");
+        let gauges = shard.hub.gauges();
+        // Beside it: answers that have left their outbox, and what nobody is asked about.
+        let memory = self.profile.shard_queue_bytes_max + queues * 30_000;
+        assert!(gauges.queue_bytes <= memory, "{} bytes of memory", gauges.queue_bytes);
+        let sending = shard.links.values().filter(|link| link.send.is_some()).count();
+        assert!((sending..=shard.links.len()).contains(&gauges.sending), "{}", gauges.sending);
         assert_eq!(shard.hub.connection_count(), shard.links.len(), "connections");
     }
 

@@ -95,7 +95,10 @@ pub struct Server {
     pub max_mailbox: usize,
     /// Bytes that wait for one client that does not read.
     pub max_queue_bytes: Size,
-    /// What happens to a client at `max_queue_bytes`.
+    /// Memory on one shard for what waits for all of its clients: the more of them do not read, the
+    /// less may wait for each.
+    pub max_shard_queue_bytes: Size,
+    /// What happens to a client at `max_queue_bytes`, or when `max_shard_queue_bytes` gets short.
     pub slow_reader: SlowReaderName,
     /// Sends handed to the kernel per turn of a shard.
     pub sends_per_turn: usize,
@@ -289,6 +292,7 @@ impl Default for Server {
             max_gather_bytes: Size(options.max_gather_bytes),
             max_mailbox: options.max_mailbox,
             max_queue_bytes: Size(options.max_queue_bytes),
+            max_shard_queue_bytes: Size(options.max_shard_queue_bytes),
             slow_reader: SlowReaderName::Disconnect,
             sends_per_turn: options.sends_per_turn,
             backlog: options.backlog,
@@ -369,6 +373,7 @@ impl Server {
             max_gather_bytes: self.max_gather_bytes.0,
             max_mailbox: self.max_mailbox,
             max_queue_bytes: self.max_queue_bytes.0,
+            max_shard_queue_bytes: self.max_shard_queue_bytes.0,
             sends_per_turn: self.sends_per_turn,
             backlog: self.backlog,
             receive_buffers: self.receive_buffers,

@@ -10,7 +10,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::hub::buffer::Chunk;
+use crate::hub::buffer::{Chunk, Meter};
 
 /// Long enough for a loaded machine; only a failing test ever waits for it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -55,8 +55,13 @@ impl Rig {
     }
 
     fn turn(&mut self) -> usize {
+        self.turn_reading(usize::MAX)
+    }
+
+    /// A turn that reads so many times at most.
+    fn turn_reading(&mut self, mut max: usize) -> usize {
         let Rig { ring, notes, accepted, .. } = self;
-        let turned = ring.turn(|_, completion| {
+        let mut on = |_: &mut Ring, completion: Completion<'_>| {
             let note = match completion {
                 Completion::Accepted { fd, .. } => {
                     accepted.push(fd);
@@ -71,8 +76,15 @@ impl Rig {
                 Completion::Closed { conn } => Note::Closed(conn),
             };
             notes.push(note);
-        });
-        let handled = turned.expect("turn");
+        };
+        let mut handled = ring.turn(&mut on).expect("turn");
+        if max > 0 {
+            handled += ring.read(|ring, completion| {
+                on(ring, completion);
+                max -= 1;
+                max > 0
+            });
+        }
         self.handled += handled;
         handled
     }
@@ -82,11 +94,15 @@ impl Rig {
         self.until_rig(|rig| done(&rig.notes));
     }
 
-    fn until_rig(&mut self, mut done: impl FnMut(&mut Rig) -> bool) {
+    fn until_rig(&mut self, done: impl FnMut(&mut Rig) -> bool) {
+        self.until_reading(usize::MAX, done);
+    }
+
+    fn until_reading(&mut self, max: usize, mut done: impl FnMut(&mut Rig) -> bool) {
         let start = Instant::now();
         while !done(self) {
             check(start);
-            if self.turn() == 0 {
+            if self.turn_reading(max) == 0 {
                 park(&mut self.ring);
             }
         }
@@ -108,6 +124,12 @@ impl Rig {
 
     fn count(&self, wanted: impl Fn(&Note) -> bool) -> usize {
         self.notes.iter().filter(|n| wanted(n)).count()
+    }
+
+    /// Bytes that all have received.
+    fn received(&self) -> usize {
+        let bytes = |note: &Note| if let Note::Received(_, bytes) = note { bytes.len() } else { 0 };
+        self.notes.iter().map(bytes).sum()
     }
 
     /// All bytes that `conn` has received.
@@ -132,6 +154,16 @@ impl Rig {
         assert_eq!(self.ring.operations, listening);
         assert_eq!(self.ring.sends_free.len(), self.ring.sends.len());
     }
+}
+
+/// A turn, and all that has come in.
+fn turn(ring: &mut Ring, mut on: impl FnMut(&mut Ring, Completion<'_>)) -> io::Result<usize> {
+    let handled = ring.turn(&mut on)?;
+    let read = ring.read(|ring, completion| {
+        on(ring, completion);
+        true
+    });
+    Ok(handled + read)
 }
 
 /// Fails a test that goes round and round.
@@ -187,7 +219,7 @@ fn reset(peer: TcpStream) {
 }
 
 fn owned(bytes: &[u8]) -> SendBuf {
-    SendBuf::Owned(bytes.to_vec())
+    SendBuf::Owned(bytes.to_vec().into())
 }
 
 /// Bytes that tell where they belong.
@@ -230,7 +262,7 @@ fn echo(ring: &mut Ring, clients: usize) {
     let start = Instant::now();
     while gone < clients {
         check(start);
-        let handled = ring.turn(|ring, completion| match completion {
+        let handled = turn(ring, |ring, completion| match completion {
             Completion::Accepted { fd, .. } => {
                 let conn = queues.len() as u32;
                 queues.push(VecDeque::new());
@@ -301,6 +333,42 @@ fn echoes_with_the_default_sizes() {
 fn thousands_of_connections_share_eight_small_buffers() {
     let config = RingConfig { submissions: 64, completions: 128, buffers: 8, buffer_bytes: 100 };
     echo_test(Ring::new(&config).expect("ring"), 3_000, 4, 400);
+}
+
+#[test]
+fn what_is_left_unread_is_not_lost_and_holds_no_send_up() {
+    let mut rig = Rig::new(&SMALL);
+    let mut peers: Vec<TcpStream> = Vec::new();
+    for conn in 0..12 {
+        let (mut peer, ours) = pair();
+        rig.ring.adopt(conn, ours);
+        rig.ring.receive_many(conn);
+        peer.write_all(&pattern(1_000, conn as usize)).expect("write");
+        peers.push(peer);
+    }
+    rig.ring.hold_input(true);
+    (0..12).for_each(|conn| rig.ring.send(conn, owned(&pattern(500, conn as usize))));
+    rig.until_reading(0, |rig| rig.notes.len() == 12);
+    assert_eq!(rig.count(|note| matches!(note, Note::Sent(_, Ok(500)))), 12);
+    // Four buffers are filled, and nobody spins for a fifth.
+    let start = Instant::now();
+    while !rig.ring.prepare_park() {
+        check(start);
+        rig.turn_reading(0);
+    }
+    rig.ring.unpark();
+    assert!(rig.ring.unread.len() >= 4 && !rig.ring.has_read_all());
+    rig.ring.hold_input(false);
+    assert!(!rig.ring.prepare_park(), "now it is a reason to stay awake");
+    peers.truncate(6);
+    rig.until_reading(1, |rig| {
+        rig.received() == 12_000 && rig.count(|note| matches!(note, Note::PeerClosed(..))) == 6
+    });
+    rig.settle();
+    assert!(rig.ring.has_read_all());
+    for conn in 0..12 {
+        assert_eq!(rig.bytes(conn), pattern(1_000, conn as usize));
+    }
 }
 
 #[test]
@@ -619,7 +687,7 @@ fn long_sends_to_a_slow_reader_arrive_whole() {
     SockRef::from(&ours).set_send_buffer_size(100_000).expect("option");
     rig.ring.adopt(0, ours);
     let bytes = pattern(30_000_000, 1);
-    let chunk = Chunk::new(bytes.len());
+    let chunk = Chunk::new(bytes.len(), &Meter::default());
     chunk.append(&bytes);
     let expected = bytes.clone();
     let reader = thread::spawn(move || {
@@ -631,7 +699,7 @@ fn long_sends_to_a_slow_reader_arrive_whole() {
         assert!(all[..expected.len()] == expected);
         assert!(all[expected.len()..] == expected[10..]);
     });
-    rig.ring.send(0, SendBuf::Owned(bytes.clone()));
+    rig.ring.send(0, SendBuf::Owned(bytes.clone().into()));
     rig.until_rig(|rig| {
         assert!(!has_workers(), "a send has become a thread");
         rig.notes.contains(&Note::Sent(0, Ok(30_000_000)))
@@ -651,7 +719,7 @@ fn a_peer_that_does_not_read_blocks_nobody_and_can_be_closed() {
     let mut rig = Rig::new(&SMALL);
     let (stuck, ours) = pair();
     rig.ring.adopt(0, ours);
-    let chunk = Chunk::new(64 << 20);
+    let chunk = Chunk::new(64 << 20, &Meter::default());
     chunk.append(&vec![1; 64 << 20]);
     rig.ring.receive_many(0);
     rig.ring.send(0, SendBuf::Shared { chunk: chunk.clone(), start: 0, end: 64 << 20 });
@@ -712,7 +780,7 @@ fn resets_are_reported_once_whenever_they_come() {
         if many {
             rig.ring.receive_many(0);
         }
-        rig.ring.send(0, SendBuf::Owned(vec![0; 64 << 20]));
+        rig.ring.send(0, SendBuf::Owned(vec![0; 64 << 20].into()));
         rig.turn();
         reset(peer);
         rig.until(|notes| notes.iter().any(|n| matches!(n, Note::Sent(0, Err(_)))));
@@ -722,7 +790,7 @@ fn resets_are_reported_once_whenever_they_come() {
         let (peer, ours) = pair();
         rig.ring.adopt(0, ours);
         receive(&mut rig.ring, 0);
-        rig.ring.send(0, SendBuf::Owned(vec![0; 64 << 20]));
+        rig.ring.send(0, SendBuf::Owned(vec![0; 64 << 20].into()));
         rig.turn();
         rig.ring.close(0);
         reset(peer);
@@ -751,7 +819,7 @@ fn the_end_of_the_stream_is_reported_and_we_can_still_send() {
     rig.until_note(Note::PeerClosed(0, None));
     assert_eq!(rig.bytes(0), b"last words");
     let answer = pattern(1_000_000, 3);
-    rig.ring.send(0, SendBuf::Owned(answer.clone()));
+    rig.ring.send(0, SendBuf::Owned(answer.clone().into()));
     rig.ring.shutdown_write(0);
     let reader = thread::spawn(move || {
         let mut all = Vec::new();
@@ -810,7 +878,7 @@ fn nothing_is_received_after_close() {
         peers.push(peer);
     }
     let mut received = 0;
-    let turned = rig.ring.turn(|ring, completion| {
+    let turned = turn(&mut rig.ring, |ring, completion| {
         received += usize::from(matches!(completion, Completion::Received { .. }));
         ring.close(0);
         ring.close(1);
@@ -849,7 +917,7 @@ fn dropping_a_ring_ends_everything_that_is_in_flight() {
         return;
     }
     let before = descriptors();
-    let chunk = Chunk::new(32 << 20);
+    let chunk = Chunk::new(32 << 20, &Meter::default());
     chunk.append(&vec![1; 32 << 20]);
     let shared = || SendBuf::Shared { chunk: chunk.clone(), start: 0, end: 32 << 20 };
     for submitted in [true, false] {
@@ -904,7 +972,9 @@ fn a_callback_that_panics_loses_no_memory_safety() {
     }
     let panics = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         let start = Instant::now();
-        while rig.ring.turn(|_, _| panic!("in a callback")).is_ok() && start.elapsed() < PATIENCE {}
+        while turn(&mut rig.ring, |_, _| panic!("in a callback")).is_ok() {
+            check(start);
+        }
     }));
     assert!(panics.is_err());
     // The completions behind the one that panicked are still there.
@@ -923,7 +993,7 @@ fn lent_bytes_outlive_a_ring_that_the_callback_replaces() {
     let start = Instant::now();
     while seen.is_empty() {
         check(start);
-        let handled = rig.ring.turn(|ring, completion| {
+        let handled = turn(&mut rig.ring, |ring, completion| {
             if let Completion::Received { bytes, .. } = completion {
                 *ring = Ring::new(&SMALL).expect("ring");
                 seen = bytes.to_vec();
@@ -998,7 +1068,7 @@ impl Churn {
             0 => ring.close(conn),
             1 => ring.shutdown_write(conn),
             2 if ring.conns[conn as usize].flags & SENDING == 0 => {
-                ring.send(conn, SendBuf::Owned(vec![1; self.random.usize(1..300_000)]));
+                ring.send(conn, SendBuf::Owned(vec![1; self.random.usize(1..300_000)].into()));
             }
             _ => {
                 if let Some(fd) = ring.release(conn) {
@@ -1078,7 +1148,7 @@ fn nothing_is_left_after_thousands_of_connections_of_every_fate() {
 
 /// What a shard that has much to send relies on: input waits, in order, and nothing else does.
 #[test]
-fn held_receives_come_in_later_turns_and_sends_in_this_one() {
+fn unread_input_comes_in_later_turns_and_sends_in_this_one() {
     let mut rig = Rig::new(&RingConfig::default());
     let mut peers: Vec<TcpStream> = Vec::new();
     for conn in 0..3 {
@@ -1101,24 +1171,16 @@ fn held_receives_come_in_later_turns_and_sends_in_this_one() {
     let mut turns = Vec::new();
     while rig.ring.has_work() {
         check(start);
-        let mut notes = Vec::new();
-        let turned = rig.ring.turn(|ring, completion| {
-            notes.push(match completion {
-                Completion::Received { .. } => {
-                    ring.hold_receives();
-                    "received"
-                }
-                Completion::PeerClosed { conn: 2, .. } => "ended",
-                Completion::Sent { .. } => "sent",
-                _ => "something else",
-            });
-        });
-        turned.expect("turn");
-        notes.sort_unstable();
-        turns.push(notes);
+        rig.turn_reading(1);
+        let name = |note: Note| match note {
+            Note::Received(..) => "received",
+            Note::PeerClosed(2, _) => "ended",
+            Note::Sent(..) => "sent",
+            _ => "something else",
+        };
+        turns.push(rig.notes.drain(..).map(name).collect::<Vec<_>>());
     }
-    let first = vec!["received", "sent", "sent", "sent"];
-    assert_eq!(turns[0], first);
+    assert_eq!(turns[0], ["sent", "sent", "sent", "received"]);
     assert_eq!(turns[1..], [["received"], ["received"], ["ended"]]);
     rig.close_all();
 }

@@ -126,7 +126,9 @@ async fn disconnect_late(state: &State, config: &Config) -> Result<(), Error> {
 
 async fn disconnect_workers(state: &State, config: &Config) -> Result<(), Error> {
     let workers = of(state, &state.rules().config.workers.namespace).await?;
-    tell(state, config, &workers)
+    tell(state, config, &workers)?;
+    // Shards answer this after they have told them: a shutdown does not wait for their mail.
+    state.server.fetch_namespaces().await.map(|_| ())
 }
 
 /// How many sockets there are but those of workers.

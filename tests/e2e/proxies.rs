@@ -224,20 +224,23 @@ fn limits_are_for_the_clients_that_proxies_name() {
     options.max_connections_per_ip = Some(1);
     let site = behind(options, &["127.0.0.2/32"]);
     let [plain, proxied] = site.running.addresses() else { panic!("two ports") };
-    let forwarded = |client: &str| {
+    let forwarded = |client: &str, transport: &str, fields: &str| {
         let mut stream = connect_from("127.0.0.2", *plain);
         let text = format!(
-            "GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: h\r\n\
-             X-Forwarded-For: {client}\r\n\r\n"
+            "GET /socket.io/?EIO=4&transport={transport} HTTP/1.1\r\nHost: h\r\n\
+             X-Forwarded-For: {client}\r\n{fields}\r\n"
         );
         stream.write(text.as_bytes());
         let status = stream.head().0;
         (stream, status)
     };
-    let (first, status) = forwarded("192.0.2.1");
-    assert_eq!(status, 200);
-    assert_eq!(forwarded("192.0.2.1").1, 429);
-    assert_eq!(forwarded("192.0.2.2").1, 200);
+    // A connection that a proxy keeps between requests is nobody's; a websocket is its client's.
+    let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                   Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    let (first, status) = forwarded("192.0.2.1", "websocket", upgrade);
+    assert_eq!(status, 101);
+    assert_eq!(forwarded("192.0.2.1", "polling", "").1, 429);
+    assert_eq!(forwarded("192.0.2.2", "polling", "").1, 200);
     let mut same = connect_from("127.0.0.2", *proxied);
     same.write(&header("192.0.2.1:5"));
     assert_eq!(handshake(same).0, 429);

@@ -13,7 +13,7 @@ use super::id::{Id, Secret};
 use super::message::Arriving;
 use super::polling::{Payload, Polling};
 use super::slab::Key;
-use super::wheel::{Alarm, Deadline, Tick, Timer};
+use super::wheel::{Alarm, Deadline, TICK_MS, Tick, Timer};
 use super::{AckLost, Event, Hub};
 use crate::error::Reason;
 use crate::options::InitialPacket;
@@ -494,11 +494,12 @@ impl Hub {
             return self.end_session(index);
         }
         let is_silent = session.ping != Ping::Idle || session.wire.is_revision_3;
-        // An answer may have come that was not read yet. It gets as much time again, and no more: a
-        // shard that never catches up must not keep those for ever who have gone.
+        // A shard that comes late may have an answer that it has not read yet. It gets as much time
+        // again, and no more: one that never catches up must not keep those for ever who have gone.
+        let is_late = session.heartbeat.later(2 * TICK_MS).reached(self.now);
         let is_unread = self.all_read.is_some_and(|read| !session.heartbeat.reached(read));
         let late = session.heartbeat.later(self.config.ping_timeout_ms);
-        if is_silent && is_unread && !late.reached(self.now) {
+        if is_silent && is_late && is_unread && !late.reached(self.now) {
             return;
         }
         if is_silent {

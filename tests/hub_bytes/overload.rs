@@ -279,7 +279,7 @@ fn e6_who_has_answered_in_time_is_not_closed_because_nobody_read_it() {
     wire.at(25_100);
     assert_eq!((wire.said(late), wire.said(silent)), (vec!["2".into()], vec!["2".into()]));
     // The shard was stalled over the deadline, at 45,000, and looks at its timers first.
-    wire.at(46_000);
+    wire.stalled_until(46_000);
     assert_eq!(wire.heard(), [""; 0]);
     wire.put(late, text("3"));
     wire.hub.handle_all_read();
@@ -289,7 +289,7 @@ fn e6_who_has_answered_in_time_is_not_closed_because_nobody_read_it() {
     // One that never catches up believes it after as long again.
     wire.at(71_200);
     assert_eq!(wire.said(late), ["2"]);
-    wire.at(110_900);
+    wire.stalled_until(110_900);
     assert_eq!(wire.heard(), [""; 0]);
     wire.at(111_200);
     assert_eq!(wire.heard(), ["ping timeout"]);

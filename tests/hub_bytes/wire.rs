@@ -207,6 +207,11 @@ impl Wire {
             self.hub.handle_time(self.now);
             self.run();
         }
+        self.stalled_until(ms);
+    }
+
+    /// The same after a time in which the shard did nothing at all.
+    pub fn stalled_until(&mut self, ms: u64) {
         self.now = ms;
         self.hub.handle_time(self.now);
         self.run();

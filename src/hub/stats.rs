@@ -56,9 +56,9 @@ pub struct Stats {
     pub(super) closed: [u64; Reason::COUNT],
     /// Volatile packets dropped because the socket was not ready.
     pub volatile_dropped: u64,
-    /// Packets dropped by [`SlowReader::Drop`].
+    /// Packets dropped by [`SlowReader::Drop`](crate::SlowReader::Drop).
     pub slow_dropped: u64,
-    /// Connections closed by [`SlowReader::Disconnect`].
+    /// Connections closed by [`SlowReader::Disconnect`](crate::SlowReader::Disconnect).
     pub slow_closed: u64,
     /// Pings that clients have answered.
     pub pongs: u64,

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::routes::Refusal;
+use super::seldom::Seldom;
 use super::state::{NamespaceRules, State, User};
 use crate::{Event, Reason, Socket};
 
@@ -30,8 +31,6 @@ const STRIKES_SECONDS: f64 = 60.0;
 const FEW: usize = 16;
 /// Sessions of one part that have left all namespaces and are remembered.
 const IDLE_MAX: usize = 65_536 / PARTS;
-/// Between two log lines about clients that are closed.
-const LOG_PAUSE: Duration = Duration::from_secs(1);
 /// What buckets lose to the rounding of times.
 const ROUNDING: f64 = 1e-6;
 /// Longest time after which a bucket is full again.
@@ -151,12 +150,12 @@ pub(crate) fn bucket_id(what: impl Hash, rate: &Rate) -> u64 {
 
 /// A token bucket, as the moment when it is full again.
 #[derive(Debug, Clone, Copy)]
-struct Bucket {
+pub(crate) struct Bucket {
     full_at: Instant,
 }
 
 impl Bucket {
-    fn full(now: Instant) -> Bucket {
+    pub(crate) fn full(now: Instant) -> Bucket {
         Bucket { full_at: now }
     }
 
@@ -168,7 +167,7 @@ impl Bucket {
     ///
     /// # Errors
     /// There is not as much in it; the time after which there is.
-    fn take(&mut self, rate: &Rate, cost: f64, now: Instant) -> Result<(), Duration> {
+    pub(crate) fn take(&mut self, rate: &Rate, cost: f64, now: Instant) -> Result<(), Duration> {
         let missing = self.full_at.saturating_duration_since(now).as_secs_f64() * rate.per_second;
         let (tokens, needed) = (rate.burst() - missing, cost.min(rate.burst()));
         let time = |tokens: f64| {
@@ -267,8 +266,8 @@ struct Metered {
 #[derive(Debug)]
 pub(crate) struct Sessions {
     parts: [Mutex<SessionPart>; PARTS],
-    /// When it was last logged that clients were closed, and how many since.
-    closed: Mutex<(Option<Instant>, u64)>,
+    /// Clients that were closed: no peer fills the disk with lines about it.
+    closed: Seldom,
 }
 
 #[derive(Debug, Default)]
@@ -281,22 +280,11 @@ struct SessionPart {
 
 impl Default for Sessions {
     fn default() -> Self {
-        Sessions { parts: std::array::from_fn(|_| Mutex::default()), closed: Mutex::default() }
+        Sessions { parts: std::array::from_fn(|_| Mutex::default()), closed: Seldom::default() }
     }
 }
 
 impl Sessions {
-    /// Logs that a client is closed, or counts it for the next line: no peer fills the disk.
-    fn log_closed(&self, socket: &Socket) {
-        let mut closed = lock(&self.closed);
-        closed.1 += 1;
-        if closed.0.is_none_or(|at| at.elapsed() >= LOG_PAUSE) {
-            let (namespace, socket) = (socket.namespace().name(), socket.id());
-            tracing::warn!(%namespace, socket, clients = closed.1, "closed: too many strikes");
-            *closed = (Some(Instant::now()), 0);
-        }
-    }
-
     fn part(&self, session: &str) -> MutexGuard<'_, SessionPart> {
         lock(&self.parts[FxBuildHasher.hash_one(session) as usize % PARTS])
     }
@@ -413,9 +401,7 @@ pub(crate) fn admit_connect(state: &State, socket: &Socket) -> Result<(), Refusa
         if is_last_strike(state, &rules.limits, socket) {
             close(state, socket);
         }
-        let wait = wait.as_millis().max(1);
-        let message = format!("too many namespaces, try again in {wait} ms");
-        Refusal { code: "rate_limited", message }
+        limited("namespaces", wait)
     })
 }
 
@@ -446,14 +432,16 @@ pub(crate) fn admit(
         let meter = meter(state, socket);
         let mut meter = lock(&meter);
         for (Limit { id, rate }, cost) in charges(&limits.socket, costs) {
-            meter.take(*id, rate, cost, now).map_err(|wait| limited("of this client", wait))?;
+            meter
+                .take(*id, rate, cost, now)
+                .map_err(|wait| limited("events of this client", wait))?;
         }
     }
     let user = socket.get::<User>();
     let Some(user) = user.as_ref().and_then(|user| user.id.as_ref()) else { return Ok(()) };
     for (Limit { id, rate }, cost) in charges(&limits.user, costs) {
         let taken = state.users.take((*id, user), rate, (cost, now), limits.users_max);
-        taken.map_err(|wait| limited("of this user", wait))?;
+        taken.map_err(|wait| limited("events of this user", wait))?;
     }
     Ok(())
 }
@@ -483,7 +471,7 @@ pub(crate) fn admit_route(
         }
         None => lock(&meter(state, socket)).take(route, rate, 1.0, now),
     };
-    taken.map_err(|wait| limited("of this kind", wait))
+    taken.map_err(|wait| limited("events of this kind", wait))
 }
 
 /// Whether a socket may join one more room by itself.
@@ -532,8 +520,11 @@ fn is_last_strike(state: &State, limits: &Limits, socket: &Socket) -> bool {
 }
 
 fn close(state: &State, socket: &Socket) {
-    state.metrics.struck_out(&socket.namespace().name());
-    state.sessions.log_closed(socket);
+    let (namespace, id) = (socket.namespace().name(), socket.id());
+    state.metrics.struck_out(&namespace);
+    if let Some(clients) = state.sessions.closed.count() {
+        tracing::warn!(%namespace, socket = id, clients, "closed: too many strikes");
+    }
     socket.disconnect(true);
 }
 
@@ -544,9 +535,9 @@ fn size(event: &Event) -> usize {
     event.name().len() + raw.json().len() + attachments
 }
 
-fn limited(whose: &str, wait: Duration) -> Refusal {
+fn limited(what: &str, wait: Duration) -> Refusal {
     let wait = wait.as_millis().max(1);
-    let message = format!("too many events {whose}, try again in {wait} ms");
+    let message = format!("too many {what}, try again in {wait} ms");
     Refusal { code: "rate_limited", message }
 }
 
@@ -576,6 +567,18 @@ mod tests {
     }
 
     #[test]
+    fn a_bucket_holds_a_second() {
+        let (rate, start) = (Rate { per_second: 2.0, burst: None }, Instant::now());
+        let mut bucket = Bucket::full(start);
+        let mut take = |now| bucket.take(&rate, 1.0, now);
+        assert_eq!([take(start), take(start)], [Ok(()), Ok(())]);
+        let wait = take(start).expect_err("empty");
+        assert_eq!(wait, Duration::from_millis(500));
+        assert_eq!(take(start + wait), Ok(()));
+        assert!(take(start + wait).is_err());
+    }
+
+    #[test]
     fn rates_that_allow_nothing_are_refused() {
         for rate in [rate(0.0, 1.0), rate(1.0, 0.0), rate(f64::NAN, 1.0), rate(1.0, -1.0)] {
             let error = rate.check("limits.user_events").expect_err("nothing");
@@ -600,6 +603,7 @@ mod tests {
         assert!(take("user9999", 9_999).is_err(), "who was there just now is known");
         assert!(users.take((1, &"user9999".into()), &rate, (1.0, now), PARTS * 4).is_ok());
     }
+
     #[test]
     fn a_meter_forgets_what_is_full_and_nothing_else() {
         let (mut meter, now) = (Meter::default(), Instant::now());

@@ -13,12 +13,14 @@
 mod api;
 mod auth;
 mod clients;
+mod clock;
 mod command;
 pub mod config;
 mod data_port;
 mod doctor;
 mod drain;
 mod fetched;
+mod keyhash;
 mod life;
 mod limits;
 mod log;

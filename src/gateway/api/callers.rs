@@ -4,16 +4,18 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, header};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, Validation};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
+use crate::gateway::clock;
 use crate::gateway::command::{Problem, Verb};
+use crate::gateway::keyhash::KeyHash;
+use crate::gateway::limits::{Bucket, Rate};
 use crate::gateway::secret::Secret;
 
 /// Seconds that a token is good for after its end.
@@ -121,7 +123,7 @@ pub(crate) struct Grant {
     pub(crate) name: String,
     namespaces: Vec<String>,
     actions: Vec<Permission>,
-    bucket: Option<Mutex<Bucket>>,
+    bucket: Option<(Rate, Mutex<Bucket>)>,
     /// Seconds since 1970, of a token.
     ends: Option<u64>,
 }
@@ -139,7 +141,7 @@ impl Grant {
 
     /// Whether its token has expired since.
     pub(crate) fn has_ended(&self) -> bool {
-        self.ends.is_some_and(|ends| ends < seconds_now())
+        self.ends.is_some_and(|ends| ends < clock::seconds())
     }
 
     /// Whether it may do this at all.
@@ -172,60 +174,20 @@ impl Grant {
 
     /// Takes one from what it may do this second; otherwise how long to wait.
     pub(crate) fn take(&self) -> Result<(), Duration> {
-        let Some(bucket) = &self.bucket else { return Ok(()) };
+        let Some((rate, bucket)) = &self.bucket else { return Ok(()) };
         let mut bucket = bucket.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        bucket.take(Instant::now())
+        bucket.take(rate, 1.0, Instant::now())
     }
-}
-
-fn seconds_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 fn forbidden(detail: String) -> Problem {
     Problem::new(403, "not allowed", detail)
 }
 
-/// So many per second, and as many at once.
-#[derive(Debug)]
-struct Bucket {
-    rate: f64,
-    left: f64,
-    at: Instant,
-}
-
-impl Bucket {
-    fn new(rate: u32) -> Bucket {
-        Bucket { rate: rate.into(), left: rate.into(), at: Instant::now() }
-    }
-
-    fn take(&mut self, now: Instant) -> Result<(), Duration> {
-        let gained = now.saturating_duration_since(self.at).as_secs_f64() * self.rate;
-        (self.left, self.at) = ((self.left + gained).min(self.rate), now);
-        if self.left >= 1.0 {
-            self.left -= 1.0;
-            return Ok(());
-        }
-        Err(Duration::from_secs_f64((1.0 - self.left) / self.rate))
-    }
-}
-
-type Hash = [u8; 32];
-
-fn hash(text: &str) -> Hash {
-    Sha256::digest(text.as_bytes()).into()
-}
-
-/// Takes as long for any two hashes.
-fn is_same(one: &Hash, other: &Hash) -> bool {
-    let different = one.iter().zip(other).fold(0, |sum, (a, b)| sum | (a ^ b));
-    std::hint::black_box(different) == 0
-}
-
 /// All who may use the API.
 #[derive(Debug)]
 pub(crate) struct Callers {
-    keys: Vec<(Hash, Arc<Grant>)>,
+    keys: Vec<(KeyHash, Arc<Grant>)>,
     jwt: Option<Tokens>,
     /// Whoever reaches the listener, where neither keys nor tokens are configured.
     anyone: Option<Arc<Grant>>,
@@ -237,16 +199,22 @@ impl Callers {
     /// # Errors
     /// It cannot work; the text names the key.
     pub(crate) fn new(listen: SocketAddr, keys: &[Key], jwt: Option<&Jwt>) -> Result<Self, String> {
-        let mut known: Vec<(Hash, Arc<Grant>)> = Vec::with_capacity(keys.len());
+        let mut known: Vec<(KeyHash, Arc<Grant>)> = Vec::with_capacity(keys.len());
         for (at, key) in keys.iter().enumerate() {
             let at = |error: String| format!("api.key[{at}].{error}");
-            let hash = key_hash(key).map_err(at)?;
+            let Key { key: secret, key_file, sha256, .. } = key;
+            let hash = KeyHash::configured(secret.as_ref(), key_file.as_deref(), sha256.as_deref());
+            let hash = hash.map_err(at)?;
             if let Some((_, other)) = known.iter().find(|(other, _)| *other == hash) {
                 return Err(at(format!("key: is the same as that of \"{}\"", other.name)));
             }
             let bucket = match key.rate {
                 Some(0) => return Err(at("rate: has to be at least 1".into())),
-                rate => rate.map(|rate| Mutex::new(Bucket::new(rate))),
+                // As many at once as in a second.
+                rate => rate.map(|rate| {
+                    let rate = Rate { per_second: rate.into(), burst: None };
+                    (rate, Mutex::new(Bucket::full(Instant::now())))
+                }),
             };
             let grant = Grant::new(key.name.clone(), key.namespaces.clone(), key.actions.clone());
             known.push((hash, Arc::new(Grant { bucket, ..grant })));
@@ -274,15 +242,8 @@ impl Callers {
             return Ok(anyone.clone());
         }
         let shown = shown(headers).ok_or_else(|| unauthorized("a key or a token is needed"))?;
-        let hash = hash(shown);
-        // All are compared, whichever it is.
-        let found =
-            self.keys.iter().fold(
-                None,
-                |found, (known, grant)| {
-                    if is_same(known, &hash) { Some(grant) } else { found }
-                },
-            );
+        let hash = KeyHash::of(shown);
+        let found = hash.find(self.keys.iter().map(|(known, grant)| (*known, grant)));
         if let Some(grant) = found {
             return Ok(grant.clone());
         }
@@ -335,39 +296,12 @@ fn check_page(headers: &HeaderMap) -> Result<(), Problem> {
     Err(forbidden("without a key, pages of other origins may send nothing".into()))
 }
 
-fn key_hash(key: &Key) -> Result<Hash, String> {
-    let secret = Secret::resolve("key", key.key.as_ref(), key.key_file.as_deref())?;
-    match (secret, &key.sha256) {
-        (Some(secret), None) if secret.reveal().len() < 16 => {
-            Err("key: needs at least 16 characters".into())
-        }
-        (Some(secret), None) => Ok(hash(secret.reveal())),
-        (None, Some(digits)) => {
-            from_hex(digits).ok_or_else(|| "sha256: needs 64 hexadecimal digits".into())
-        }
-        (Some(_), Some(_)) => Err("sha256: give key, key_file or sha256, not two".into()),
-        (None, None) => Err("key: is missing; give key, key_file or sha256".into()),
-    }
-}
-
-fn from_hex(digits: &str) -> Option<Hash> {
-    let (digits, mut hash) = (digits.as_bytes(), Hash::default());
-    if digits.len() != 2 * hash.len() {
-        return None;
-    }
-    for (byte, pair) in hash.iter_mut().zip(digits.chunks_exact(2)) {
-        let digit = |at: usize| char::from(pair[at]).to_digit(16);
-        *byte = (digit(0)? * 16 + digit(1)?) as u8;
-    }
-    Some(hash)
-}
-
 /// JSON web tokens.
 struct Tokens {
     key: DecodingKey,
     validation: Validation,
     /// Verified before, by their hashes.
-    verified: Mutex<HashMap<Hash, Arc<Grant>>>,
+    verified: Mutex<HashMap<KeyHash, Arc<Grant>>>,
 }
 
 impl std::fmt::Debug for Tokens {
@@ -410,7 +344,7 @@ impl Tokens {
         Ok(Tokens { key, validation, verified: Mutex::default() })
     }
 
-    fn verify(&self, token: &str, hash: Hash) -> Result<Arc<Grant>, Problem> {
+    fn verify(&self, token: &str, hash: KeyHash) -> Result<Arc<Grant>, Problem> {
         let lock = || self.verified.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Some(grant) = lock().get(&hash)
             && !grant.has_ended()
@@ -469,17 +403,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bucket_holds_a_second() {
-        let start = Instant::now();
-        let mut bucket = Bucket { at: start, ..Bucket::new(2) };
-        assert_eq!([bucket.take(start), bucket.take(start)], [Ok(()), Ok(())]);
-        let wait = bucket.take(start).expect_err("empty");
-        assert_eq!(wait, Duration::from_millis(500));
-        assert_eq!(bucket.take(start + wait), Ok(()));
-        assert!(bucket.take(start + wait).is_err());
-    }
-
-    #[test]
     fn pages_of_other_sites_are_refused() {
         let is_good = |sent: &[(&'static str, &str)]| {
             let mut headers = HeaderMap::new();
@@ -510,13 +433,5 @@ mod tests {
         ] {
             assert_eq!(is_good(&[("host", own), (name, value)]), expected, "{name}: {value}");
         }
-    }
-
-    #[test]
-    fn a_hash_in_digits() {
-        let digits = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-        assert_eq!(from_hex(digits), Some(hash("")));
-        assert_eq!((from_hex(&digits[1..]), from_hex(&"x".repeat(64))), (None, None));
-        assert!(is_same(&hash("a"), &hash("a")) && !is_same(&hash("a"), &hash("b")));
     }
 }

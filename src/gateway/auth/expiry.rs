@@ -11,11 +11,12 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde_json::json;
 use tokio::sync::Notify;
 
+use crate::gateway::clock;
 use crate::gateway::state::State;
 use crate::{Broadcast, Error};
 
@@ -205,15 +206,6 @@ impl Expiries {
     }
 }
 
-fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
-}
-
-/// Seconds since 1970.
-pub(super) fn now() -> u64 {
-    now_ms() / 1_000
-}
-
 /// Warns and disconnects, for ever.
 pub(crate) async fn watch(state: Arc<State>) {
     loop {
@@ -222,16 +214,16 @@ pub(crate) async fn watch(state: Arc<State>) {
             let leeway_ms = |namespace: &str| {
                 rules.namespaces.get(namespace).map_or(0, |rules| rules.auth.events().leeway_ms)
             };
-            let step = state.expiries.lock().step(now_ms(), leeway_ms);
+            let step = state.expiries.lock().step(clock::millis(), leeway_ms);
             let Some((id, stay, step)) = step else { break };
             if let Err(Error::Limit(_)) = tell(&state, &id, &stay, step) {
                 // Its shard is too busy to take it; nobody stays because of that.
-                let due_ms = now_ms() + TELL_AGAIN_MS;
+                let due_ms = clock::millis() + TELL_AGAIN_MS;
                 state.expiries.lock().again(&id, &stay, step, due_ms);
             }
         }
         let next = state.expiries.lock().order.first().map(|(due_ms, _)| *due_ms);
-        let wait = next.map_or(LOOK_AGAIN_MS, |due_ms| due_ms.saturating_sub(now_ms()));
+        let wait = next.map_or(LOOK_AGAIN_MS, |due_ms| due_ms.saturating_sub(clock::millis()));
         let wait = Duration::from_millis(wait.min(LOOK_AGAIN_MS));
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
@@ -249,7 +241,7 @@ fn tell(state: &State, id: &Arc<str>, stay: &Stay, step: Step) -> Result<(), Err
     let events = rules.map(|rules| rules.auth.events()).unwrap_or_default();
     match step {
         Step::Warn if events.expiring.is_empty() => Ok(()),
-        Step::Warn => socket.emit(events.expiring, stay.ends_at.saturating_sub(now())),
+        Step::Warn => socket.emit(events.expiring, stay.ends_at.saturating_sub(clock::seconds())),
         Step::End => end(socket, events.expired, stay.why),
     }
 }

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::expiry::{self, Stay, Why};
+use super::expiry::{Stay, Why};
 use super::user::Token;
 use super::{User, Verifier, denied};
 use crate::gateway::clients::rules_of;
+use crate::gateway::clock;
 use crate::gateway::limits::{self, Rate};
 use crate::gateway::routes::Refusal;
 use crate::gateway::state::{NamespaceRules, State};
@@ -126,7 +127,7 @@ fn follow(state: &State, auth: &Verifier, socket: &Visited<'_>) {
         (socket.id(), socket.namespace(), auth.unwanted(old.token.as_deref()))
     {
         // It has the time to show another token that it has before an expiry.
-        let ends_at = expiry::now().saturating_add(auth.warn_before().as_secs());
+        let ends_at = clock::seconds().saturating_add(auth.warn_before().as_secs());
         state.expiries.shorten(&id, Stay { namespace: namespace.into(), ends_at, why });
     }
     let Some(new) = auth.follow(&old) else { return };

@@ -100,12 +100,9 @@ impl Verifier {
         self.user(user.token.clone(), Arc::new(user.said.and(saying)))
     }
 
-    /// The same client under these rules; `None` if nothing follows from them that did not before.
-    pub(crate) fn follow(&self, user: &User) -> Option<User> {
-        if user.version == self.version {
-            return None;
-        }
-        // Where its claims are of no use here it stays what it was.
+    /// The same client under these rules; `None` where its claims are of no use, so that it stays
+    /// what it was.
+    pub(super) fn follow(&self, user: &User) -> Option<User> {
         self.user(user.token.clone(), user.said.clone()).ok()
     }
 

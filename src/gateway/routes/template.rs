@@ -4,13 +4,13 @@
 //! `{args[0].key}` and `{claims.key}`; `{{` and `}}` are braces.
 
 use std::borrow::Cow;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
 use super::Refusal;
 use super::path::Path;
 use crate::gateway::auth::claim;
+use crate::gateway::clock;
 
 /// What the places of a template stand for.
 #[derive(Clone, Copy)]
@@ -69,7 +69,7 @@ impl Part {
             Part::Socket => Cow::Borrowed(context.socket),
             Part::Namespace => Cow::Borrowed(context.namespace),
             Part::Event => Cow::Borrowed(context.event),
-            Part::Time => now().to_string().into(),
+            Part::Time => clock::millis().to_string().into(),
             Part::Arg(path) => scalar(path.find(context.args)?)?,
             Part::Claim(path) => match claim(context.claims, path)? {
                 Value::String(text) => Cow::Borrowed(text.as_str()),
@@ -89,7 +89,7 @@ impl Part {
             Part::Claim(path) => {
                 serde_json::to_writer(out, claim(context.claims, path).unwrap_or(&Value::Null))
             }
-            Part::Time => serde_json::to_writer(out, &now()),
+            Part::Time => serde_json::to_writer(out, &clock::millis()),
             other => serde_json::to_writer(out, &other.text(context)),
         }
     }
@@ -120,10 +120,6 @@ fn scalar(json: &str) -> Option<Cow<'_, str>> {
     let digits = json.strip_prefix('-').unwrap_or(json);
     let is_whole = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     is_whole.then_some(Cow::Borrowed(json))
-}
-
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
 
 /// A text with places.

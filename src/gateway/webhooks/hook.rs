@@ -15,10 +15,8 @@ use super::breaker::{Breaker, Gate, Shown, Turn};
 use super::config::Settings;
 use super::lanes::{Job, Lanes, Waiter};
 use super::message::Message;
+use crate::gateway::seldom::Seldom;
 use crate::gateway::state::State;
-
-/// Lines in the log about what was lost, at most one in this time; the same for refusals.
-const LOG_PAUSE: Duration = Duration::from_secs(1);
 
 /// What the one who waits is given.
 pub(super) type Ended = Result<Answered, Lost>;
@@ -73,27 +71,8 @@ struct Inner {
     failing: Breaker,
     /// When `pump` is called for the time alone.
     alarm: Option<Instant>,
-    losses: Untold,
-    refusals: Untold,
-}
-
-/// What has happened since the last line in the log about it.
-#[derive(Default)]
-struct Untold {
-    logged: Option<Instant>,
-    count: u64,
-}
-
-impl Untold {
-    /// Counts one; how many to tell of now.
-    fn one_more(&mut self) -> Option<u64> {
-        self.count += 1;
-        let is_due = self.logged.is_none_or(|at| at.elapsed() >= LOG_PAUSE);
-        is_due.then(|| {
-            self.logged = Some(Instant::now());
-            std::mem::take(&mut self.count)
-        })
-    }
+    losses: Seldom,
+    refusals: Seldom,
 }
 
 /// One backend, for as long as it is configured or something waits for it.
@@ -500,11 +479,11 @@ impl Hook {
         state.metrics.webhook(&self.name, outcome.as_str(), took);
         let webhook = &*self.name;
         if outcome.is_dead() {
-            if let Some(lost) = inner.losses.one_more() {
+            if let Some(lost) = inner.losses.count() {
                 tracing::warn!(webhook, reason = outcome.as_str(), why, lost, "not delivered");
             }
         } else if outcome == Outcome::Refused
-            && let Some(refused) = inner.refusals.one_more()
+            && let Some(refused) = inner.refusals.count()
         {
             tracing::info!(webhook, why, refused, "refused by the backend");
         }

@@ -8,18 +8,15 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use super::{Action, Config, GROUPS_MAX, GroupName, Key};
 use crate::gateway::auth::Credentials;
 use crate::gateway::command::Problem;
-use crate::gateway::secret::Secret;
+use crate::gateway::keyhash::KeyHash;
 use crate::gateway::state::{Rules, State};
 use crate::gateway::webhooks::Happening;
 use crate::{ConnectError, Socket};
 
-/// Characters that a key has at least.
-const KEY_LEN_MIN: usize = 16;
 /// The longest time for an acknowledgement.
 const TIMEOUT_MAX: Duration = Duration::from_secs(3_600);
 /// Bytes of a worker's name.
@@ -39,7 +36,7 @@ pub(super) struct Worker {
 #[derive(PartialEq)]
 pub(super) struct Grant {
     name: Arc<str>,
-    hash: [u8; 32],
+    hash: KeyHash,
     namespaces: Vec<String>,
     actions: Vec<Action>,
 }
@@ -111,8 +108,9 @@ impl Keys {
         }
         let grant = |(at, key): (usize, &Key)| {
             let at = |error: String| format!("workers.key[{at}].{error}");
-            let hash = hash(key).map_err(at)?;
-            let Key { name, namespaces, actions, .. } = key.clone();
+            let Key { name, key, key_file, sha256, namespaces, actions } = key.clone();
+            let hash = KeyHash::configured(key.as_ref(), key_file.as_deref(), sha256.as_deref());
+            let hash = hash.map_err(at)?;
             let is_like = |it: &Key| it.namespaces == namespaces && it.actions == actions;
             if name.is_empty() {
                 return Err(at("name: has to be given".into()));
@@ -138,37 +136,9 @@ impl Keys {
         self.0.iter().any(|known| *known.name == *name)
     }
 
-    /// Whose key it is. All are compared, each in the same time for any key of a length.
+    /// Whose key it is.
     fn find(&self, key: &str) -> Option<&Arc<Grant>> {
-        let shown: [u8; 32] = Sha256::digest(key.as_bytes()).into();
-        self.0.iter().fold(None, |found, grant| {
-            let different = grant.hash.iter().zip(shown).fold(0, |sum, (a, b)| sum | (a ^ b));
-            if std::hint::black_box(different) == 0 { Some(grant) } else { found }
-        })
-    }
-}
-
-fn hash(key: &Key) -> Result<[u8; 32], String> {
-    let secret = Secret::resolve("key", key.key.as_ref(), key.key_file.as_deref())?;
-    match (secret, &key.sha256) {
-        (Some(_), Some(_)) => Err("key: give it, key_file or sha256, not two of them".into()),
-        (None, None) => Err("key: give it, key_file or sha256".into()),
-        (Some(secret), None) if secret.reveal().len() < KEY_LEN_MIN => {
-            Err(format!("key: needs at least {KEY_LEN_MIN} characters"))
-        }
-        (Some(secret), None) => Ok(Sha256::digest(secret.reveal().as_bytes()).into()),
-        (None, Some(digits)) => {
-            let bytes = digits.as_bytes();
-            let mut hash = [0; 32];
-            if bytes.len() != 64 || !bytes.iter().all(u8::is_ascii_hexdigit) {
-                return Err("sha256: needs 64 hexadecimal digits".into());
-            }
-            for (byte, pair) in hash.iter_mut().zip(digits.as_bytes().chunks_exact(2)) {
-                let digit = |at: usize| char::from(pair[at]).to_digit(16).unwrap_or_default();
-                *byte = (digit(0) * 16 + digit(1)) as u8;
-            }
-            Ok(hash)
-        }
+        KeyHash::of(key).find(self.0.iter().map(|grant| (grant.hash, grant)))
     }
 }
 

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use super::compress::Codec;
 use super::conn::Conn;
-use super::fanout::{self, Room, Run};
+use super::fanout::{self, Run};
 use super::session::{Goodbye, State, Transport};
 use super::{Hub, Links};
 use crate::error::Reason;
@@ -146,10 +146,9 @@ impl Links {
             frame.runs.len() - 1
         });
         let run = &frame.runs[at].1;
-        match self.bounds.room(out, run.bytes(), urgency == Urgency::Control) {
-            Room::Free => {}
-            Room::Behind => self.stats.pauses += u64::from(self.dirty.fall_behind()),
-            Room::Full => return self.overflow(index, urgency),
+        let room = self.bounds.room(out, run.bytes(), urgency == Urgency::Control);
+        if !room.admits(&mut self.dirty, &mut self.stats) {
+            return self.overflow(index, urgency);
         }
         out.stage(run, &self.bounds.memory);
         self.stats.delivered(frame.packets, frame.bytes);
@@ -161,10 +160,9 @@ impl Links {
     fn deliver_alone(&mut self, index: u32, conn: u32, frame: &Frame<'_>, urgency: Urgency) {
         let Some(wire) = self.sessions.at(index).map(|session| session.wire) else { return };
         let Some(Conn { out, line, .. }) = self.conns.at_mut(conn) else { return };
-        match self.bounds.room(out, frame.bytes as usize, urgency == Urgency::Control) {
-            Room::Free => {}
-            Room::Behind => self.stats.pauses += u64::from(self.dirty.fall_behind()),
-            Room::Full => return self.overflow(index, urgency),
+        let room = self.bounds.room(out, frame.bytes as usize, urgency == Urgency::Control);
+        if !room.admits(&mut self.dirty, &mut self.stats) {
+            return self.overflow(index, urgency);
         }
         let mut written = Vec::new();
         frame.write(conn, wire, &mut self.codec, &mut written);

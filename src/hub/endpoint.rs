@@ -6,7 +6,6 @@ use bytes::Bytes;
 use super::answer::Answer;
 use super::conn::{Conn, Role, Stage};
 use super::deliver::Wire;
-use super::fanout::Room;
 use super::handshake::Handshake;
 use super::request::Step;
 use super::slab::Key;
@@ -182,17 +181,14 @@ impl Hub {
         let links = &mut self.links;
         let Some(record) = links.conns.get_mut(conn) else { return false };
         let Stage::WebSocket { deflate, .. } = record.stage else { return false };
-        match links.bounds.of_queue(limit).room(&record.out, message.len(), false) {
-            Room::Free => {}
-            Room::Behind => links.stats.pauses += u64::from(links.dirty.fall_behind()),
-            Room::Full if links.slow_reader == SlowReader::Drop => {
+        let room = links.bounds.of_queue(limit).room(&record.out, message.len(), false);
+        if !room.admits(&mut links.dirty, &mut links.stats) {
+            if links.slow_reader == SlowReader::Drop {
                 links.stats.slow_dropped += 1;
                 return true;
             }
-            Room::Full => {
-                self.endpoint_overflow(conn.index, endpoint);
-                return false;
-            }
+            self.endpoint_overflow(conn.index, endpoint);
+            return false;
         }
         let mut out = Vec::new();
         match deflate.filter(|_| pack) {

@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use super::Stats;
 use super::buffer::{Chunk, Meter, Owned, SendBuf};
 use crate::proto::engine;
 use crate::proto::websocket::{self, Opcode};
@@ -157,6 +158,16 @@ pub enum Room {
     Behind,
     /// It does not.
     Full,
+}
+
+impl Room {
+    /// Whether more may be queued. Where that leaves the shard behind, it is noted and counted.
+    pub fn admits(self, dirty: &mut Dirty, stats: &mut Stats) -> bool {
+        if self == Room::Behind {
+            stats.pauses += u64::from(dirty.fall_behind());
+        }
+        self != Room::Full
+    }
 }
 
 /// Bytes that wait for our own next send to one connection, and not for its peer, from which on a

@@ -493,16 +493,17 @@ impl Hub {
         if session.state == State::Closing {
             return self.end_session(index);
         }
-        let is_silent = session.ping != Ping::Idle || session.wire.is_revision_3;
-        // A shard that comes late may have an answer that it has not read yet. It gets as much time
-        // again, and no more: one that never catches up must not keep those for ever who have gone.
-        let is_late = session.heartbeat.later(2 * TICK_MS).reached(self.now);
-        let is_unread = self.all_read.is_some_and(|read| !session.heartbeat.reached(read));
-        let late = session.heartbeat.later(self.config.ping_timeout_ms);
-        if is_silent && is_late && is_unread && !late.reached(self.now) {
-            return;
-        }
-        if is_silent {
+        if session.ping != Ping::Idle || session.wire.is_revision_3 {
+            // A shard that comes late may have an answer that it has not read yet. It gets as much
+            // time again, and no more: one that never catches up must not keep those for ever who
+            // have gone.
+            let deadline = session.heartbeat;
+            let is_late = deadline.later(2 * TICK_MS).reached(self.now);
+            let is_too_late = deadline.later(self.config.ping_timeout_ms).reached(self.now);
+            let is_unread = self.all_read.is_some_and(|read| !deadline.reached(read));
+            if is_unread && is_late && !is_too_late {
+                return;
+            }
             self.links.stats.ping_timeouts += 1;
             return self.close_session(index, Reason::PingTimeout, Goodbye::Close);
         }

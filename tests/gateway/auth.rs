@@ -20,6 +20,18 @@ do = "reply"
 ack = { user = "{user}", team = "{claims.team}" }
 "#;
 
+/// Clients say something to a room, and join one.
+const SAY_AND_JOIN: &str = r#"
+[[namespace.route]]
+event = "say"
+do = "room"
+to = "args[0]"
+[[namespace.route]]
+event = "join"
+do = "join"
+to = "args[0]"
+"#;
+
 /// A gateway that knows `SECRET`, with more about authentication.
 fn with_secret(more: &str, rest: &str) -> String {
     format!("[auth]\n{more}\n[[auth.key]]\nsecret = \"{SECRET}\"\n{WHO}\n{rest}")
@@ -358,17 +370,7 @@ fn auth_is_not_decoded_beyond_a_bound() {
 
 #[test]
 fn a_reload_changes_what_those_who_are_connected_may_do() {
-    let routes = r#"
-[[namespace.route]]
-event = "say"
-do = "room"
-to = "args[0]"
-[[namespace.route]]
-event = "join"
-do = "join"
-to = "args[0]"
-"#;
-    let config = |auth: &str| with_secret(auth, routes);
+    let config = |auth: &str| with_secret(auth, SAY_AND_JOIN);
     let first = "permissions = [\"join:a\", \"join:own:{user}\"]\nrooms = [\"x:{user}\", \"y\"]";
     let gateway = Gateway::start(&config(first));
     let claims = claims("ada", &json!({ "rooms": ["mine"], "scope": "join:c" }));
@@ -540,20 +542,9 @@ fn tokens_expire_while_clients_are_connected() {
 
 #[test]
 fn a_refresh_changes_rooms_and_permissions() {
-    let routes = r#"
-[[namespace.route]]
-event = "say"
-do = "room"
-to = "args[0]"
-[[namespace.route]]
-event = "join"
-do = "join"
-to = "args[0]"
-[[namespace.route]]
-event = "auth:*"
-do = "drop"
-"#;
-    let gateway = Gateway::start(&with_secret("refresh_event = \"renew\"", routes));
+    let drop = "[[namespace.route]]\nevent = \"auth:*\"\ndo = \"drop\"\n";
+    let routes = [SAY_AND_JOIN, drop].concat();
+    let gateway = Gateway::start(&with_secret("refresh_event = \"renew\"", &routes));
     let token = |rooms: &[&str], permissions: &[&str]| {
         let more = json!({ "rooms": rooms, "permissions": permissions });
         hs256().sign(&claims("ada", &more))

@@ -136,7 +136,7 @@ fn without_a_key_only_this_machine_is_served() {
 fn what_is_wrong_with_a_key_is_told() {
     let key = |lines: &str| format!("[[api.key]]\nname = \"php\"\n{lines}\n");
     for (lines, named) in [
-        ("", "api.key[0].key: is missing"),
+        ("", "api.key[0].key: give it, key_file or sha256"),
         ("key = \"short\"", "16 characters"),
         ("sha256 = \"12\"", "64"),
         ("key_file = \"/nowhere/at/all\"", "/nowhere/at/all"),

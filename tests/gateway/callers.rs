@@ -147,6 +147,9 @@ fn what_is_wrong_with_a_key_is_told() {
         assert!(said.contains(named), "{lines}: {said}");
         assert!(!said.contains("0123456789abcdef"), "{said}");
     }
+    let said = Gateway::refuses("[api.jwt]\nsecret = \"one that can be guessed\"\n");
+    assert!(said.contains("api.jwt.secret: has to have at least 32 bytes"), "{said}");
+    assert!(!said.contains("guessed"), "{said}");
     let twice = format!("{0}{0}", key("key = \"0123456789abcdef\""));
     let said = Gateway::refuses(&twice);
     assert!(said.contains("api.key[1].key: is the same as that of \"php\""), "{said}");

@@ -20,6 +20,8 @@ use crate::gateway::secret::Secret;
 
 /// Seconds that a token is good for after its end.
 const LEEWAY_SECS: u64 = 5;
+/// Of a secret: what can be guessed would be found from one token, without asking the gateway.
+const SECRET_LEN_MIN: usize = 32;
 /// Tokens whose signatures were verified and need not be again.
 const TOKENS_KEPT: usize = 4_096;
 
@@ -58,7 +60,7 @@ pub struct Jwt {
     #[serde(default = "hs256")]
     #[schemars(with = "Vec<String>")]
     pub algorithms: Vec<Algorithm>,
-    /// The secret of the HS family. Default: none.
+    /// The secret of the HS family; at least 32 bytes. Default: none.
     pub secret: Option<Secret>,
     /// A file with that secret. Default: none.
     pub secret_file: Option<PathBuf>,
@@ -378,9 +380,12 @@ impl Tokens {
 fn decoding_key(config: &Jwt, family: AlgorithmFamily) -> Result<DecodingKey, String> {
     let secret = Secret::resolve("secret", config.secret.as_ref(), config.secret_file.as_deref())?;
     match (family, secret, &config.public_key_file) {
-        (AlgorithmFamily::Hmac, Some(secret), None) => {
-            Ok(DecodingKey::from_secret(secret.reveal().as_bytes()))
-        }
+        (AlgorithmFamily::Hmac, Some(secret), None) => match secret.reveal().as_bytes() {
+            short if short.len() < SECRET_LEN_MIN => {
+                Err(format!("secret: has to have at least {SECRET_LEN_MIN} bytes"))
+            }
+            secret => Ok(DecodingKey::from_secret(secret)),
+        },
         (AlgorithmFamily::Hmac, ..) => Err("secret: is what the HS family needs, alone".into()),
         (family, None, Some(path)) => {
             let at = |error: &dyn std::fmt::Display| {

@@ -43,6 +43,7 @@ pub mod slab;
 mod stats;
 mod upgrade;
 mod v2;
+pub mod warm;
 mod watch;
 pub mod wheel;
 

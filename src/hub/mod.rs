@@ -43,7 +43,6 @@ pub mod slab;
 mod stats;
 mod upgrade;
 mod v2;
-pub mod warm;
 mod watch;
 pub mod wheel;
 

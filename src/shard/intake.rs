@@ -16,7 +16,6 @@ use crossbeam_channel::Receiver;
 use super::Shard;
 use super::mesh::Mail;
 use super::ring::Ring;
-use crate::hub::warm::AHEAD;
 
 /// Items of mail per turn, so that a full mailbox delays nothing for long.
 const MAIL_PER_TURN: usize = 1_024;
@@ -87,15 +86,8 @@ impl Shard {
         self.settle(ring);
         let mut count = 0;
         if !self.should_hold() {
-            self.hub().warm(ring.unread());
-            let mut is_warm = AHEAD;
             count = ring.read(|ring, completion| {
                 self.complete(ring, completion);
-                is_warm -= 1;
-                if is_warm == 0 {
-                    self.hub().warm(ring.unread());
-                    is_warm = AHEAD;
-                }
                 !self.should_hold()
             });
         }

@@ -470,11 +470,6 @@ impl Ring {
         handled
     }
 
-    /// The connections whose bytes, or end, [`Ring::read`] reports next.
-    pub fn unread(&self) -> impl Iterator<Item = u32> {
-        self.unread.iter().map(|cqe| cqe.user_data() as u32)
-    }
-
     /// Whether everything was read that had come in when the last turn began.
     pub fn has_read_all(&self) -> bool {
         self.unread.is_empty() && self.starved.is_empty()

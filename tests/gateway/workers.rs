@@ -263,6 +263,41 @@ fn what_a_worker_leaves_is_given_to_another_one_in_order() {
     until("four to be counted", || ended(&gateway, "delivered") == 4);
 }
 
+/// Of Ada's the first was acknowledged, and the second waits behind Ben's, which nobody can take:
+/// nothing of hers is with the worker when it dies.
+#[test]
+fn what_waits_behind_others_is_not_for_a_worker_that_has_gone() {
+    let gateway = Gateway::start(&config("in_flight = 2\ntimeout = \"1m\""));
+    let [mut ada, mut ben, mut cleo] = [(); 3].map(|()| gateway.client());
+    let mut first = Worker::all(&gateway, "app");
+    let waiting = |count| {
+        until("that many to wait", || counted(&gateway, "corecast_worker_waiting", "app") == count);
+    };
+    send(&mut ada, &[1]);
+    let done = first.next();
+    send(&mut cleo, &[2]);
+    assert_eq!(first.next().arg(), 2);
+    for (client, n) in [(&mut cleo, 3), (&mut ben, 4), (&mut ada, 5)] {
+        send(client, &[n]);
+        waiting(n);
+    }
+    first.answer(&done, "");
+    assert_eq!(ada.text(), "431[]");
+    assert_eq!(first.next().arg(), 3);
+    first.dies();
+    gateway.wait_for_log("a worker has gone");
+    let mut second = Worker::all(&gateway, "app");
+    let mut seen: Vec<_> = (0..4)
+        .map(|_| {
+            let work = second.next();
+            second.answer(&work, "");
+            work.arg().as_u64()
+        })
+        .collect();
+    seen.sort_unstable();
+    assert_eq!(seen, [2, 3, 4, 5].map(Some));
+}
+
 #[test]
 fn events_wait_for_a_group_whose_last_worker_has_gone() {
     let gateway = Gateway::start(&config("timeout = \"1m\""));

@@ -381,6 +381,8 @@ impl Group {
                 continue;
             };
             let home = inner.lanes.get(&job.lane).and_then(|lane| lane.home.clone());
+            // It may have gone while nothing of the lane was with it.
+            let home = home.filter(|id| inner.workers.contains_key(id));
             let Some(worker) = home.or_else(|| idlest(&inner.workers, most, now)) else { break };
             inner.pending.pop_first();
             job.worker = Some(worker.clone());

@@ -48,6 +48,8 @@ pub(super) const EVENT: &str = "drain";
 const STEP: Duration = Duration::from_millis(20);
 /// The longest time between two clients.
 const GAP: Duration = Duration::from_millis(100);
+/// How long a shard is waited for that takes no mail.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Different delays within one group.
 const DELAYS: u64 = 16;
 
@@ -109,7 +111,7 @@ async fn disconnect(state: &State, config: &Config) -> Result<(), Error> {
         let gone = count - rest.len();
         let due = ((count as f64 * share).ceil() as usize).clamp(gone, count) - gone;
         let (group, later) = rest.split_at(due);
-        tell(state, config, group)?;
+        tell(state, config, group).await?;
         rest = later;
         if !rest.is_empty() {
             tokio::time::sleep(STEP).await;
@@ -121,12 +123,12 @@ async fn disconnect(state: &State, config: &Config) -> Result<(), Error> {
 /// Those whose sessions were open when new ones were refused, and who joined only since.
 async fn disconnect_late(state: &State, config: &Config) -> Result<(), Error> {
     let late = everybody(state).await?;
-    tell(state, config, &late)
+    tell(state, config, &late).await
 }
 
 async fn disconnect_workers(state: &State, config: &Config) -> Result<(), Error> {
     let workers = of(state, &state.rules().config.workers.namespace).await?;
-    tell(state, config, &workers)?;
+    tell(state, config, &workers).await?;
     // Shards answer this after they have told them: a shutdown does not wait for their mail.
     state.server.fetch_namespaces().await.map(|_| ())
 }
@@ -154,12 +156,16 @@ async fn everybody(state: &State) -> Result<Vec<Leaving>, Error> {
 async fn of(state: &State, name: &str) -> Result<Vec<Leaving>, Error> {
     let random = RandomState::new();
     let Some(namespace) = state.server.namespace(name) else { return Ok(Vec::new()) };
-    let (name, ids): (Arc<str>, _) = (name.into(), namespace.broadcast().fetch_ids().await?.value);
+    let ids = namespace.broadcast().fetch_ids().await?;
+    if !ids.is_complete {
+        tracing::warn!(namespace = name, "some clients are disconnected late, or with the server");
+    }
+    let (name, ids): (Arc<str>, _) = (name.into(), ids.value);
     Ok(ids.into_iter().map(|id| (random.hash_one(&id), name.clone(), id)).collect())
 }
 
 /// Tells a group when to come back, and closes its connections.
-fn tell(state: &State, config: &Config, group: &[Leaving]) -> Result<(), Error> {
+async fn tell(state: &State, config: &Config, group: &[Leaving]) -> Result<(), Error> {
     let mut delays: BTreeMap<(&str, u64), Vec<&str>> = BTreeMap::new();
     for (order, namespace, id) in group {
         delays.entry((namespace, order % DELAYS)).or_default().push(id);
@@ -169,8 +175,24 @@ fn tell(state: &State, config: &Config, group: &[Leaving]) -> Result<(), Error> 
         let longest = config.retry_after.0.as_millis() as u64;
         let retry_after_ms = longest / 2 + longest * part / (2 * (DELAYS - 1));
         let sockets = || namespace.broadcast().to(ids.clone());
-        sockets().emit(EVENT, json!({ "retry_after_ms": retry_after_ms }))?;
-        sockets().close_connections()?;
+        let told = json!({ "retry_after_ms": retry_after_ms });
+        when_taken(|| sockets().emit(EVENT, &told)).await?;
+        when_taken(|| sockets().close_connections()).await?;
     }
     Ok(())
+}
+
+/// Asks shards for something until their mailboxes have room for it. Those that have taken it
+/// already get it again, which comes to the same here.
+///
+/// # Errors
+/// What `ask` says, at the end of the time.
+async fn when_taken(ask: impl Fn() -> Result<(), Error>) -> Result<(), Error> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match ask() {
+            Err(Error::Limit(_)) if Instant::now() < end => tokio::time::sleep(STEP).await,
+            asked => return asked,
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::client::{Frame, Polling, Stream, WebSocket};
 use super::reload::{crowd, many};
-use super::rig::{Gateway, join_as};
+use super::rig::{Gateway, join_as, until};
 
 fn config(over: &str) -> String {
     let server = "[server]\nping_interval = \"10m\"\nshutdown_timeout = \"1m\"\n";
@@ -55,6 +55,22 @@ fn every_client_is_told_to_come_back() {
     let told = two.rest();
     assert!(told.iter().any(|frame| matches!(frame, Frame::Text(text) if text.contains("drain"))));
     assert!(gateway.wait().success());
+}
+
+#[test]
+fn clients_are_told_one_after_the_other() {
+    let mut gateway = Gateway::start(&config("1h"));
+    let _clients = many(gateway.address, 100);
+    gateway.signal("TERM");
+    let mut seen = BTreeSet::new();
+    until("a few to be gone at a time", || {
+        let count = gateway.get("/v1/count").expect(200)["sockets"].as_u64().expect("a number");
+        assert!(count > 0, "all have gone, by way of {seen:?}");
+        seen.insert(count);
+        seen.len() > 5
+    });
+    gateway.signal("TERM");
+    assert_eq!(gateway.wait().code(), Some(128 + 15));
 }
 
 #[test]

@@ -94,14 +94,9 @@ pub(crate) fn user_of(socket: &Socket) -> User {
 /// Decides about a new socket: by its token, then by the webhook.
 async fn admit(state: &Arc<State>, socket: &Socket) -> Result<(), ConnectError> {
     let rules = rules_of(state, socket).ok_or_else(|| ConnectError::new("Invalid namespace"))?;
-    limits::admit_connect(state, socket).map_err(|refusal| {
-        state.metrics.rejected(&rules.name, refusal.code);
-        auth::connect_error(&refusal)
-    })?;
+    limits::admit_connect(state, socket).map_err(|refusal| refused(state, &rules, &refusal))?;
     let credentials = Credentials::of(socket);
-    let credentials = credentials.map_err(|refusal| refused(state, &rules, &refusal));
-    let count = |_: &_| state.metrics.rejected(&rules.name, "refused");
-    let credentials = credentials.inspect_err(count)?;
+    let credentials = credentials.map_err(|refusal| refused(state, &rules, &refusal))?;
     let (name, id) = (rules.name.to_string(), socket.id().to_owned());
     let job = {
         let state = state.clone();
@@ -110,7 +105,9 @@ async fn admit(state: &Arc<State>, socket: &Socket) -> Result<(), ConnectError> 
             let mut user = authenticated.map_err(|refusal| refused(&state, &rules, &refusal))?;
             let asked = webhooks::Connecting { namespace: name, id, credentials };
             let hooks = state.rules();
-            let welcome = hooks.webhooks.connect(&state, &rules.auth, asked, &mut user).await?;
+            let welcome = hooks.webhooks.connect(&state, &rules.auth, asked, &mut user).await;
+            let welcome =
+                welcome.inspect_err(|_| state.metrics.rejected(&rules.name, "refused"))?;
             // That of its id is one more.
             let count = user.rooms.len() + usize::from(user.id.is_some());
             if count > state.rules().config.server.max_rooms {
@@ -120,9 +117,7 @@ async fn admit(state: &Arc<State>, socket: &Socket) -> Result<(), ConnectError> 
         }
     };
     let decided = state.on_control(job).await;
-    let decided = decided.unwrap_or_else(|| Err(ConnectError::new("shutting down")));
-    let count = |_: &_| state.metrics.rejected(&socket.namespace().name(), "refused");
-    let (user, welcome) = decided.inspect_err(count)?;
+    let (user, welcome) = decided.unwrap_or_else(|| Err(ConnectError::new("shutting down")))?;
     if socket.client_id().is_none() {
         welcome.has_gone();
         return Err(ConnectError::new("it has gone"));
@@ -141,7 +136,7 @@ async fn admit(state: &Arc<State>, socket: &Socket) -> Result<(), ConnectError> 
 
 /// A refusal of the gateway's own, counted.
 fn refused(state: &State, rules: &NamespaceRules, refusal: &Refusal) -> ConnectError {
-    state.metrics.refused(&rules.name, refusal);
+    state.metrics.rejected(&rules.name, refusal.code);
     auth::connect_error(refusal)
 }
 

@@ -65,8 +65,9 @@ pub struct Config {
     pub user_events: Option<Rate>,
     /// Bytes of events that all sockets of a user together may send. Default: any number.
     pub user_bytes: Option<Rate>,
-    /// Users whose events are counted at a time, about 200 bytes each. Beyond it those who were
-    /// silent longest are forgotten, and begin anew. Default: 100000.
+    /// Users whose events are counted at a time, about 200 bytes each, and as many fewer as each
+    /// shares several limits. Beyond it those who were silent longest are forgotten, and begin
+    /// anew. Default: 100000.
     pub max_users: usize,
     /// Rooms that a socket may be in when it joins one more by an event; beyond
     /// `server.max_rooms` nobody gets. Default: 1000.

@@ -101,6 +101,11 @@ impl Rules {
         if namespaces.contains_key(&*config.workers.namespace) {
             wrong.push("workers.namespace: clients have a namespace of that name".into());
         }
+        let is_bound = |rules: &Arc<NamespaceRules>| !rules.auth.origins.is_open();
+        if !config.server.retain_handshake && namespaces.values().any(is_bound) {
+            let why = "auth.origins is looked at whenever a client joins a namespace";
+            wrong.push(format!("server.retain_handshake: has to be true, as {why}"));
+        }
         let webhooks = keep(webhooks::Webhooks::new(&config.webhooks), &mut wrong);
         let workers = keep(workers::Keys::new(&config.workers), &mut wrong);
         let limits = keep(limits::Limits::new(&config.limits), &mut wrong);
@@ -127,6 +132,9 @@ impl Rules {
             return Err(problem + "clients have a namespace of that name");
         }
         self.config.workers.namespace = name.clone();
+        // Whether keys are needed depends on where it listens, not on where it is to.
+        self.config.api.listen = running.api.listen;
+        self.callers = self.config.api.callers()?;
         Ok(())
     }
 

@@ -95,6 +95,46 @@ fn what_a_backend_says_of_a_client_is_checked_as_a_token_is() {
     gateway.wait_for_log("the id of its user is no name for one");
 }
 
+/// Backends were told that it has gone, so they are asked when it is back.
+#[test]
+fn a_client_that_comes_back_to_its_session_is_asked_about_again() {
+    let backend = Backend::start(|request| match request.json()["type"] == "connect" {
+        true => ok(json!({ "user": "ada" })),
+        false => status(200),
+    });
+    let recovery = "[server.connection_state_recovery]\n";
+    let gateway = Gateway::start(&(connect_config(&backend, "") + recovery));
+    let kinds = |seen: &[Request]| -> Vec<String> {
+        seen.iter().map(|it| it.json()["type"].as_str().expect("a kind").to_owned()).collect()
+    };
+    let join = |auth: &Value| {
+        let mut socket = gateway.session();
+        socket.send(&format!("40{auth}"));
+        let mut missed = Vec::new();
+        // What was missed comes first.
+        let joined = loop {
+            match socket.text() {
+                text if text.starts_with("40") => break text,
+                text => missed.push(text),
+            }
+        };
+        (socket, serde_json::from_str::<Value>(&joined[2..]).expect("JSON"), missed)
+    };
+    let (mut ada, first, _) = join(&json!({}));
+    gateway.post("/v1/emit", r#"{"event":"news","users":["ada"]}"#).expect(202);
+    let (name, args) = ada.event();
+    assert_eq!(name, "news");
+    drop(ada);
+    backend.until(|seen| kinds(seen) == ["connect", "disconnect"]);
+    gateway.post("/v1/emit", r#"{"event":"missed","users":["ada"]}"#).expect(202);
+    let (mut ada, second, missed) = join(&json!({ "pid": first["pid"], "offset": args[0] }));
+    assert_eq!(second["sid"], first["sid"], "it is the same one");
+    assert!(missed.len() == 1 && missed[0].starts_with("42[\"missed\","), "{missed:?}");
+    backend.until(|seen| kinds(seen) == ["connect", "disconnect", "connect"]);
+    gateway.post("/v1/emit", r#"{"event":"more","users":["ada"]}"#).expect(202);
+    assert_eq!(ada.event().0, "more");
+}
+
 #[test]
 fn a_client_that_goes_while_it_is_decided_about_is_told_of() {
     let backend = Backend::start(|request| match request.json()["type"] == "connect" {

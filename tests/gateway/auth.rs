@@ -181,6 +181,11 @@ fn bad_tokens_are_refused_with_a_code() {
         assert_eq!(error["data"]["code"], "token_malformed");
     }
     assert!(!gateway.log().contains(SECRET), "the secret is in the log");
+    // They count as clients that were not let in, and not as events.
+    let metrics = gateway.get("/metrics").body;
+    let expired = "connects_refused_total{namespace=\"/\",code=\"token_expired\"} 2";
+    assert!(metrics.contains(expired), "{metrics}");
+    assert!(!metrics.contains("events_refused_total{"), "{metrics}");
 }
 
 #[test]

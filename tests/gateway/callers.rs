@@ -241,6 +241,19 @@ fn keys_change_with_a_reload() {
     ask(&gateway, "GET", "/v1/count", "second-0123456789", "").expect(200);
 }
 
+/// Where it listens changes with a restart only, so until then the keys are needed.
+#[test]
+fn a_reload_does_not_open_what_others_reach() {
+    let toml = "[api]\nlisten = \"0.0.0.0:0\"\n\
+                [[api.key]]\nname = \"php\"\nkey = \"first-0123456789\"\n";
+    let gateway = Gateway::start(toml);
+    gateway.configure("[api]\nlisten = \"127.0.0.1:0\"\n");
+    let refused = ask(&gateway, "POST", "/reload", "first-0123456789", "");
+    refused.problem(422, "can be reached from other machines");
+    ask(&gateway, "GET", "/v1/count", "", "").problem(401, "needed");
+    ask(&gateway, "GET", "/v1/count", "first-0123456789", "").expect(200);
+}
+
 /// Who has told the gateway to reload is in the log.
 #[test]
 fn operators_are_named_in_the_log() {

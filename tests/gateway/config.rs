@@ -179,6 +179,25 @@ fn the_environment_is_checked_as_the_file_is() {
 }
 
 #[test]
+fn a_variable_may_be_any_value_where_the_key_may() {
+    let toml = "[[namespace]]\nname = \"/\"\n\
+                [[namespace.route]]\nevent = \"here\"\ndo = \"reply\"\n";
+    for ack in ["here", "5", "{\"is\":true}", "[1]"] {
+        check(toml, &[("CORECAST_NAMESPACE_0_ROUTE_0_ACK", ack)]).expect(ack);
+    }
+}
+
+/// Whoever joins a second namespace is asked for its origin again.
+#[test]
+fn heads_are_kept_where_origins_are_looked_at() {
+    let server = "[server]\nretain_handshake = false\n[[namespace]]\nname = \"/a\"\n";
+    check(server, &[]).expect("nobody asks for them");
+    let bound = format!("{server}[namespace.auth]\norigins = [\"https://a.example\"]\n");
+    let error = check(&bound, &[]).expect_err("somebody does");
+    assert!(error.contains("corecast.toml:2: server.retain_handshake: has to be true"), "{error}");
+}
+
+#[test]
 fn a_server_does_not_start_on_what_a_check_refuses() {
     let folder = Folder::new();
     let file = folder.write("corecast.toml", "[server]\nlissten = []\n");

@@ -117,6 +117,27 @@ fn handshake(mut stream: Stream, headers: &str) -> (Stream, u16) {
 }
 
 #[test]
+fn the_proxy_protocol_says_whose_connection_it_is() {
+    let proxy = "[server.proxy]\ntrusted = [\"127.0.0.2\"]\nprotocol = [\"127.0.0.1:0\"]\n";
+    let gateway = Gateway::start(&format!("{proxy}[[namespace]]\nname = \"/\"\n"));
+    // Version 2, TCP over IPv4, from 203.0.113.7:5 to 10.0.0.1:443.
+    let header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xcb\0\x71\x07\x0a\0\0\x01\0\x05\x01\xbb";
+    let begun = |ip: &str| {
+        let mut stream = connect_from(ip, gateway.address);
+        stream.write(header);
+        stream
+    };
+    let _client = WebSocket::connect_on(begun("127.0.0.2"));
+    let sockets = &gateway.get("/v1/sockets").expect(200)["sockets"];
+    assert_eq!(sockets[0]["address"], "203.0.113.7");
+    // Whom nobody trusts may not say so, and who is trusted has to.
+    assert!(begun("127.0.0.3").rest().is_empty());
+    let mut without = connect_from("127.0.0.2", gateway.address);
+    without.write(b"GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert!(without.rest().is_empty());
+}
+
+#[test]
 fn limits_hold_for_addresses_also_behind_proxies() {
     let limits = "[limits]\nconnections = 20\nconnections_per_ip = 2\n";
     let proxy = "[server.proxy]\ntrusted = [\"127.0.0.2\"]\n";

@@ -65,7 +65,8 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Starts it with this configuration, on free ports of loopback.
+    /// Starts it with this configuration, on free ports of loopback; its API where the first lines
+    /// say, if they do.
     pub fn start(toml: &str) -> Gateway {
         Gateway::start_with(Folder::new(), toml, |_| {})
     }
@@ -73,7 +74,10 @@ impl Gateway {
     /// The same, with a folder that has files already, and with more arguments or variables.
     pub fn start_with(folder: Folder, toml: &str, change: impl FnOnce(&mut Command)) -> Gateway {
         let mut command = command(&folder, toml);
-        command.args(["--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"]);
+        command.args(["--listen", "127.0.0.1:0"]);
+        if !toml.starts_with("[api]\nlisten = ") {
+            command.args(["--api", "127.0.0.1:0"]);
+        }
         change(&mut command);
         let mut child = command.spawn().expect("the binary starts");
         let log = collect(child.stderr.take().expect("it is piped"));

@@ -34,6 +34,11 @@ impl Origins {
         Ok(Origins { named: named.collect::<Result<_, _>>()?, is_open: origins.is_empty() })
     }
 
+    /// Whether all are allowed.
+    pub(crate) fn is_open(&self) -> bool {
+        self.is_open
+    }
+
     /// What either allows.
     pub(crate) fn or(&self, other: &Origins) -> Origins {
         let named = self.named.iter().chain(&other.named).cloned().collect();

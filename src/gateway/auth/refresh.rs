@@ -56,6 +56,9 @@ pub(crate) async fn refresh(
     if old.token.as_ref().map(|token| &token.id) != Some(&token.id) {
         return Err(denied("user_changed", "the token is of another user"));
     }
+    if rules.auth.unwanted(Some(&token)).is_some() {
+        return Err(denied("token_key_unknown", "the key of the token is good no more"));
+    }
     let new = rules.auth.user(Some(token), said)?;
     let moves = Moves::between(&old, &new);
     if !moves.fit(state, socket) {

@@ -107,7 +107,8 @@ pub struct Server {
     pub backlog: u32,
     /// Receive buffers of 2 KiB per shard, a power of two. Not reloaded.
     pub receive_buffers: u16,
-    /// Keep the request head of each client for as long as it stays, for webhooks.
+    /// Keep the request head of each client for as long as it stays: for webhooks, `auth.origins`,
+    /// and tokens outside of `auth`, which are not found for a second namespace otherwise.
     pub retain_handshake: bool,
     /// Answer pages of other origins. Without this table browsers keep them from long-polling.
     pub cors: Option<Cors>,
@@ -242,7 +243,8 @@ pub struct Deflate {
 pub struct RecoveryKeys {
     /// Time that a client has to come back.
     pub max_disconnection_duration: Time,
-    /// Do not check a client again that has come back.
+    /// Do not check a client again that has come back: connect webhooks, which were told that it
+    /// has gone, do not hear of it, and its token is not looked at.
     pub skip_middlewares: bool,
     /// Events kept for one socket. At most `max_queue_bytes`.
     pub max_bytes: Size,
@@ -501,7 +503,8 @@ impl Default for RecoveryKeys {
         let recovery = Recovery::default();
         RecoveryKeys {
             max_disconnection_duration: Time(recovery.max_disconnection_duration),
-            skip_middlewares: recovery.skip_middlewares,
+            // Backends hear that a client has gone, so they hear that it is back.
+            skip_middlewares: false,
             max_bytes: Size(recovery.max_bytes),
             max_sessions: recovery.max_sessions,
             max_shard_bytes: Size(recovery.max_shard_bytes),

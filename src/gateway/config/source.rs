@@ -313,6 +313,10 @@ fn is_service(end: &str) -> bool {
 /// The value that a variable's text means where its key may have this shape.
 fn value_of(schema: &Schema, shape: &Shape<'_>, text: &str) -> Option<Value> {
     let may = |kind| shape.types.contains(kind);
+    if shape.types.is_empty() && shape.texts.is_empty() {
+        // Anything may be there: what is no JSON is a text.
+        return Some(serde_json::from_str(text).unwrap_or_else(|_| text.into()));
+    }
     if may("string") || !shape.texts.is_empty() {
         return Some(text.into());
     }

@@ -210,7 +210,8 @@ impl Template {
                 let message = format!("{}: must not {what}", part.name());
                 Refusal { code: "bad_room", message }
             };
-            let is_foreign = matches!(part, Part::Arg(_) | Part::Claim(_) | Part::User);
+            let is_foreign =
+                matches!(part, Part::Arg(_) | Part::Claim(_) | Part::User | Part::Event);
             if is_foreign && self.0.len() > 1 && (text.is_empty() || text.contains(':')) {
                 return Err(wrong("be empty or contain \":\""));
             }
@@ -406,6 +407,9 @@ mod tests {
         ] {
             assert_eq!(fill(template, args), Err(code), "{template} {args}");
         }
+        let template = Template::parse_room("room:{event}").expect("a template");
+        let prefixed = Context { event: "x:admin", ..context(&Value::Null, "") };
+        assert_eq!(template.fill(&prefixed).map_err(|refusal| refusal.code), Err("bad_room"));
         // Alone, it may name any room; braces in it mean nothing.
         assert_eq!(fill("args[0]", r#""a:{user}""#).as_deref(), Ok("a:{user}"));
         assert_eq!(fill("x:{args[0]}", r#""{user}""#).as_deref(), Ok("x:{user}"));

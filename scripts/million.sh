@@ -29,8 +29,8 @@ for argument in "$@"; do
         *) clients=$argument ;;
     esac
 done
-# At most 800 heartbeats a second, which emulated CPUs answer beside the rest.
-ping_seconds=$((clients / 800 > 10 ? clients / 800 : 10))
+# At most 500 heartbeats a second, which emulated CPUs answer beside the rest.
+ping_seconds=$((clients / 500 > 10 ? clients / 500 : 10))
 idle_seconds=$((clients / 10000 > 15 ? clients / 10000 : 15))
 minutes=${MILLION_MINUTES:-45}
 folder=artifacts/million

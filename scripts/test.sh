@@ -43,6 +43,7 @@ packages=()
 have cc || packages+=(build-essential)
 have node || packages+=(nodejs)
 have npm || packages+=(npm)
+have openssl || packages+=(openssl)
 python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3 python3-venv)
 have chromium || have chromium-browser || have google-chrome || packages+=(chromium)
 if [ ${#packages[@]} -gt 0 ]; then

@@ -4,7 +4,11 @@
 //   CORECAST_GATEWAY_CMD=target/debug/corecast node --test backends.test.mjs
 
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { createServer } from "node:http";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { io } from "socket.io-client";
 
@@ -138,6 +142,57 @@ describe("workers", () => {
     assert.deepEqual(again.toSorted(), heard.one.map((work) => work.id).toSorted());
     done();
   });
+});
+
+describe("TLS", () => {
+  const folder = mkdtempSync(join(tmpdir(), "corecast-tls-"));
+  const [chain, key] = ["chain.pem", "key.pem"].map((name) => join(folder, name));
+  let secure;
+
+  before(async () => {
+    const names = ["-subj", "/CN=corecast", "-addext", "subjectAltName=IP:127.0.0.1"];
+    const curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
+    const files = ["-keyout", key, "-out", chain];
+    execFileSync("openssl", ["req", "-x509", "-days", "2", ...curve, ...names, ...files], {
+      stdio: "ignore",
+    });
+    secure = await startGateway(`
+[server.tls]
+listen = ["127.0.0.1:0"]
+[[server.tls.certificate]]
+chain = "${chain}"
+key = "${key}"
+[[namespace]]
+name = "/"
+[[namespace.route]]
+event = "say"
+do = "reply"
+ack = "{args[0]}"
+`);
+  });
+  after(async () => {
+    await secure?.stop();
+    rmSync(folder, { recursive: true });
+  });
+
+  for (const transport of ["polling", "websocket"]) {
+    test(`the official client over ${transport}`, async () => {
+      const connect = (more) => {
+        const options = { transports: [transport], forceNew: true, reconnection: false, ...more };
+        const socket = io(secure.secure, options);
+        open.push(socket);
+        return socket;
+      };
+      assert.match(secure.secure, /^https:/);
+      const socket = connect({ ca: readFileSync(chain) });
+      const client = new Client(socket);
+      await event(socket, "connect");
+      assert.deepEqual(await client.ask("say", { text: "ü" }), { text: "ü" });
+      // Nobody else vouches for the certificate.
+      await event(connect({}), "connect_error");
+      done();
+    });
+  }
 });
 
 describe("webhooks", () => {

@@ -23,8 +23,8 @@ export async function startGateway(toml) {
   const urls = {};
   const started = new Promise((resolve, reject) => {
     lines.on("line", (line) => {
-      const [, what, url] = /^(listening|api) on (http:\S+)$/.exec(line) ?? [];
-      if (what) urls[what] = url;
+      const [, what, url] = /^(listening|api) on (https?:\S+)$/.exec(line) ?? [];
+      if (what) urls[url.startsWith("https") ? "secure" : what] = url;
       if (urls.api) resolve();
     });
     ended.then((code) => reject(new Error(`the gateway has ended with ${code}`)));
@@ -32,6 +32,8 @@ export async function startGateway(toml) {
   await patiently(started, () => "the gateway to start");
   return {
     url: urls.listening,
+    /** Where it speaks TLS, if it does. */
+    secure: urls.secure,
     api: urls.api,
     async stop() {
       child.kill("SIGINT");

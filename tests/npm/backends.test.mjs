@@ -65,9 +65,14 @@ after(async () => {
 });
 
 const open = [];
-async function connect(namespace = "/", auth = {}) {
-  const socket = io(gateway.url + namespace, { auth, forceNew: true, reconnection: false });
+function dial(url, options) {
+  const socket = io(url, { forceNew: true, reconnection: false, ...options });
   open.push(socket);
+  return socket;
+}
+
+async function connect(namespace = "/", auth = {}, url = gateway.url, more = {}) {
+  const socket = dial(url + namespace, { auth, ...more });
   const client = new Client(socket);
   await event(socket, "connect");
   return client;
@@ -93,14 +98,10 @@ describe("workers", () => {
   });
 
   test("a wrong key is refused", async () => {
-    const socket = io(`${gateway.url}/workers`, {
-      auth: { key: "no key of anybody", name: "x" },
-      forceNew: true,
-      reconnection: false,
-    });
-    const [error] = await event(socket, "connect_error");
+    const auth = { key: "no key of anybody", name: "x" };
+    const [error] = await event(dial(`${gateway.url}/workers`, { auth }), "connect_error");
     assert.equal(error.message, "not authorized");
-    socket.disconnect();
+    done();
   });
 
   test("workers act on clients", async () => {
@@ -177,19 +178,13 @@ ack = "{args[0]}"
 
   for (const transport of ["polling", "websocket"]) {
     test(`the official client over ${transport}`, async () => {
-      const connect = (more) => {
-        const options = { transports: [transport], forceNew: true, reconnection: false, ...more };
-        const socket = io(secure.secure, options);
-        open.push(socket);
-        return socket;
-      };
+      const transports = [transport];
       assert.match(secure.secure, /^https:/);
-      const socket = connect({ ca: readFileSync(chain) });
-      const client = new Client(socket);
-      await event(socket, "connect");
+      const ca = readFileSync(chain);
+      const client = await connect("/", {}, secure.secure, { transports, ca });
       assert.deepEqual(await client.ask("say", { text: "ü" }), { text: "ü" });
       // Nobody else vouches for the certificate.
-      await event(connect({}), "connect_error");
+      await event(dial(secure.secure, { transports }), "connect_error");
       done();
     });
   }

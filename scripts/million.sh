@@ -8,8 +8,9 @@
 #   scripts/million.sh --smoke       2,000, for CI
 #   scripts/million.sh --native [N]  without QEMU, on hardware whose limits allow it
 #
-# Installs what is missing (Debian: qemu-system-x86, python3; a kernel and busybox are unpacked and
-# not installed). Results: artifacts/million/N.txt and N.json. Ends only the QEMU that it started.
+# Installs what is missing (Debian: qemu-system-x86, iproute2, python3; a kernel and busybox are
+# unpacked and not installed). Results: artifacts/million/N.txt and N.json. Ends only the QEMU that
+# it started.
 # MILLION_MEMORY: MiB of the guest. MILLION_MINUTES: after so many it gives up (45).
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -29,8 +30,8 @@ for argument in "$@"; do
         *) clients=$argument ;;
     esac
 done
-# At most 500 heartbeats a second, which emulated CPUs answer beside the rest.
-ping_seconds=$((clients / 500 > 10 ? clients / 500 : 10))
+# So that they begin when most is done: emulated CPUs would answer heartbeats instead of connecting.
+ping_seconds=$((clients / 700 > 10 ? clients / 700 : 10))
 idle_seconds=$((clients / 10000 > 15 ? clients / 10000 : 15))
 minutes=${MILLION_MINUTES:-45}
 folder=artifacts/million
@@ -77,7 +78,10 @@ check_memory() {
 install() {
     local packages=()
     command -v python3 >/dev/null || packages+=(python3)
-    [ "$mode" = native ] || command -v qemu-system-x86_64 >/dev/null || packages+=(qemu-system-x86)
+    if [ "$mode" = guest ]; then
+        command -v qemu-system-x86_64 >/dev/null || packages+=(qemu-system-x86)
+        command -v ip >/dev/null || packages+=(iproute2)
+    fi
     [ ${#packages[@]} -gt 0 ] || return 0
     as_root apt-get update
     as_root env DEBIAN_FRONTEND=noninteractive \
@@ -118,10 +122,12 @@ pack() {
     cp "$work"/*.sh "$work/million.toml" "$root/million/"
     strip -o "$root/million/bench_server" "$work/bench_server"
     strip -o "$root/million/bench-harness" "$work/bench-harness"
+    cp -L "$(command -v ip)" "$root/million/ip"
     # A CPU for each shard and one for the clients: what shares one pays for each switch.
     printf '%s\n' "CLIENTS=$clients" "PING_SECONDS=$ping_seconds" SERVER_CPUS=0,1 CLIENT_CPU=2 \
         >"$root/million/plan"
-    ldd "$work/bench_server" "$work/bench-harness" | grep -o '/[^ :]*\.so[^ ]*' | sort -u |
+    ldd "$root/million/bench_server" "$root/million/bench-harness" "$root/million/ip" |
+        grep -o '/[^ :]*\.so[^ ]*' | sort -u |
         while read -r library; do
             mkdir -p "$root$(dirname "$library")"
             cp -L "$library" "$root$library"
@@ -159,6 +165,7 @@ watch_guest() {
             shown=$line
             if [ -t 1 ]; then printf '\r\033[K%s' "$line"; else echo "$line"; fi
         fi
+        ! grep -aq '^FAILED' "$work/console" || lost "could not be set up"
         now=$(cat "$work/console" "$work/results" | wc -c)
         [ "$now" = "$size" ] || { size=$now grown=$SECONDS; }
         [ $((SECONDS - grown)) -le 300 ] || lost "said nothing for five minutes"

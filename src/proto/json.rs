@@ -8,6 +8,7 @@
 //! It never recurses, never allocates for a packet without attachments, and knows no Socket.IO.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 /// Deepest nesting that can be asked for: one bit per level lives on the stack.
 pub const DEPTH_MAX: usize = 512;
@@ -48,8 +49,19 @@ impl Validator {
     /// promised. As in `JSON.parse`, the last one of equal keys counts. `num` is a plain integer:
     /// `1.0` and `-0`, which no encoder writes, are refused.
     pub fn placeholders(&mut self, text: &str, count: usize) -> bool {
+        self.visit_placeholders(text, count, |_, _| {})
+    }
+
+    /// The same, and tells of each placeholder where in `text` its number is, and which. Not in the
+    /// order of their places, as one may be inside of another.
+    pub fn visit_placeholders(
+        &mut self,
+        text: &str,
+        count: usize,
+        visit: impl FnMut(Range<usize>, usize),
+    ) -> bool {
         self.frames.clear();
-        placeholders(text, count, &mut self.frames).is_some()
+        placeholders(text, count, &mut self.frames, visit).is_some()
     }
 }
 
@@ -312,8 +324,9 @@ struct Frame {
     key: Key,
     /// The last `_placeholder` was `true`.
     marked: bool,
-    /// The last `num` was an integer in range.
-    numbered: bool,
+    /// The last `num`, if that was an integer in range, and where it ended.
+    number: Option<usize>,
+    end: usize,
 }
 
 /// Keys that matter to placeholders.
@@ -327,20 +340,26 @@ enum Key {
 
 impl Frame {
     /// Takes the value of the current key, given as its text (a bracket for arrays and objects).
-    fn take(&mut self, value: &str, count: usize) {
+    fn take(&mut self, value: &str, count: usize, end: usize) {
         match std::mem::take(&mut self.key) {
             Key::Other => {}
             Key::Placeholder => self.marked = value == "true",
             Key::Num => {
                 let digits = value.bytes().all(|byte| byte.is_ascii_digit());
-                self.numbered = digits && value.parse().is_ok_and(|num: usize| num < count);
+                let number = value.parse().ok().filter(|num: &usize| digits && *num < count);
+                (self.number, self.end) = (number, end);
             }
         }
     }
 }
 
 /// `None` if a placeholder has no `num` in `0..count`. `text` is valid JSON.
-fn placeholders(text: &str, count: usize, frames: &mut Vec<Frame>) -> Option<()> {
+fn placeholders(
+    text: &str,
+    count: usize,
+    frames: &mut Vec<Frame>,
+    mut visit: impl FnMut(Range<usize>, usize),
+) -> Option<()> {
     let bytes = text.as_bytes();
     // The frame of the innermost bracket; a value outside all brackets has one too, unused.
     let mut top = Frame::default();
@@ -351,13 +370,15 @@ fn placeholders(text: &str, count: usize, frames: &mut Vec<Frame>) -> Option<()>
         at = end;
         match byte {
             b'{' | b'[' => {
-                top.take(token, count);
+                top.take(token, count, end);
                 frames.push(top);
                 top = Frame::default();
             }
             b'}' | b']' => {
-                if top.marked && !top.numbered {
-                    return None;
+                if top.marked {
+                    let number = top.number?;
+                    let digits = number.checked_ilog10().unwrap_or(0) as usize + 1;
+                    visit(top.end - digits..top.end, number);
                 }
                 top = frames.pop()?;
             }
@@ -369,7 +390,7 @@ fn placeholders(text: &str, count: usize, frames: &mut Vec<Frame>) -> Option<()>
                 };
             }
             b',' | b':' | b' ' | b'\t' | b'\n' | b'\r' => {}
-            _ => top.take(token, count),
+            _ => top.take(token, count, end),
         }
     }
     Some(())

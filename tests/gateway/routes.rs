@@ -68,6 +68,27 @@ fn broadcasts_reach_everyone_byte_for_byte() {
     }
 }
 
+/// `args` says what is passed on, attachments included.
+#[test]
+fn attachments_that_are_not_passed_on_stay_behind() {
+    let routes = [
+        route("event = \"caption\"\ndo = \"broadcast\"\nargs = [\"{args[0].text}\"]"),
+        route("event = \"image\"\ndo = \"broadcast\"\nargs = [\"{args[0].image}\"]"),
+        MARK.into(),
+    ];
+    let gateway = Gateway::start(&config(&routes.concat()));
+    let [mut ada, mut ben, mut cy] = peers(&gateway);
+    let args = r#"{"text":"a cat","image":{"_placeholder":true,"num":0}}"#;
+    ada.emit_binary("caption", args, b"\x00\xff");
+    ada.emit_binary("image", args, b"\x00\xff");
+    for peer in [&mut ada, &mut ben, &mut cy] {
+        assert_eq!(peer.event_raw(), r#"["caption","a cat"]"#);
+        assert_eq!(peer.event_raw(), r#"["image",{"_placeholder":true,"num":0}]"#);
+        assert_eq!(peer.told(), Told::Attachment(vec![0, 255]));
+        assert_silent(peer);
+    }
+}
+
 #[test]
 fn rooms_are_for_those_who_are_in() {
     let routes = [

@@ -1,7 +1,8 @@
 //! Requests that may be sent again: the answer to the first one is kept under the key that the
-//! caller has given it, for a day, as far as there is room.
+//! caller has given it, for a day, as far as there is room. Where there is none, a caller that
+//! holds more than its fair share loses its oldest.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,8 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 const RUNNING_MAX: usize = 65_536;
 /// What an entry takes beside its key and answer, about.
 const ENTRY_BYTES: usize = 256;
+/// And a caller beside its name.
+const CALLER_BYTES: usize = 256;
 
 /// The caller and its key.
 pub(super) type Key = (String, String);
@@ -36,6 +39,20 @@ struct Table {
     order: BTreeMap<u64, (Instant, Key)>,
     next: u64,
     bytes: usize,
+    callers: HashMap<String, Share>,
+    /// Callers by what they hold.
+    largest: BTreeSet<(usize, String)>,
+    /// What all of them hold, as their shares count it.
+    held: usize,
+}
+
+/// What one caller has been answered.
+#[derive(Default)]
+struct Share {
+    /// Numbers of its entries.
+    order: BTreeSet<u64>,
+    /// Bytes of these, and for each its part of `BYTES_MAX`: both may run out.
+    size: usize,
 }
 
 struct Entry {
@@ -72,6 +89,9 @@ impl Keys {
             order: BTreeMap::new(),
             next: 0,
             bytes: 0,
+            callers: HashMap::new(),
+            largest: BTreeSet::new(),
+            held: 0,
         })))
     }
 
@@ -111,11 +131,16 @@ impl Ticket {
         };
         let mut table = self.keys.lock();
         let (number, length) = (table.next, answer.body.len());
+        let size = table.size(&self.key, &answer);
         let Some(entry) = table.entries.get_mut(&self.key) else { return };
         entry.answer = Some((number, answer));
         table.order.insert(number, (Instant::now(), self.key.clone()));
         table.next += 1;
         table.bytes += length;
+        table.change(&self.key.0, |share| {
+            share.order.insert(number);
+            share.size += size;
+        });
         table.make_room();
     }
 }
@@ -137,10 +162,46 @@ fn entry_bytes(key: &Key, answer: Option<&Answer>) -> usize {
 impl Table {
     fn remove(&mut self, key: &Key) {
         let Some(entry) = self.entries.remove(key) else { return };
-        if let Some((number, _)) = &entry.answer {
+        if let Some((number, answer)) = &entry.answer {
+            let size = self.size(key, answer);
             self.order.remove(number);
+            self.change(&key.0, |share| {
+                share.order.remove(number);
+                share.size -= size;
+            });
         }
         self.bytes -= entry_bytes(key, entry.answer.as_ref().map(|(_, answer)| answer));
+    }
+
+    /// What an answered entry counts in a [`Share`].
+    fn size(&self, key: &Key, answer: &Answer) -> usize {
+        entry_bytes(key, Some(answer)) + BYTES_MAX / self.entries_max.max(1)
+    }
+
+    /// Changes what a caller holds. O(log callers + log of its entries).
+    fn change(&mut self, caller: &str, change: impl FnOnce(&mut Share)) {
+        let bytes = CALLER_BYTES + 2 * caller.len();
+        let mut share = self.callers.remove(caller).unwrap_or_default();
+        if self.largest.remove(&(share.size, caller.to_owned())) {
+            (self.bytes, self.held) = (self.bytes - bytes, self.held - share.size);
+        }
+        change(&mut share);
+        if !share.order.is_empty() {
+            (self.bytes, self.held) = (self.bytes + bytes, self.held + share.size);
+            self.largest.insert((share.size, caller.to_owned()));
+            self.callers.insert(caller.to_owned(), share);
+        }
+    }
+
+    /// The entry that is to make room for others: the oldest of the caller that holds the most, if
+    /// that is more than its fair share and more than one; else the oldest of all.
+    fn victim(&self) -> Option<Key> {
+        let largest = self.largest.last().and_then(|(_, caller)| self.callers.get(caller));
+        let fair = self.held / self.callers.len().max(1);
+        let greedy = largest.filter(|share| share.size > fair && share.order.len() > 1);
+        let number = greedy.and_then(|share| share.order.first());
+        let number = number.or_else(|| self.order.first_key_value().map(|(number, _)| number))?;
+        self.order.get(number).map(|(_, key)| key.clone())
     }
 
     fn expire(&mut self, now: Instant) {
@@ -152,11 +213,10 @@ impl Table {
         }
     }
 
-    /// Forgets the oldest until the rest fits; none that is being carried out.
+    /// Forgets some until the rest fits; none that is being carried out.
     fn make_room(&mut self) {
         while self.order.len() > self.entries_max || self.bytes > BYTES_MAX {
-            let Some((_, (_, key))) = self.order.first_key_value() else { return };
-            let key = key.clone();
+            let Some(key) = self.victim() else { return };
             self.remove(&key);
         }
     }
@@ -221,12 +281,59 @@ mod tests {
         let answer = |it: &Entry| it.answer.clone().map(|(_, answer)| answer);
         let sum: usize =
             table.entries.iter().map(|(key, it)| entry_bytes(key, answer(it).as_ref())).sum();
-        assert_eq!(table.bytes, sum);
+        assert_eq!(table.bytes, sum + CALLER_BYTES + 2 * "php".len());
         drop(table);
         drop(running);
         keys.lock().expire(Instant::now() + KEPT + Duration::from_secs(1));
         let table = keys.lock();
         assert_eq!((table.entries.len(), table.order.len(), table.bytes), (0, 0, 0));
+    }
+
+    fn begin_as(keys: &Keys, caller: &str, number: usize) -> Known {
+        keys.begin((caller.into(), number.to_string()), [0; 32])
+    }
+
+    fn answered(keys: &Keys, caller: &str, number: usize, answer: &Answer) {
+        match begin_as(keys, caller, number) {
+            Known::New(ticket) => ticket.keep(answer),
+            _ => panic!("{number} of {caller} was known"),
+        }
+    }
+
+    /// Of two callers one sends more than there is room for, by their number or by their bytes.
+    #[test]
+    fn a_caller_cannot_push_out_those_of_others() {
+        let large = Answer { status: 200, body: vec![b'x'; ANSWER_BYTES_MAX].into() };
+        for (entries_max, kept) in [(100, 60), (1_000, 63)] {
+            let keys = Keys::new(entries_max);
+            (0..40).for_each(|number| answered(&keys, "quiet", number, &answer()));
+            (0..2_000).for_each(|number| answered(&keys, "loud", number, &answer()));
+            (2_000..2_100).for_each(|number| answered(&keys, "loud", number, &large));
+            let known = |caller: &str, numbers: std::ops::Range<usize>| {
+                let is_known =
+                    |number: &usize| matches!(begin_as(&keys, caller, *number), Known::Answered(_));
+                numbers.filter(is_known).count()
+            };
+            assert_eq!(known("quiet", 0..40), 40);
+            assert_eq!(known("loud", 2_000..2_100), kept, "its own newest");
+            let mut table = keys.lock();
+            assert_eq!((table.callers.len(), table.largest.len()), (2, 2));
+            table.expire(Instant::now() + KEPT + Duration::from_secs(1));
+            assert_eq!((table.callers.len(), table.largest.len()), (0, 0));
+            assert_eq!((table.held, table.bytes), (0, 0));
+        }
+    }
+
+    /// Where nobody holds more than others, the oldest goes, whatever its caller is called.
+    #[test]
+    fn among_equals_the_oldest_is_forgotten() {
+        let keys = Keys::new(100);
+        (0..150).for_each(|number| answered(&keys, &format!("user {number}"), 0, &answer()));
+        for number in 50..150 {
+            let known = begin_as(&keys, &format!("user {number}"), 0);
+            assert!(matches!(known, Known::Answered(_)), "{number}");
+        }
+        assert!(matches!(begin_as(&keys, "user 49", 0), Known::New(_)));
     }
 
     #[test]

@@ -613,12 +613,16 @@ impl Passage<'_> {
         }
     }
 
-    /// JSON with its places filled. Attachments stay, since placeholders in it name them.
+    /// JSON with its places filled, and the attachments that it names.
     fn fill<'j>(&self, items: impl IntoIterator<Item = &'j Json>) -> Result<Raw, Refusal> {
         let mut json = Vec::with_capacity(self.raw.json().len() + 64);
-        let filled = fill_all(items, &self.context(), &mut json);
-        filled.map_err(|_| Refusal::new("bad_arguments", "the arguments cannot be passed on"))?;
-        Ok(Raw { json: json.into(), attachments: self.raw.attachments().to_vec() })
+        let refused = || Refusal::new("bad_arguments", "the arguments cannot be passed on");
+        fill_all(items, &self.context(), &mut json).map_err(|_| refused())?;
+        let mut args = Raw { json: json.into(), ..Raw::default() };
+        match args.attach(self.raw.attachments()) {
+            true => Ok(args),
+            false => Err(refused()),
+        }
     }
 
     /// Brings the event to a backend, and waits for what it says if the client does.

@@ -13,7 +13,7 @@ use super::Action;
 use super::admission::Worker;
 use crate::gateway::command::{self, Command, Problem, Verb};
 use crate::gateway::state::State;
-use crate::{Error, Event, Raw, Socket};
+use crate::{Event, Raw, Socket};
 
 /// Commands in one list.
 const LIST_MAX: usize = 1_000;
@@ -82,7 +82,10 @@ async fn one(
         let mut command = Command::read(text.as_bytes(), verb)?;
         worker.grant().may(command.verb().into(), command.target().namespace())?;
         if let Command::Emit { args, .. } = &mut command {
-            attach(args, attachments)?;
+            if !args.attach(attachments) {
+                let detail = "a placeholder names no attachment of the packet";
+                return Err(Problem::new(422, "not valid", detail));
+            }
         }
         Ok(command)
     };
@@ -99,60 +102,9 @@ fn told(outcome: Result<Value, Problem>) -> Value {
     }
 }
 
-/// Gives arguments the attachments that they name, and no others of the same packet.
-fn attach(args: &mut Raw, attachments: &[Bytes]) -> Result<(), Problem> {
-    if attachments.is_empty() {
-        return Ok(());
-    }
-    let mut values: Vec<Value> = args.args()?;
-    let mut named = Vec::new();
-    values.iter_mut().for_each(|value| rename(value, attachments, &mut named));
-    if !named.is_empty() {
-        let json = serde_json::to_string(&values).map_err(Error::from)?;
-        let json = Bytes::copy_from_slice(&json.as_bytes()[1..json.len() - 1]);
-        *args = Raw { json, attachments: named };
-    }
-    Ok(())
-}
-
-/// Numbers placeholders in the order in which they are found.
-fn rename(value: &mut Value, attachments: &[Bytes], named: &mut Vec<Bytes>) {
-    match value {
-        Value::Array(values) => {
-            values.iter_mut().for_each(|value| rename(value, attachments, named));
-        }
-        Value::Object(members) => {
-            let is_placeholder = members.get("_placeholder") == Some(&Value::Bool(true));
-            let number = members.get("num").and_then(Value::as_u64).filter(|_| is_placeholder);
-            let found = number.and_then(|number| attachments.get(number as usize));
-            if let Some(bytes) = found {
-                members.insert("num".into(), named.len().into());
-                named.push(bytes.clone());
-                return;
-            }
-            members.values_mut().for_each(|value| rename(value, attachments, named));
-        }
-        _ => {}
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn arguments_get_the_attachments_that_they_name() {
-        let attachments: Vec<Bytes> = (0..3).map(|byte| Bytes::from(vec![byte])).collect();
-        let placeholder = |num: u8| format!("{{\"_placeholder\":true,\"num\":{num}}}");
-        let raw = |json: String| Raw { json: json.into(), ..Raw::default() };
-        let mut args = raw(format!("{{\"a\":[{}]}},{}", placeholder(2), placeholder(0)));
-        attach(&mut args, &attachments).expect("attaches");
-        assert_eq!(args.json(), format!("{{\"a\":[{}]}},{}", placeholder(0), placeholder(1)));
-        assert_eq!(args.attachments(), [&[2][..], &[0][..]]);
-        let mut plain = raw("1.50".into());
-        attach(&mut plain, &attachments).expect("attaches");
-        assert_eq!((plain.json(), plain.attachments().len()), ("1.50", 0));
-    }
 
     #[test]
     fn short_forms() {

@@ -103,6 +103,7 @@ fn config() -> Config {
         body_timeout_ms: 300_000,
         queue_bytes_max: options.max_queue_bytes,
         shard_queue_bytes_max: options.max_shard_queue_bytes,
+        shard_incoming_bytes_max: options.max_shard_incoming_bytes,
         slow_reader: options.slow_reader,
         connections_max: 1 << 20,
         entrance: Default::default(),

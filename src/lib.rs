@@ -668,7 +668,6 @@ mod children;
 mod cluster;
 mod cookie;
 mod cors;
-mod delays;
 mod dynamic;
 mod emit;
 pub mod error;
@@ -677,6 +676,7 @@ mod files;
 #[cfg(feature = "gateway")]
 pub mod gateway;
 mod gather;
+mod histograms;
 mod hooks;
 mod http;
 #[doc(hidden)]
@@ -707,11 +707,11 @@ pub use children::ParentNamespace;
 pub use cluster::ServerEvent;
 pub use cookie::{Cookie, SameSite};
 pub use cors::{Cors, Origin, OriginFunction};
-pub use delays::Delays;
 pub use emit::{Args, Broadcast};
 pub use error::{Error, ErrorContext, Reason};
 pub use event::{Event, Handshake, Raw};
 pub use gather::Gathered;
+pub use histograms::{Delays, QueueLengths};
 pub use http::{ConnectionError, Headers, Request, Response};
 pub use hub::{Gauges, Held, Stats as Totals};
 pub use listeners::Listener;

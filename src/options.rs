@@ -336,6 +336,12 @@ pub struct Options {
     /// wait for a peer that does not read, of half of it: the more there are of them, the less each
     /// may hold. What is sent to many is there once for all who keep up.
     pub max_shard_queue_bytes: usize,
+    /// Bytes of memory on one shard for what all its clients have begun to send and not finished:
+    /// requests and their bodies, websocket messages, packets that wait for attachments. Default
+    /// 512 MiB. Each may hold eight times what is left of it, so the more there are of them, the
+    /// less; beyond that a request is answered 503 and a websocket closed with code 1013. One alone
+    /// may hold what `max_http_buffer_size` and `max_attachments_bytes` say.
+    pub max_shard_incoming_bytes: usize,
     /// What happens at `max_queue_bytes`, or when `max_shard_queue_bytes` gets short. Default
     /// [`SlowReader::Disconnect`].
     pub slow_reader: SlowReader,
@@ -419,6 +425,7 @@ impl Default for Options {
             max_pending_handlers: 1_000,
             max_queue_bytes: 1 << 20,
             max_shard_queue_bytes: 512 << 20,
+            max_shard_incoming_bytes: 512 << 20,
             slow_reader: SlowReader::Disconnect,
             sends_per_turn: 64,
             max_mailbox: 65_536,

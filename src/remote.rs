@@ -14,8 +14,9 @@ use crate::emit::{Args, Broadcast};
 use crate::error::Error;
 use crate::event::{Handshake, Raw};
 use crate::gather::{Gathered, Gathering};
-use crate::hub::Held;
+use crate::histograms::{Delays, QueueLengths};
 use crate::hub::slab::Key;
+use crate::hub::{Held, Size};
 use crate::namespace::Namespace;
 use crate::rooms::Rooms;
 use crate::server::Server;
@@ -158,7 +159,7 @@ impl Future for RemoteAck {
 }
 
 /// A namespace and what is in it. See [`Server::fetch_namespaces`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NamespaceSize {
     /// Its name.
@@ -167,6 +168,20 @@ pub struct NamespaceSize {
     pub sockets: usize,
     /// Its rooms, each shard's own: one with sockets on two shards counts twice.
     pub rooms: usize,
+    /// How long broadcasts to it have taken to leave, on each shard; see [`Stats::fan_out`].
+    pub fan_out: Delays,
+    /// How far behind clients were; see [`Totals::fan_out_queues`](crate::Totals::fan_out_queues).
+    pub fan_out_queues: QueueLengths,
+}
+
+impl NamespaceSize {
+    /// Adds that of a shard.
+    fn add(&mut self, other: &Size) {
+        self.sockets += other.members;
+        self.rooms += other.rooms;
+        self.fan_out.add(&other.delivery.fan_out);
+        self.fan_out_queues.add(&other.delivery.queues);
+    }
 }
 
 /// A room and how many are in it. See [`Namespace::fetch_rooms`].
@@ -289,7 +304,8 @@ impl Namespace {
 }
 
 impl Server {
-    /// All namespaces with the numbers of their sockets and rooms. O(namespaces) on each shard.
+    /// All namespaces with the numbers of their sockets and rooms, and how their broadcasts have
+    /// fared. O(namespaces) on each shard.
     ///
     /// # Errors
     /// [`Error::NotRunning`].
@@ -299,15 +315,12 @@ impl Server {
         let asked = self.ask_shards(None, |shard| (shard.hub().namespace_sizes(), false));
         async move {
             let Gathered { value, is_complete } = all(asked).await?;
-            let mut sizes = BTreeMap::<Box<str>, (usize, usize)>::new();
-            for (name, sockets, rooms) in value {
-                let size = sizes.entry(name).or_default();
-                *size = (size.0 + sockets, size.1 + rooms);
+            let mut sizes = BTreeMap::<Box<str>, NamespaceSize>::new();
+            for size in value {
+                sizes.entry(size.name.clone()).or_default().add(&size);
             }
-            let sizes = sizes.into_iter();
-            let value =
-                sizes.map(|(name, (sockets, rooms))| NamespaceSize { name, sockets, rooms });
-            Ok(Gathered { value: value.collect(), is_complete })
+            let named = |(name, size)| NamespaceSize { name, ..size };
+            Ok(Gathered { value: sizes.into_iter().map(named).collect(), is_complete })
         }
     }
 

@@ -11,12 +11,12 @@ use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 
 use crate::admin::{Admin, tap::watching};
 use crate::children::{Matcher, NamespaceSpec, OnNew, PARENTS, ParentSpec, Registry};
-use crate::delays::Delays;
 use crate::emit::{Args, Broadcast};
 use crate::error::{Error, Reason};
 use crate::event::Event;
 use crate::files;
 use crate::gather::{Deadlines, Gathering, Part};
+use crate::histograms::Delays;
 use crate::hooks::HttpHooks;
 use crate::hub::directory::Directory;
 use crate::hub::gate::{Bounds, Entrance, Gate};
@@ -909,6 +909,7 @@ pub(crate) fn hub_config(spec: &Spec, options: &Options, shard: u16) -> Config {
         body_timeout_ms: ms(options.body_timeout),
         queue_bytes_max: options.max_queue_bytes,
         shard_queue_bytes_max: options.max_shard_queue_bytes,
+        shard_incoming_bytes_max: options.max_shard_incoming_bytes,
         slow_reader: options.slow_reader,
         connections_max: options.max_connections,
         entrance: entrance(options, spec.entrance.gate.clone()),

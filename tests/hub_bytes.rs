@@ -18,6 +18,8 @@ mod gate;
 mod hooks;
 #[path = "hub_bytes/http.rs"]
 mod http;
+#[path = "hub_bytes/incoming.rs"]
+mod incoming;
 #[path = "hub_bytes/limits.rs"]
 mod limits;
 #[path = "hub_bytes/lives.rs"]

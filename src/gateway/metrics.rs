@@ -22,7 +22,7 @@ use super::routes::Refusal;
 use super::state::State;
 use super::webhooks::{self, Outcome};
 use super::workers;
-use crate::{Delays, Reason, Stats};
+use crate::{Delays, NamespaceSize, QueueLengths, Reason, Stats};
 
 /// What all names begin with.
 const PREFIX: &str = "corecast";
@@ -300,20 +300,20 @@ impl Format {
 #[derive(Debug)]
 struct Moment {
     stats: Vec<Stats>,
-    /// Name, sockets, rooms.
-    namespaces: Vec<(String, usize, usize)>,
+    namespaces: Vec<NamespaceSize>,
     webhooks: Vec<webhooks::Gauges>,
     groups: Vec<workers::Gauges>,
 }
 
 impl Moment {
     async fn take(state: &Arc<State>) -> Moment {
-        // A server that has stopped has none.
-        let sizes = state.server.fetch_namespaces().await.unwrap_or_default();
+        // Where a shard is silent there are none: with less than before, counters would begin anew.
+        let sizes = state.server.fetch_namespaces().await.ok().filter(|sizes| sizes.is_complete);
+        let sizes = sizes.unwrap_or_default();
         let known = state.rules();
         // Names that clients choose would be without end.
         let sizes = sizes.into_iter().filter(|size| known.namespaces.contains_key(&size.name));
-        let namespaces = sizes.map(|size| (size.name.into(), size.sockets, size.rooms)).collect();
+        let namespaces = sizes.collect();
         let (webhooks, groups) = (known.webhooks.gauges(), state.workers.gauges());
         Moment { stats: state.server.shard_stats(), namespaces, webhooks, groups }
     }
@@ -325,7 +325,7 @@ type Encoder<'a> = DescriptorEncoder<'a>;
 type OfShard<T> = (&'static str, &'static str, fn(&Stats) -> T);
 
 /// Counters of each shard.
-const COUNTERS: [OfShard<u64>; 25] = [
+const COUNTERS: [OfShard<u64>; 26] = [
     ("connections_accepted", "Connections accepted", |it| it.totals.accepted),
     ("connections_refused", "Connections refused at the limit", |it| it.totals.refused),
     ("connections_refused_per_ip", "Of these, of one address", |it| it.totals.refused_per_ip),
@@ -348,6 +348,7 @@ const COUNTERS: [OfShard<u64>; 25] = [
     ("volatile_dropped", "Volatile packets dropped", |it| it.totals.volatile_dropped),
     ("slow_reader_dropped", "Packets dropped as a queue was full", |it| it.totals.slow_dropped),
     ("slow_reader_closed", "Connections closed as a queue was full", |it| it.totals.slow_closed),
+    ("incoming_refused", "Refused as too much was unfinished", |it| it.totals.incoming_refused),
     ("pongs", "Heartbeats that clients have answered", |it| it.totals.pongs),
     ("ping_timeouts", "Sessions closed for a missing heartbeat", |it| it.totals.ping_timeouts),
     ("fan_outs", "Broadcasts that were timed", |it| it.fan_out.counts.iter().sum()),
@@ -387,6 +388,9 @@ impl Collector for Moment {
         let queued = self.stats.iter().map(|it| it.gauges.queue_bytes);
         let help = "Memory that holds what waits to be sent";
         gauge_of_shards(&mut encoder, "queue", help, Some(&Unit::Bytes), queued)?;
+        let incoming = self.stats.iter().map(|it| it.gauges.incoming_bytes);
+        let help = "What clients have begun to send and not finished";
+        gauge_of_shards(&mut encoder, "incoming", help, Some(&Unit::Bytes), incoming)?;
         self.closed(&mut encoder)?;
         self.fan_out(&mut encoder)?;
         self.of_namespaces(&mut encoder)?;
@@ -443,28 +447,32 @@ impl Moment {
     }
 
     fn fan_out(&self, encoder: &mut Encoder<'_>) -> fmt::Result {
+        let shards: Vec<String> = (0..self.stats.len()).map(|shard| shard.to_string()).collect();
+        let of_shard = |at: usize| ("shard", shards[at].as_str());
+        let stats = || self.stats.iter().enumerate();
         let help = "Time from a broadcast to its hand-over to the kernel";
-        let (name, kind, unit) = ("fan_out_delay", MetricType::Histogram, Unit::Seconds);
-        let mut metric = encoder.encode_descriptor(name, help, Some(&unit), kind)?;
-        for (shard, stats) in self.stats.iter().enumerate() {
-            let counts = &stats.fan_out.counts;
-            let bounds = Delays::BOUNDS_US.iter().map(|us| *us as f64 / 1e6).chain([f64::INFINITY]);
-            let buckets: Vec<(f64, u64)> = bounds.zip(counts.iter().copied()).collect();
-            let sum = stats.fan_out.sum_ns as f64 / 1e9;
-            let labels = [("shard", shard)];
-            let mut metric = metric.encode_family(&labels)?;
-            metric.encode_histogram::<NoLabelSet>(sum, counts.iter().sum(), &buckets, None)?;
-        }
-        Ok(())
+        let delays = stats().map(|(at, it)| (of_shard(at), Buckets::from(&it.fan_out)));
+        histogram_by(encoder, "fan_out_delay", help, &Unit::Seconds, delays)?;
+        let help = "What waited for a client in front of each packet of a broadcast";
+        let queues =
+            stats().map(|(at, it)| (of_shard(at), Buckets::from(&it.totals.fan_out_queues)));
+        histogram_by(encoder, "fan_out_queue", help, &Unit::Bytes, queues)
     }
 
     fn of_namespaces(&self, encoder: &mut Encoder<'_>) -> fmt::Result {
-        let sockets = self.namespaces.iter().map(|it| (&*it.0, it.1));
+        let sockets = self.namespaces.iter().map(|it| (&*it.name, it.sockets));
         let help = "Sockets of a namespace";
         gauge_by("namespace", encoder, "namespace_sockets", help, None, sockets)?;
-        let rooms = self.namespaces.iter().map(|it| (&*it.0, it.2));
+        let rooms = self.namespaces.iter().map(|it| (&*it.name, it.rooms));
         let help = "Rooms of a namespace, each shard's own";
-        gauge_by("namespace", encoder, "namespace_rooms", help, None, rooms)
+        gauge_by("namespace", encoder, "namespace_rooms", help, None, rooms)?;
+        let namespaces = || self.namespaces.iter().map(|it| (("namespace", &*it.name), it));
+        let delays = namespaces().map(|(label, it)| (label, Buckets::from(&it.fan_out)));
+        let help = "Time from a broadcast to a namespace to its hand-over to the kernel";
+        histogram_by(encoder, "namespace_fan_out_delay", help, &Unit::Seconds, delays)?;
+        let help = "What waited for a client in front of a broadcast to its namespace";
+        let queues = namespaces().map(|(label, it)| (label, Buckets::from(&it.fan_out_queues)));
+        histogram_by(encoder, "namespace_fan_out_queue", help, &Unit::Bytes, queues)
     }
 
     fn of_backends(&self, encoder: &mut Encoder<'_>) -> fmt::Result {
@@ -514,6 +522,52 @@ fn gauge_by<'a>(
     Ok(())
 }
 
+/// A histogram as Prometheus wants it.
+struct Buckets {
+    /// Upper bounds, and how many were at or below each but above the one before.
+    counts: Vec<(f64, u64)>,
+    sum: f64,
+}
+
+impl Buckets {
+    fn new(bounds: impl Iterator<Item = f64>, counts: &[u64], sum: f64) -> Buckets {
+        let bounds = bounds.chain([f64::INFINITY]);
+        Buckets { counts: bounds.zip(counts.iter().copied()).collect(), sum }
+    }
+}
+
+impl From<&Delays> for Buckets {
+    fn from(it: &Delays) -> Buckets {
+        let bounds = Delays::BOUNDS_US.iter().map(|us| *us as f64 / 1e6);
+        Buckets::new(bounds, &it.counts, it.sum_ns as f64 / 1e9)
+    }
+}
+
+impl From<&QueueLengths> for Buckets {
+    fn from(it: &QueueLengths) -> Buckets {
+        let bounds = QueueLengths::BOUNDS.iter().map(|bytes| *bytes as f64);
+        Buckets::new(bounds, &it.counts, it.sum_bytes as f64)
+    }
+}
+
+fn histogram_by<'a>(
+    encoder: &mut Encoder<'_>,
+    name: &str,
+    help: &str,
+    unit: &Unit,
+    values: impl Iterator<Item = ((&'a str, &'a str), Buckets)>,
+) -> fmt::Result {
+    let kind = MetricType::Histogram;
+    let mut metric = encoder.encode_descriptor(name, help, Some(unit), kind)?;
+    for (label, Buckets { counts, sum }) in values {
+        let labels = [label];
+        let mut metric = metric.encode_family(&labels)?;
+        let count = counts.iter().map(|(_, count)| count).sum();
+        metric.encode_histogram::<NoLabelSet>(sum, count, &counts, None)?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -542,7 +596,7 @@ mod tests {
         stats[0].gauges.queue_bytes = 5;
         let moment = Moment {
             stats,
-            namespaces: vec![("/".into(), 2, 1)],
+            namespaces: vec![NamespaceSize { name: "/".into(), sockets: 2, ..Default::default() }],
             webhooks: vec![webhooks::Gauges {
                 name: "backend".into(),
                 queued: 2,
@@ -578,8 +632,8 @@ mod tests {
             assert!(name.starts_with("corecast_"), "{name}");
             assert_eq!(name.ends_with("_total"), kind == "counter", "{line}");
             assert!(text.contains(&format!("# HELP {name} ")), "{name}");
-            let is_timed = name.ends_with("_seconds");
-            assert_eq!(is_timed, kind == "histogram", "{line}: base units");
+            let is_histogram = name.ends_with("_seconds") || name.contains("fan_out_queue");
+            assert_eq!(is_histogram, kind == "histogram", "{line}: base units");
         }
         assert!(text.contains("corecast_queue_bytes{shard=\"0\"} 5\n"), "{text}");
         assert!(text.contains("method=\"other\",path=\"none\",status=\"405\""), "{text}");

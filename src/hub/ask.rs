@@ -10,6 +10,7 @@ use super::namespace::{PendingAck, Waiter};
 use super::slab::Key;
 use super::wheel::{Alarm, Tick, Timer};
 use super::{Arguments, Event, Hub};
+use crate::histograms::QueueLengths;
 use crate::proto::value;
 
 /// The ids of asks are from here on, for all sockets the same, given out by the server. Those of
@@ -70,6 +71,7 @@ impl Hub {
         let mut frame = Frame::new(&encoded.text, &encoded.attachments);
         frame.compress = flags.compress;
         let urgency = if flags.volatile { Urgency::Volatile } else { Urgency::Many };
+        let mut queues = QueueLengths::default();
         members.retain(|key| {
             let Some(member) = self.members.get_mut(*key) else { return false };
             let acks = &mut member.rare_mut().acks;
@@ -77,9 +79,13 @@ impl Hub {
             if is_awaited {
                 acks.push(PendingAck { id, deadline: None, waiter: Waiter::Ask(ask) });
             }
-            self.links.deliver(member.session, &mut frame, urgency);
+            let waiting = self.links.deliver(member.session, &mut frame, urgency);
+            if let Some(bytes) = waiting {
+                queues.observe(bytes);
+            }
             is_awaited
         });
+        self.note_queues(*namespace, &queues);
         let (now, now_ms) = (self.now, self.now_ms);
         if let Some(record) = self.asks.get_mut(ask) {
             record.waiting = members.len();

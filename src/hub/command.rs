@@ -3,6 +3,7 @@
 //! Commands are applied at once and staged; nothing leaves before the shard flushes.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -11,6 +12,7 @@ use super::deliver::{Frame, Urgency};
 use super::fanout::Encoded;
 use super::few::Few;
 use super::id::Id;
+use super::known::{Namespace, Size};
 use super::namespace::{Member, State};
 use super::recovery::Offset;
 use super::rooms::{NamespaceId, Rooms};
@@ -18,6 +20,7 @@ use super::session::Goodbye;
 use super::slab::Key;
 use super::{Hub, Links};
 use crate::error::Reason;
+use crate::histograms::QueueLengths;
 use crate::proto::parser::{self, Outgoing};
 
 /// Names of rooms or socket ids, nearly always one.
@@ -124,12 +127,17 @@ impl Hub {
         frame.compress = flags.compress;
         let urgency = if flags.volatile { Urgency::Volatile } else { Urgency::Many };
         let logged = self.logged(flags.offset, || encoded.clone());
+        let mut queues = QueueLengths::default();
         self.select(*namespace, target, logged.is_some(), |links, _, member| {
             if let Some(entry) = &logged {
                 member.log(entry);
             }
-            links.deliver(member.session, &mut frame, urgency);
+            let waiting = links.deliver(member.session, &mut frame, urgency);
+            if let Some(bytes) = waiting {
+                queues.observe(bytes);
+            }
         });
+        self.note_queues(*namespace, &queues);
         if let Some(entry) = &logged {
             self.log_publish(publish, entry);
         }
@@ -237,13 +245,30 @@ impl Hub {
         self.namespaces.get(namespace).map_or(0, |it| it.members.len())
     }
 
-    /// Name, connected members and rooms of each namespace that there is.
-    pub fn namespace_sizes(&self) -> Vec<(Box<str>, usize, usize)> {
-        let sizes = self.namespaces.named().map(|(id, namespace)| {
-            let rooms = self.rooms.count(id);
-            (Box::from(&*namespace.name), namespace.members.len(), rooms)
-        });
-        sizes.collect()
+    /// What each namespace holds that there is.
+    pub fn namespace_sizes(&self) -> Vec<Size> {
+        let size = |(id, namespace): (NamespaceId, &Namespace)| Size {
+            name: Box::from(&*namespace.name),
+            members: namespace.members.len(),
+            rooms: self.rooms.count(id),
+            delivery: namespace.delivery.as_deref().copied().unwrap_or_default(),
+        };
+        self.namespaces.named().map(size).collect()
+    }
+
+    /// Counts what waited in front of the packets of a broadcast.
+    pub(super) fn note_queues(&mut self, namespace: NamespaceId, queues: &QueueLengths) {
+        self.links.stats.fan_out_queues.add(queues);
+        if let Some(namespace) = self.namespaces.get_mut(namespace) {
+            namespace.delivery.get_or_insert_default().queues.add(queues);
+        }
+    }
+
+    /// Counts how long a broadcast took to leave.
+    pub fn note_left(&mut self, namespace: NamespaceId, delay: Duration) {
+        if let Some(namespace) = self.namespaces.get_mut(namespace) {
+            namespace.delivery.get_or_insert_default().fan_out.observe(delay);
+        }
     }
 
     /// All rooms.

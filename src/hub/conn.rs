@@ -240,6 +240,7 @@ impl Hub {
     /// The kernel has let go of the connection; its number may be used again.
     pub fn handle_closed(&mut self, index: u32) {
         self.links.codec.forget(index);
+        self.links.incoming.let_go(index);
         let conn = self.links.conns.remove(index);
         self.links.sending -= usize::from(conn.as_ref().is_some_and(|it| it.out.is_in_flight()));
         if conn.is_some() {
@@ -249,6 +250,7 @@ impl Hub {
 
     /// Reads on where more input is of use; see [`Phase`].
     pub(super) fn receive_more(&mut self, index: u32) {
+        self.note_incoming(index);
         let Some(conn) = self.links.conns.at_mut(index) else { return };
         if conn.is_receiving || conn.close_requested || conn.peer_closed {
             return;
@@ -273,6 +275,7 @@ impl Hub {
         let Some(mut conn) = self.links.conns.remove(index) else { return };
         let Some(peer) = conn.http().map(|http| http.peer.clone()) else { return };
         self.unseat(index);
+        self.links.incoming.let_go(index);
         self.outputs.push_back(Output::Migrate { conn: index, shard, peer, bytes });
     }
 
@@ -325,6 +328,9 @@ impl Hub {
                 self.set_conn_deadline(index, Some(self.config.body_timeout_ms));
             } else if was_partial && !is_partial {
                 self.set_conn_deadline(index, self.silence_ms(role));
+            }
+            if is_partial || was_partial {
+                self.note_incoming(index);
             }
         }
     }
@@ -382,7 +388,13 @@ impl Hub {
     }
 
     /// Answers or sends a close frame and ends the session that used this websocket.
-    fn end_websocket(&mut self, index: u32, code: Option<u16>, text: &str, reason: Reason) {
+    pub(super) fn end_websocket(
+        &mut self,
+        index: u32,
+        code: Option<u16>,
+        text: &str,
+        reason: Reason,
+    ) {
         let Some(conn) = self.links.conns.at_mut(index) else { return };
         let Stage::WebSocket { owner, role, .. } = conn.stage else { return };
         let end = End { code: code.unwrap_or(endpoint::NO_CODE), text, reason };
@@ -410,6 +422,7 @@ impl Hub {
         }
         conn.stage = Stage::Closing;
         conn.close_after_flush = true;
+        self.links.incoming.let_go(index);
         let is_flushed = conn.out.is_empty();
         self.set_conn_deadline(index, Some(FLUSH_MS));
         if is_flushed {
@@ -437,6 +450,7 @@ impl Hub {
             conn.close_requested = true;
             conn.stage = Stage::Closing;
             conn.out.clear();
+            self.links.incoming.let_go(index);
             self.set_conn_deadline(index, None);
             self.outputs.push_back(Output::Close(index));
         }

@@ -119,23 +119,28 @@ pub(super) enum Urgency {
 }
 
 impl Links {
-    /// Queues a packet for a session. The hot path of a broadcast.
-    pub(super) fn deliver(&mut self, index: u32, frame: &mut Frame<'_>, urgency: Urgency) {
-        let Some(session) = self.sessions.at_mut(index) else { return };
-        if session.state != State::Open {
-            return;
-        }
+    /// Queues a packet for a session. The hot path of a broadcast. Returns how many bytes wait in
+    /// front of it, unless nobody could get it.
+    pub(super) fn deliver(
+        &mut self,
+        index: u32,
+        frame: &mut Frame<'_>,
+        urgency: Urgency,
+    ) -> Option<usize> {
+        let session = self.sessions.at_mut(index).filter(|it| it.state == State::Open)?;
         let Transport::WebSocket(conn) = session.transport else {
             return self.deliver_polling(index, frame, urgency);
         };
         let wire = session.wire;
-        let Some(Conn { out, line, .. }) = self.conns.at_mut(conn) else { return };
+        let Conn { out, line, .. } = self.conns.at_mut(conn)?;
+        let waiting = out.bytes();
         if urgency == Urgency::Volatile && out.is_in_flight() {
             self.stats.volatile_dropped += 1;
-            return;
+            return Some(waiting);
         }
         if wire.keeps_window {
-            return self.deliver_alone(index, conn, frame, urgency);
+            self.deliver_alone(index, conn, frame, urgency);
+            return Some(waiting);
         }
         let is_single = matches!(urgency, Urgency::Control | Urgency::One);
         let at = frame.runs.iter().position(|(other, _)| *other == wire).unwrap_or_else(|| {
@@ -147,12 +152,14 @@ impl Links {
         });
         let run = &frame.runs[at].1;
         let room = self.bounds.room(out, run.bytes(), urgency == Urgency::Control);
-        if !room.admits(&mut self.dirty, &mut self.stats) {
-            return self.overflow(index, urgency);
+        if room.admits(&mut self.dirty, &mut self.stats) {
+            out.stage(run, &self.bounds.memory);
+            self.stats.delivered(frame.packets, frame.bytes);
+            self.dirty.mark(conn, out, line, is_single);
+        } else {
+            self.overflow(index, urgency);
         }
-        out.stage(run, &self.bounds.memory);
-        self.stats.delivered(frame.packets, frame.bytes);
-        self.dirty.mark(conn, out, line, is_single);
+        Some(waiting)
     }
 
     /// Queues frames that nobody else can read. What was compressed has to be sent, so the bound
@@ -171,17 +178,24 @@ impl Links {
         self.dirty.mark(conn, out, line, matches!(urgency, Urgency::Control | Urgency::One));
     }
 
-    fn deliver_polling(&mut self, index: u32, frame: &Frame<'_>, urgency: Urgency) {
-        let Some(session) = self.sessions.at_mut(index) else { return };
-        let Transport::Polling(polling) = &mut session.transport else { return };
+    fn deliver_polling(
+        &mut self,
+        index: u32,
+        frame: &Frame<'_>,
+        urgency: Urgency,
+    ) -> Option<usize> {
+        let session = self.sessions.at_mut(index)?;
+        let Transport::Polling(polling) = &mut session.transport else { return None };
+        let waiting = polling.outbox.len();
         if urgency == Urgency::Volatile && polling.get.is_none() {
             self.stats.volatile_dropped += 1;
-            return;
+            return Some(waiting);
         }
         let size = frame.text.len() + frame.attachments.iter().map(|a| a.len()).sum::<usize>();
-        let (bytes, is_away) = (polling.outbox.len() + size, polling.get.is_none());
-        if self.bounds.is_full(bytes, size, is_away, urgency == Urgency::Control) {
-            return self.overflow(index, urgency);
+        let is_away = polling.get.is_none();
+        if self.bounds.is_full(waiting + size, size, is_away, urgency == Urgency::Control) {
+            self.overflow(index, urgency);
+            return Some(waiting);
         }
         let Frame { text, attachments, .. } = frame;
         polling.outbox.append(size, |outbox| fanout::write_payload(text, attachments, outbox));
@@ -191,6 +205,7 @@ impl Links {
             polling.is_listed = true;
             self.polls.push(index);
         }
+        Some(waiting)
     }
 
     fn overflow(&mut self, index: u32, urgency: Urgency) {

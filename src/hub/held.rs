@@ -1,8 +1,6 @@
 //! What clients make a hub hold: the accounting behind the bounds, by kind.
 
 use super::Hub;
-use super::conn::Stage;
-use super::http::Phase;
 use super::session::Transport;
 use super::slab::Key;
 
@@ -13,7 +11,7 @@ use super::slab::Key;
 pub struct Held {
     /// Requests, bodies and websocket messages that are not complete.
     pub incomplete: usize,
-    /// Attachments of binary packets that are not complete.
+    /// Packets whose attachments have not all come.
     pub attachments: usize,
     /// What clients said as `auth`, and events that wait for the answer to a CONNECT.
     pub kept: usize,
@@ -105,17 +103,7 @@ impl Hub {
         let conns = &self.links.conns;
         for conn in conns.indices().filter_map(|index| conns.at(index)) {
             held.queued += conn.out.bytes();
-            held.incomplete += match &conn.stage {
-                Stage::Http(http) => {
-                    let body = match &http.phase {
-                        Phase::Body { bytes, .. } => bytes.capacity(),
-                        _ => 0,
-                    };
-                    http.input.capacity() + body
-                }
-                Stage::WebSocket { decoder, .. } => decoder.buffered(),
-                Stage::Closing => 0,
-            };
+            held.incomplete += conn.incomplete();
         }
         let sessions = &self.links.sessions;
         for index in sessions.indices() {

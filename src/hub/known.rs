@@ -9,6 +9,7 @@ use std::rc::Rc;
 use rustc_hash::FxHashMap;
 
 use super::rooms::NamespaceId;
+use crate::histograms::{Delays, QueueLengths};
 
 /// Names of namespaces that are not known are looked at up to this many bytes; longer ones are
 /// refused at once.
@@ -29,6 +30,30 @@ pub(super) struct Namespace {
     pub(super) next_ack: u64,
     /// What the application wants of it.
     pub(super) traits: Traits,
+    /// Of those that are broadcast to; names that clients make up have none.
+    pub(super) delivery: Option<Box<Delivery>>,
+}
+
+/// How broadcasts to a namespace fare.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Delivery {
+    /// How long they took to leave.
+    pub fan_out: Delays,
+    /// See [`Stats::fan_out_queues`](super::Stats::fan_out_queues).
+    pub queues: QueueLengths,
+}
+
+/// What a namespace holds on one core.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Size {
+    /// Its name.
+    pub name: Box<str>,
+    /// Its connected members.
+    pub members: usize,
+    /// Its rooms.
+    pub rooms: usize,
+    /// How its broadcasts have fared.
+    pub delivery: Delivery,
 }
 
 /// What an application wants of a namespace beyond packets.
@@ -87,7 +112,8 @@ impl Known {
     }
 
     fn insert(&mut self, id: NamespaceId, name: Rc<str>, traits: Traits) {
-        let namespace = Namespace { name, members: Vec::new(), total: 0, next_ack: 0, traits };
+        let (members, delivery) = (Vec::new(), None);
+        let namespace = Namespace { name, members, total: 0, next_ack: 0, traits, delivery };
         self.by_id.insert(id, namespace);
     }
 

@@ -30,6 +30,7 @@ mod held;
 pub mod hooks;
 mod http;
 pub mod id;
+mod incoming;
 mod known;
 mod message;
 mod namespace;
@@ -62,7 +63,7 @@ pub use gate::{Entrance, Peer};
 pub use handover::Message;
 pub use handshake::Handshake;
 pub use held::{Held, Queues};
-pub use known::{RoomChange, Traits, UNKNOWN_NAME_MAX};
+pub use known::{Delivery, RoomChange, Size, Traits, UNKNOWN_NAME_MAX};
 pub use namespace::Arguments;
 pub use stats::{Gauges, Stats};
 
@@ -80,6 +81,7 @@ use conn::Conn;
 use fanout::{Bounds, Dirty, Line, Palette};
 use handshake::Heads;
 use id::Secrets;
+use incoming::Incoming;
 use known::Known;
 use namespace::Member;
 use rooms::{NamespaceId, Rooms};
@@ -291,7 +293,9 @@ pub struct Config {
     pub queue_bytes_max: usize,
     /// Bytes of memory for what all of them have waiting and in flight.
     pub shard_queue_bytes_max: usize,
-    /// What happens at either bound.
+    /// Bytes of memory for what all of them have begun to send and not finished.
+    pub shard_incoming_bytes_max: usize,
+    /// What happens at either bound of what waits.
     pub slow_reader: SlowReader,
     /// Connections of this shard.
     pub connections_max: usize,
@@ -332,6 +336,7 @@ struct Links {
     /// Sessions whose queue has reached its bound, with the policy to disconnect.
     overflowed: Vec<u32>,
     bounds: Bounds,
+    incoming: Incoming,
     slow_reader: SlowReader,
     codec: Codec,
     stats: Stats,
@@ -398,6 +403,7 @@ impl Hub {
                 memory_max: config.shard_queue_bytes_max,
                 memory,
             },
+            incoming: Incoming::new(config.shard_incoming_bytes_max),
             slow_reader: config.slow_reader,
             codec: Codec::new(config.deflate),
             stats: Stats::default(),
@@ -477,7 +483,8 @@ impl Hub {
     /// Is told other values of what does not concern what it has: not of shards, the path, the
     /// parser, recovery, compression of websockets, or what clients were told when they came.
     pub fn reconfigure(&mut self, config: Config) {
-        let Links { bounds, slow_reader, .. } = &mut self.links;
+        let Links { bounds, incoming, slow_reader, .. } = &mut self.links;
+        incoming.max = config.shard_incoming_bytes_max;
         (bounds.queue_max, bounds.memory_max) =
             (config.queue_bytes_max, config.shard_queue_bytes_max);
         *slow_reader = config.slow_reader;
@@ -609,6 +616,7 @@ impl Hub {
             namespaces: self.namespaces.dynamic(),
             suspended: self.recovery.as_ref().map_or(0, |table| table.suspended.len()),
             queue_bytes: self.links.bounds.memory.bytes() - 2 * Palette::CHUNK,
+            incoming_bytes: self.links.incoming.bytes(),
             waiting: self.links.dirty.len(),
             sending: self.links.sending,
             mail: 0,

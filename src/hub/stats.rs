@@ -1,6 +1,7 @@
 //! What a shard counts, and how much it holds.
 
 use crate::error::Reason;
+use crate::histograms::QueueLengths;
 
 /// Counters of one shard; plain numbers, merged when somebody asks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -60,6 +61,12 @@ pub struct Stats {
     pub slow_dropped: u64,
     /// Connections closed by [`SlowReader::Disconnect`](crate::SlowReader::Disconnect).
     pub slow_closed: u64,
+    /// What waited for a client, in front of each packet of a broadcast to it: how far behind
+    /// clients are. Packets that were dropped or closed the connection count as well.
+    pub fan_out_queues: QueueLengths,
+    /// Requests answered 503 and sessions closed as too much was unfinished; see
+    /// [`Options::max_shard_incoming_bytes`](crate::Options::max_shard_incoming_bytes).
+    pub incoming_refused: u64,
     /// Pings that clients have answered.
     pub pongs: u64,
     /// Sessions closed because a ping was not answered.
@@ -113,6 +120,8 @@ impl Stats {
         self.volatile_dropped += other.volatile_dropped;
         self.slow_dropped += other.slow_dropped;
         self.slow_closed += other.slow_closed;
+        self.fan_out_queues.add(&other.fan_out_queues);
+        self.incoming_refused += other.incoming_refused;
         self.pongs += other.pongs;
         self.ping_timeouts += other.ping_timeouts;
     }
@@ -139,6 +148,8 @@ pub struct Gauges {
     /// Bytes of memory that hold what is to be sent, beside 128 KiB that each shard always has; see
     /// [`Options::max_shard_queue_bytes`](crate::Options::max_shard_queue_bytes).
     pub queue_bytes: usize,
+    /// Bytes that clients have sent of requests, messages and packets that are not complete.
+    pub incoming_bytes: usize,
     /// Connections whose next send waits for its shard.
     pub waiting: usize,
     /// Connections with a send that the kernel has not taken whole: most of these peers do not
@@ -160,6 +171,7 @@ impl Gauges {
             namespaces,
             suspended,
             queue_bytes,
+            incoming_bytes,
             waiting,
             sending,
             mail,
@@ -172,6 +184,7 @@ impl Gauges {
         self.namespaces += namespaces;
         self.suspended += suspended;
         self.queue_bytes += queue_bytes;
+        self.incoming_bytes += incoming_bytes;
         self.waiting += waiting;
         self.sending += sending;
         self.mail += mail;

@@ -308,9 +308,9 @@ impl Assembly {
         Ok(self.attachments.len() == self.awaited)
     }
 
-    /// Sum of the attachments so far.
+    /// Bytes of the packet so far.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.namespace.len() + self.data.len() + self.bytes
     }
 
     /// Kind, namespace, ack id, data and attachments.

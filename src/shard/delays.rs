@@ -7,8 +7,9 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::Shard;
-use crate::delays::Delays;
+use crate::histograms::Delays;
 use crate::hub::Publish;
+use crate::hub::rooms::NamespaceId;
 
 /// Broadcasts on their way out at a time that are timed; those beyond are not counted.
 const TIMED_MAX: usize = 4_096;
@@ -16,8 +17,9 @@ const TIMED_MAX: usize = 4_096;
 /// Broadcasts that were staged and have not left, and how long the others took.
 #[derive(Default)]
 pub(super) struct Leaving {
-    /// When each was made, and the place in the line behind which all of it has left.
-    made: VecDeque<(Instant, u64)>,
+    /// When each was made, the place in the line behind which all of it has left, and the
+    /// namespace.
+    made: VecDeque<(Instant, u64, NamespaceId)>,
     pub(super) delays: Delays,
 }
 
@@ -29,7 +31,7 @@ impl Shard {
         let (last, _) = hub.bulk_places();
         let mut leaving = self.leaving.borrow_mut();
         if leaving.made.len() < TIMED_MAX {
-            leaving.made.push_back((made, last));
+            leaving.made.push_back((made, last, publish.namespace));
         }
     }
 
@@ -40,14 +42,17 @@ impl Shard {
         if leaving.made.is_empty() {
             return;
         }
-        let (_, left) = self.hub().bulk_places();
+        let mut hub = self.hub();
+        let (_, left) = hub.bulk_places();
         let Leaving { made, delays } = &mut *leaving;
         let mut now = None;
-        while let Some((at, place)) = made.front()
+        while let Some((at, place, namespace)) = made.front()
             && *place <= left
         {
             let now = *now.get_or_insert_with(Instant::now);
-            delays.observe(now.saturating_duration_since(*at));
+            let delay = now.saturating_duration_since(*at);
+            delays.observe(delay);
+            hub.note_left(*namespace, delay);
             made.pop_front();
         }
     }

@@ -1,10 +1,14 @@
 //! Drain: every client is told when to come back, nobody new is let in, and the process ends well.
 
 use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use super::client::{Frame, Polling, Stream, WebSocket};
 use super::reload::{crowd, many};
-use super::rig::{Gateway, join_as, until};
+use super::rig::{Gateway, join_as, request, until};
 
 fn config(over: &str) -> String {
     let server = "[server]\nping_interval = \"10m\"\nshutdown_timeout = \"1m\"\n";
@@ -55,6 +59,84 @@ fn every_client_is_told_to_come_back() {
     let told = two.rest();
     assert!(told.iter().any(|frame| matches!(frame, Frame::Text(text) if text.contains("drain"))));
     assert!(gateway.wait().success());
+}
+
+/// A backend that broadcasts numbered news until the gateway has gone; says how many.
+fn newsroom(api: SocketAddr) -> JoinHandle<u64> {
+    let publish = move |number: u64| {
+        let body = format!(r#"{{"event":"news","args":[{number}]}}"#);
+        let headers = [("Content-Type", "application/json"), ("Connection", "close")];
+        let mut stream = TcpStream::connect(api).ok()?;
+        stream.write_all(&request("POST", "/v1/emit", &headers, &body)).ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        answer.starts_with("HTTP/1.1 202").then_some(())
+    };
+    thread::spawn(move || {
+        let mut number = 0;
+        while publish(number).is_some() {
+            number += 1;
+            thread::sleep(Duration::from_millis(100));
+        }
+        number
+    })
+}
+
+/// Reads all that a client got amid the traffic: its answer, the news without a gap, when to come
+/// back, the end. Says how many news it got.
+fn told_amid_traffic(client: &mut WebSocket) -> u64 {
+    let (mut news, mut told) = (0, BTreeSet::new());
+    for frame in client.rest() {
+        let Frame::Text(text) = frame else {
+            assert_eq!(frame, Frame::Close);
+            continue;
+        };
+        if text == format!("42[\"news\",{news}]") {
+            news += 1;
+        } else if text == "437[{\"ok\":true}]" {
+            assert!(told.insert("answer"), "one answer");
+        } else {
+            delay(&text);
+            assert!(told.insert("drain"), "told once");
+        }
+    }
+    assert_eq!(told, BTreeSet::from(["answer", "drain"]), "after {news} news");
+    news
+}
+
+/// While backends broadcast and clients ask, nothing of what was accepted before is lost.
+#[test]
+fn every_client_is_told_amid_traffic() {
+    let route = "[[namespace.route]]\nevent = \"ask\"\ndo = \"drop\"\n";
+    let config = config("4s").replacen("name = \"/\"\n", &format!("name = \"/\"\n{route}"), 1);
+    let mut gateway = Gateway::start(&config);
+    let mut clients = many(gateway.address, crowd(2_000));
+    let newsroom = newsroom(gateway.api);
+    for client in &mut clients {
+        client.send("427[\"ask\"]");
+    }
+    until("all of them to be heard", || {
+        let stats = gateway.get("/v1/stats").expect(200);
+        let shards = stats["shards"].as_array().expect("shards");
+        let events = shards.iter().map(|shard| shard["events"].as_u64().expect("a number"));
+        events.sum::<u64>() == clients.len() as u64
+    });
+    gateway.signal("TERM");
+    // All of them read at the same time, as clients do.
+    let share = clients.len().div_ceil(4);
+    let seen: Vec<u64> = thread::scope(|scope| {
+        let readers = clients.chunks_mut(share).map(|share| {
+            scope.spawn(|| share.iter_mut().map(told_amid_traffic).collect::<Vec<_>>())
+        });
+        let readers: Vec<_> = readers.collect();
+        readers.into_iter().flat_map(|reader| reader.join().expect("all were told")).collect()
+    });
+    assert!(gateway.wait().success());
+    let published = newsroom.join().expect("it goes on until the end");
+    // Those that went late have got what was published while others went.
+    let (least, most) = (seen.iter().min().copied(), seen.iter().max().copied());
+    assert!(most > Some(5) && most <= Some(published), "{most:?} of {published}");
+    assert!(least < most, "{least:?} {most:?}");
 }
 
 #[test]

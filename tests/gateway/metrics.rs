@@ -71,6 +71,13 @@ fn what_happens_is_counted() {
     assert!(sum(&samples, "corecast_fan_out_delay_seconds_sum") > 0.0);
     let ends = r#"corecast_fan_out_delay_seconds_bucket{shard="0",le="+Inf"}"#;
     assert_eq!(of(ends), Some(2.0), "{samples:?}");
+    let delays = r#"corecast_namespace_fan_out_delay_seconds_count{namespace="/"}"#;
+    assert_eq!(of(delays), Some(2.0 * shards as f64), "{samples:?}");
+    // Three receivers of each, all of whom had read what came before.
+    for queues in ["fan_out_queue_bytes", "namespace_fan_out_queue_bytes"] {
+        assert_eq!(sum(&samples, &format!("corecast_{queues}_count")), 6.0, "{samples:?}");
+        assert_eq!(sum(&samples, &format!("corecast_{queues}_sum")), 0.0, "{samples:?}");
+    }
 }
 
 #[test]
@@ -112,4 +119,67 @@ fn a_slow_client_is_told() {
     assert_eq!(slow.borrow()["namespace"], "/");
     assert_eq!(slow.borrow()["address"], "127.0.0.1");
     assert!(sum(&samples(&gateway), "corecast_queue_bytes") > 60_000.0);
+}
+
+/// A gateway with a client that reads and one that does not, after broadcasts that were too much
+/// for that one: `count` says so. The number of broadcasts, and both clients, the lazy one first.
+fn overwhelmed(policy: &str, count: &str) -> (Gateway, u64, [WebSocket; 2]) {
+    let server = "[server]\nmax_queue_bytes = \"256KiB\"\n";
+    let gateway = Gateway::start(&format!("{server}slow_reader = \"{policy}\"\n{CHAT}"));
+    let (lazy, mut reader) = (gateway.client(), gateway.client());
+    let (mut http, text) = (gateway.http(), "x".repeat(100_000));
+    let mut published = 0;
+    until("the queue to be full", || {
+        let body = format!(r#"{{"event":"much","args":[{published},"{text}"]}}"#);
+        http.post("/v1/emit", &body).expect(202);
+        let (_, args) = reader.event();
+        assert_eq!(args[0], published, "whoever reads gets everything");
+        published += 1;
+        sum(&samples(&gateway), count) > 0.0
+    });
+    // Prometheus sees it coming: one was behind, one was not.
+    let samples = samples(&gateway);
+    let queues = |le: &str| {
+        let name = "corecast_namespace_fan_out_queue_bytes_bucket";
+        samples[&format!("{name}{{namespace=\"/\",le=\"{le}\"}}")]
+    };
+    assert!(queues("0") >= published as f64, "{samples:?}");
+    assert!(queues("65536") < queues("+Inf"), "{samples:?}");
+    (gateway, published, [lazy, reader])
+}
+
+#[test]
+fn a_slow_reader_is_disconnected() {
+    let (gateway, published, [lazy, _reader]) =
+        overwhelmed("disconnect", "corecast_slow_reader_closed_total");
+    until("it to be gone", || gateway.get("/v1/count").expect(200)["sockets"] == 1);
+    assert!(lazy.stream.rest().len() < published as usize * 100_000);
+    let samples = samples(&gateway);
+    let closed = |name: &str| sum(&samples, name);
+    assert_eq!(closed("corecast_slow_reader_closed_total"), 1.0);
+    assert_eq!(closed("corecast_slow_reader_dropped_total"), 0.0);
+}
+
+#[test]
+fn a_slow_reader_misses_what_it_has_no_room_for() {
+    let (gateway, published, [mut lazy, _reader]) =
+        overwhelmed("drop", "corecast_slow_reader_dropped_total");
+    // Shards leave what they have counted before they go to sleep.
+    let dropped = || sum(&samples(&gateway), "corecast_slow_reader_dropped_total") as u64;
+    let mut before = 0;
+    until("the count to stay", || {
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        std::mem::replace(&mut before, dropped()) == before
+    });
+    let dropped = dropped();
+    let kept: Vec<u64> =
+        (dropped..published).map(|_| lazy.event().1[0].as_u64().expect("a number")).collect();
+    assert!(kept.is_sorted() && kept[0] == 0, "in order, from the first: {kept:?}");
+    assert!(kept.len() > 2 && dropped > 0, "{kept:?} of {published}");
+    // It has caught up, and misses nothing any more.
+    gateway.post("/v1/emit", r#"{"event":"much","args":["last"]}"#).expect(202);
+    assert_eq!(lazy.event().1[0], "last");
+    let samples = samples(&gateway);
+    assert_eq!(sum(&samples, "corecast_slow_reader_dropped_total"), dropped as f64);
+    assert_eq!(sum(&samples, "corecast_sockets"), 2.0, "it stays");
 }

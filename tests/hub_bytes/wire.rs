@@ -69,6 +69,7 @@ pub fn config() -> Config {
         body_timeout_ms: 300_000,
         queue_bytes_max: 1 << 20,
         shard_queue_bytes_max: 512 << 20,
+        shard_incoming_bytes_max: 512 << 20,
         slow_reader: options.slow_reader,
         connections_max: 100,
         entrance: Default::default(),

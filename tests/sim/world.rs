@@ -112,6 +112,7 @@ fn hub(shard: usize, profile: &Profile, seed: u64) -> Hub {
         body_timeout_ms: 6_000,
         queue_bytes_max: profile.queue_bytes_max,
         shard_queue_bytes_max: profile.shard_queue_bytes_max,
+        shard_incoming_bytes_max: profile.shard_incoming_bytes_max,
         slow_reader: profile.slow_reader,
         connections_max: 1_000,
         entrance: Default::default(),
@@ -471,6 +472,9 @@ impl World {
         // Beside it: answers that have left their outbox, and what nobody is asked about.
         let memory = self.profile.shard_queue_bytes_max + queues * 30_000;
         assert!(gauges.queue_bytes <= memory, "{} bytes of memory", gauges.queue_bytes);
+        let incoming = shard.hub.held();
+        let incoming = incoming.incomplete + incoming.attachments;
+        assert_eq!(gauges.incoming_bytes, incoming, "bytes of what is not complete");
         let sending = shard.links.values().filter(|link| link.send.is_some()).count();
         assert!((sending..=shard.links.len()).contains(&gauges.sending), "{}", gauges.sending);
         assert_eq!(shard.hub.connection_count(), shard.links.len(), "connections");

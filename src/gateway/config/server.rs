@@ -98,6 +98,10 @@ pub struct Server {
     /// Memory on one shard for what waits for all of its clients: the more of them do not read, the
     /// less may wait for each.
     pub max_shard_queue_bytes: Size,
+    /// Memory on one shard for requests, messages and packets that clients have begun to send and
+    /// not finished: the more there are of them, the less each may have. Beyond it a request is
+    /// answered 503, a websocket closed with code 1013.
+    pub max_shard_incoming_bytes: Size,
     /// What happens to a client at `max_queue_bytes`, or when `max_shard_queue_bytes` gets short.
     pub slow_reader: SlowReaderName,
     /// Sends handed to the kernel per turn of a shard.
@@ -295,6 +299,7 @@ impl Default for Server {
             max_mailbox: options.max_mailbox,
             max_queue_bytes: Size(options.max_queue_bytes),
             max_shard_queue_bytes: Size(options.max_shard_queue_bytes),
+            max_shard_incoming_bytes: Size(options.max_shard_incoming_bytes),
             slow_reader: SlowReaderName::Disconnect,
             sends_per_turn: options.sends_per_turn,
             backlog: options.backlog,
@@ -376,6 +381,7 @@ impl Server {
             max_mailbox: self.max_mailbox,
             max_queue_bytes: self.max_queue_bytes.0,
             max_shard_queue_bytes: self.max_shard_queue_bytes.0,
+            max_shard_incoming_bytes: self.max_shard_incoming_bytes.0,
             sends_per_turn: self.sends_per_turn,
             backlog: self.backlog,
             receive_buffers: self.receive_buffers,

@@ -1,0 +1,120 @@
+//! What clients have begun and not finished, of a whole shard: CVE-2020-36048 at many connections.
+
+use corecast::hub::Config;
+
+use crate::wire::{Wire, config, frame, post, text};
+
+/// Bytes that a shard may hold of it.
+const BOUND: usize = 200_000;
+/// The beginning of a text that goes on.
+const BEGUN: u8 = 0x01;
+
+fn wire() -> Wire {
+    Wire::with(Config { shard_incoming_bytes_max: BOUND, connections_max: 1_000, ..config() })
+}
+
+/// What is held, which is never above the bound, and is what there is.
+fn held(wire: &Wire) -> usize {
+    let (gauges, held) = (wire.hub.gauges(), wire.hub.held());
+    assert_eq!(gauges.incoming_bytes, held.incomplete + held.attachments);
+    assert!(gauges.incoming_bytes <= BOUND, "{gauges:?}");
+    gauges.incoming_bytes
+}
+
+#[test]
+fn messages_that_have_begun_share_memory() {
+    let mut wire = wire();
+    let conns: Vec<u32> = (0..60).map(|_| wire.joined()).collect();
+    let (crowd, small) = (&conns[1..], conns[0]);
+    let event = "42[\"msg\"".to_owned();
+    wire.put(small, frame(BEGUN, event.as_bytes()));
+    for conn in crowd {
+        wire.put(*conn, frame(BEGUN, &[b'x'; 10_000]));
+        held(&wire);
+    }
+    let refused: Vec<u32> =
+        crowd.iter().copied().filter(|conn| wire.said(*conn) == ["<close 1013>"]).collect();
+    assert!((35..55).contains(&refused.len()), "{refused:?}");
+    assert_eq!(wire.hub.stats().incoming_refused, refused.len() as u64);
+    assert_eq!(wire.heard(), vec!["transport error"; refused.len()]);
+    // Whoever holds little is let through, also where there is nearly nothing left.
+    wire.put(small, frame(0x80, b"]"));
+    assert_eq!(wire.heard(), ["msg()"]);
+    for conn in crowd.iter().filter(|conn| !refused.contains(conn)) {
+        wire.put(*conn, frame(0x88, &[]));
+    }
+    assert_eq!(held(&wire), 0, "all have gone or are done");
+    let conn = wire.joined();
+    wire.put(conn, frame(BEGUN, &[b'x'; 10_000]));
+    assert!(wire.said(conn).is_empty(), "there is room again");
+    assert!(held(&wire) >= 10_000);
+}
+
+#[test]
+fn bodies_share_memory_too() {
+    let mut wire = wire();
+    let sids: Vec<String> = (0..60).map(|_| wire.joined_polling()).collect();
+    let body = format!("42[\"msg\",\"{}\"]", "x".repeat(10_000));
+    let conns: Vec<u32> = sids
+        .iter()
+        .map(|sid| {
+            let request = post(sid, &body);
+            let conn = wire.with_bytes(&request[..request.len() - 1]);
+            held(&wire);
+            conn
+        })
+        .collect();
+    let mut refused = 0;
+    for (sid, conn) in sids.iter().zip(conns) {
+        if wire.is_over(conn) {
+            assert_eq!(wire.answer(conn), (503, String::new()));
+            refused += 1;
+        } else {
+            wire.put(conn, "]");
+            assert_eq!(wire.answer(conn), (200, "ok".into()));
+        }
+        // It costs the request and not the session.
+        assert_eq!(wire.post(sid, "42[\"small\"]"), (200, "ok".into()));
+    }
+    assert!((35..55).contains(&refused), "{refused}");
+    assert_eq!(wire.hub.stats().incoming_refused, refused);
+    let heard = wire.heard();
+    let count = |event: &str| heard.iter().filter(|heard| heard.starts_with(event)).count();
+    assert_eq!((count("msg"), count("small")), (60 - refused as usize, 60), "{heard:?}");
+    assert_eq!(held(&wire), 0);
+}
+
+#[test]
+fn packets_that_wait_for_attachments_share_memory() {
+    let mut wire = wire();
+    let conns: Vec<u32> = (0..60).map(|_| wire.joined()).collect();
+    let begun = format!("452-[\"msg\",\"{}\"]", "x".repeat(5_000));
+    for conn in &conns {
+        wire.put(*conn, text(&begun));
+        wire.put(*conn, frame(0x82, &[7; 5_000]));
+        held(&wire);
+    }
+    let stats = wire.hub.stats();
+    assert!((30..55).contains(&stats.incoming_refused), "{stats:?}");
+    let open = conns.iter().filter(|conn| !wire.is_over(**conn)).count();
+    assert_eq!(open as u64, 60 - stats.incoming_refused);
+    for conn in &conns {
+        wire.put(*conn, frame(0x82, &[7; 10]));
+    }
+    assert_eq!(held(&wire), 0);
+}
+
+/// A message of any allowed size has room where nobody else is in the middle of one.
+#[test]
+fn one_alone_may_have_more_than_the_share_of_many() {
+    let own = Config { shard_incoming_bytes_max: 10_000, ..config() };
+    let mut wire = Wire::with(own);
+    let (conn, other) = (wire.joined(), wire.joined());
+    wire.put(conn, frame(BEGUN, format!("42[\"msg\",\"{}", "x".repeat(50_000)).as_bytes()));
+    assert!(wire.said(conn).is_empty());
+    wire.put(other, frame(BEGUN, b"42"));
+    assert_eq!(wire.said(other), ["<close 1013>"]);
+    wire.put(conn, frame(0x80, b"\"]"));
+    assert_eq!(wire.hub.gauges().incoming_bytes, 0);
+    assert!(wire.heard().iter().any(|heard| heard.starts_with("msg")));
+}

@@ -120,8 +120,12 @@ impl Hub {
         let session = match conn.http().map(|http| &http.phase) {
             Some(Phase::Body { session, .. }) => Some(*session),
             Some(Phase::Head) | None => None,
-            // Its answer is on its way, or awaited; nothing more is read before.
-            Some(_) => return,
+            // Its answer is on its way, or awaited: it is the last one.
+            Some(Phase::Parked { .. } | Phase::Busy) => return self.forget_rest(index, 0),
+            Some(Phase::Asking { size }) => {
+                let size = *size;
+                return self.forget_rest(index, size);
+            }
         };
         stats.incoming_refused += 1;
         if matches!(conn.stage, Stage::WebSocket { .. }) {
@@ -132,6 +136,19 @@ impl Hub {
             self.post_over(session);
         }
         self.answer_error(index, 503);
+    }
+
+    /// What was read behind the request in hand is not answered.
+    fn forget_rest(&mut self, index: u32, size: usize) {
+        let Links { conns, incoming, stats, .. } = &mut self.links;
+        let Some(conn) = conns.at_mut(index) else { return };
+        if let Some(http) = conn.http().filter(|http| http.input.len() > size) {
+            stats.incoming_refused += 1;
+            http.keep_alive = false;
+            http.input.truncate(size);
+            http.input.shrink_to_fit();
+            incoming.hold(index, conn.incomplete());
+        }
     }
 
     /// The same for a packet of a session.

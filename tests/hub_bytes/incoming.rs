@@ -2,7 +2,7 @@
 
 use corecast::hub::Config;
 
-use crate::wire::{Wire, config, frame, post, text};
+use crate::wire::{Wire, config, frame, get, post, text};
 
 /// Bytes that a shard may hold of it.
 const BOUND: usize = 200_000;
@@ -81,6 +81,40 @@ fn bodies_share_memory_too() {
     let heard = wire.heard();
     let count = |event: &str| heard.iter().filter(|heard| heard.starts_with(event)).count();
     assert_eq!((count("msg"), count("small")), (60 - refused as usize, 60), "{heard:?}");
+    assert_eq!(held(&wire), 0);
+}
+
+/// What is read behind a request in hand: that one is answered, and is the last where there is no
+/// room for more.
+#[test]
+fn requests_that_follow_one_share_memory_too() {
+    let mut wire = wire();
+    let sids: Vec<String> = (0..60).map(|_| wire.joined_polling()).collect();
+    let body = format!("42[\"msg\",\"{}\"]", "x".repeat(10_000));
+    let begun = |sid: &String| {
+        let requests = get(&format!("transport=polling&sid={sid}")) + &post(sid, &body);
+        requests[..requests.len() - 1].to_owned()
+    };
+    let mut conns = Vec::new();
+    for sid in &sids {
+        conns.push(wire.with_bytes(begun(sid)));
+        held(&wire);
+    }
+    let refused = wire.hub.stats().incoming_refused;
+    assert!((35..55).contains(&refused), "{refused}");
+    let mut over = 0;
+    for (member, conn) in conns.into_iter().enumerate() {
+        assert!(!wire.is_over(conn));
+        assert!(wire.emit(member, "42[\"x\"]"));
+        assert_eq!(wire.answer(conn), (200, "42[\"x\"]".into()));
+        if wire.is_over(conn) {
+            over += 1;
+        } else {
+            wire.put(conn, "]");
+            assert_eq!(wire.answer(conn), (200, "ok".into()));
+        }
+    }
+    assert_eq!(over, refused);
     assert_eq!(held(&wire), 0);
 }
 

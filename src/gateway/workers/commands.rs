@@ -81,11 +81,11 @@ async fn one(
     let read = || {
         let mut command = Command::read(text.as_bytes(), verb)?;
         worker.grant().may(command.verb().into(), command.target().namespace())?;
-        if let Command::Emit { args, .. } = &mut command {
-            if !args.attach(attachments) {
-                let detail = "a placeholder names no attachment of the packet";
-                return Err(Problem::new(422, "not valid", detail));
-            }
+        if let Command::Emit { args, .. } = &mut command
+            && !args.attach(attachments)
+        {
+            let detail = "a placeholder names no attachment of the packet";
+            return Err(Problem::new(422, "not valid", detail));
         }
         Ok(command)
     };

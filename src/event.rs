@@ -87,24 +87,26 @@ impl Raw {
         if attachments.is_empty() {
             return true;
         }
+        let source = self.json.clone();
+        let Ok(text) = std::str::from_utf8(&source) else { return false };
         let mut places = Vec::new();
         let visit = |range: Range<usize>, number| places.push((range.start, range.end, number));
-        if !Validator::new().visit_placeholders(self.json(), attachments.len(), visit) {
+        if !Validator::new().visit_placeholders(text, attachments.len(), visit) {
             return false;
         }
         places.sort_unstable();
         let (mut numbers, mut named) = (vec![None; attachments.len()], Vec::new());
-        let (mut json, mut done) = (String::with_capacity(self.json.len()), 0);
+        let (mut json, mut done) = (String::with_capacity(text.len()), 0);
         for (start, end, old) in places {
             let new = *numbers[old].get_or_insert_with(|| {
                 named.push(attachments[old].clone());
                 named.len() - 1
             });
-            json.push_str(&self.json()[done..start]);
+            json.push_str(&text[done..start]);
             json.push_str(&new.to_string());
             done = end;
         }
-        json.push_str(&self.json()[done..]);
+        json.push_str(&text[done..]);
         (self.json, self.attachments) = (json.into(), named);
         true
     }

@@ -338,9 +338,10 @@ pub struct Options {
     pub max_shard_queue_bytes: usize,
     /// Bytes of memory on one shard for what all its clients have begun to send and not finished:
     /// requests and their bodies, websocket messages, packets that wait for attachments. Default
-    /// 512 MiB. Each may hold eight times what is left of it, so the more there are of them, the
-    /// less; beyond that a request is answered 503 and a websocket closed with code 1013. One alone
-    /// may hold what `max_http_buffer_size` and `max_attachments_bytes` say.
+    /// 512 MiB, and never less than twice the largest packet (`max_http_buffer_size` and
+    /// `max_attachments_bytes` together). Beyond it those that hold most lose it, until an eighth
+    /// is free: a request is answered 503, a websocket closed with code 1013. Raise it where many
+    /// large messages arrive at a time.
     pub max_shard_incoming_bytes: usize,
     /// What happens at `max_queue_bytes`, or when `max_shard_queue_bytes` gets short. Default
     /// [`SlowReader::Disconnect`].
@@ -530,6 +531,12 @@ impl Options {
     pub(crate) fn request_path(&self) -> String {
         let path = self.path.strip_suffix('/').unwrap_or(&self.path);
         format!("{path}{}", if self.add_trailing_slash { "/" } else { "" })
+    }
+
+    /// `max_shard_incoming_bytes`, with room for two of the largest packets.
+    pub(crate) fn shard_incoming_bytes(&self) -> usize {
+        let packet = self.max_http_buffer_size.saturating_add(self.max_attachments_bytes);
+        self.max_shard_incoming_bytes.max(packet.saturating_mul(2))
     }
 
     fn has_room(&self) -> bool {

@@ -909,7 +909,7 @@ pub(crate) fn hub_config(spec: &Spec, options: &Options, shard: u16) -> Config {
         body_timeout_ms: ms(options.body_timeout),
         queue_bytes_max: options.max_queue_bytes,
         shard_queue_bytes_max: options.max_shard_queue_bytes,
-        shard_incoming_bytes_max: options.max_shard_incoming_bytes,
+        shard_incoming_bytes_max: options.shard_incoming_bytes(),
         slow_reader: options.slow_reader,
         connections_max: options.max_connections,
         entrance: entrance(options, spec.entrance.gate.clone()),

@@ -22,7 +22,7 @@ impl Meter {
         self.0.get()
     }
 
-    pub(super) fn change(&self, from: usize, to: usize) {
+    fn change(&self, from: usize, to: usize) {
         self.0.set(self.0.get() - from + to);
     }
 }

@@ -10,6 +10,7 @@ use super::endpoint::{self, Life};
 use super::fanout::{Line, OutQueue, Run};
 use super::gate::{Peer, Verdict};
 use super::http::{Http, Phase};
+use super::incoming::Holder;
 use super::session::Goodbye;
 use super::wheel::{Alarm, Tick, Timer};
 use super::{Hub, Links, Output};
@@ -240,7 +241,7 @@ impl Hub {
     /// The kernel has let go of the connection; its number may be used again.
     pub fn handle_closed(&mut self, index: u32) {
         self.links.codec.forget(index);
-        self.links.incoming.let_go(index);
+        self.links.incoming.let_go(Holder::Conn(index));
         let conn = self.links.conns.remove(index);
         self.links.sending -= usize::from(conn.as_ref().is_some_and(|it| it.out.is_in_flight()));
         if conn.is_some() {
@@ -275,7 +276,7 @@ impl Hub {
         let Some(mut conn) = self.links.conns.remove(index) else { return };
         let Some(peer) = conn.http().map(|http| http.peer.clone()) else { return };
         self.unseat(index);
-        self.links.incoming.let_go(index);
+        self.links.incoming.let_go(Holder::Conn(index));
         self.outputs.push_back(Output::Migrate { conn: index, shard, peer, bytes });
     }
 
@@ -396,10 +397,13 @@ impl Hub {
         reason: Reason,
     ) {
         let Some(conn) = self.links.conns.at_mut(index) else { return };
-        let Stage::WebSocket { owner, role, .. } = conn.stage else { return };
+        let Stage::WebSocket { owner, role, decoder, .. } = &mut conn.stage else { return };
+        let (owner, role) = (*owner, *role);
         let end = End { code: code.unwrap_or(endpoint::NO_CODE), text, reason };
         if role == Role::Endpoint {
             // The close frame follows what the application answers to the messages before.
+            (*decoder, conn.is_partial) = (Decoder::new(), false);
+            self.links.incoming.let_go(Holder::Conn(index));
             return self.websocket_gone(index, owner, role, &end);
         }
         let mut close = Vec::with_capacity(4);
@@ -422,7 +426,7 @@ impl Hub {
         }
         conn.stage = Stage::Closing;
         conn.close_after_flush = true;
-        self.links.incoming.let_go(index);
+        self.links.incoming.let_go(Holder::Conn(index));
         let is_flushed = conn.out.is_empty();
         self.set_conn_deadline(index, Some(FLUSH_MS));
         if is_flushed {
@@ -450,7 +454,7 @@ impl Hub {
             conn.close_requested = true;
             conn.stage = Stage::Closing;
             conn.out.clear();
-            self.links.incoming.let_go(index);
+            self.links.incoming.let_go(Holder::Conn(index));
             self.set_conn_deadline(index, None);
             self.outputs.push_back(Output::Close(index));
         }

@@ -5,7 +5,8 @@ use super::session::Transport;
 use super::slab::Key;
 
 /// Bytes that a shard holds for its clients, beside their records. All of it is bounded by
-/// [`Options`](crate::Options), per connection.
+/// [`Options`](crate::Options), per connection; what is incomplete, what waits, and what is kept
+/// for clients that may come back also per shard.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Held {

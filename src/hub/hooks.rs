@@ -252,7 +252,9 @@ impl Hub {
         let http = self.links.conns.at_mut(index).and_then(|conn| conn.http());
         let Some(http) = http else { return Vec::new() };
         let rest = http.input.split_off(size.min(http.input.len()));
-        std::mem::replace(&mut http.input, rest)
+        let asked = std::mem::replace(&mut http.input, rest);
+        self.note_incoming(index);
+        asked
     }
 
     /// The application's own answer, in place of ours.

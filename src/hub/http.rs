@@ -204,7 +204,8 @@ impl Hub {
         };
         input.drain(..consumed);
         // While the connection waits for its next request or for a packet it holds no buffer.
-        http.input = if input.is_empty() { Vec::new() } else { input };
+        input.shrink_to_fit();
+        http.input = input;
         match step {
             Step::Body { session, body } => {
                 http.phase = Phase::Body { session, body, bytes: Vec::new() };

@@ -4,90 +4,93 @@
 
 use rustc_hash::FxHashMap;
 
-use super::buffer::Meter;
 use super::conn::{Conn, Stage};
 use super::http::Phase;
-use super::session::Goodbye;
+use super::session::{Goodbye, Transport};
 use super::{Hub, Links};
 use crate::error::Reason;
-
-/// How many times as much as is left one of them may hold.
-const TIMES: usize = 8;
 
 /// "Try again later", in the registry of RFC 6455 section 11.7.
 const TRY_AGAIN: u16 = 1013;
 
+/// Entries for which an empty table keeps its memory.
+const ENTRIES_KEPT: usize = 1_024;
+
+/// Who holds something, by its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Holder {
+    /// A connection: a request, a body or a message.
+    Conn(u32),
+    /// A session: a packet.
+    Session(u32),
+}
+
 /// Memory of all of it.
 #[derive(Debug)]
 pub(super) struct Incoming {
-    pub(super) max: usize,
-    total: Meter,
-    /// By the numbers of connections. Nearly none has anything unfinished.
-    conns: FxHashMap<u32, Share>,
-}
-
-/// A part of it, counted until it is dropped.
-#[derive(Debug)]
-pub(super) struct Share {
-    total: Meter,
-    bytes: usize,
-}
-
-impl Share {
-    /// So much it is now.
-    pub(super) fn set(&mut self, bytes: usize) {
-        self.total.change(self.bytes, bytes);
-        self.bytes = bytes;
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.set(0);
-    }
+    max: usize,
+    total: usize,
+    /// Bytes from which on room is made.
+    full: usize,
+    /// Nearly nobody has anything unfinished; those have no entry.
+    held: FxHashMap<Holder, usize>,
 }
 
 impl Incoming {
     pub(super) fn new(max: usize) -> Incoming {
-        Incoming { max, total: Meter::default(), conns: FxHashMap::default() }
+        Incoming { max, total: 0, full: max, held: FxHashMap::default() }
+    }
+
+    /// Changes the bound.
+    pub(super) fn set_max(&mut self, max: usize) {
+        (self.max, self.full) = (max, max);
     }
 
     /// Bytes of all.
     pub(super) fn bytes(&self) -> usize {
-        self.total.bytes()
+        self.total
     }
 
-    /// A part of it, empty.
-    pub(super) fn share(&self) -> Share {
-        Share { total: self.total.clone(), bytes: 0 }
-    }
-
-    /// Whether one may hold so much, which is counted already: the more is held, the less each may
-    /// hold; so those with most of it are found without a search, and whoever holds little is let
-    /// through to the end. One alone may hold what its own bound says.
-    fn admits(&self, bytes: usize) -> bool {
-        let left = self.max.checked_sub(self.bytes());
-        left.is_some_and(|left| bytes / TIMES <= left) || bytes == 0 || bytes == self.bytes()
-    }
-
-    /// Notes what a connection holds; false if that is too much. O(1).
-    fn hold(&mut self, conn: u32, bytes: usize) -> bool {
+    /// Notes what somebody holds now. O(1).
+    fn hold(&mut self, holder: Holder, bytes: usize) {
         if bytes == 0 {
-            self.let_go(conn);
-            return true;
+            return self.let_go(holder);
         }
-        let total = &self.total;
-        let share =
-            self.conns.entry(conn).or_insert_with(|| Share { total: total.clone(), bytes: 0 });
-        share.set(bytes);
-        self.admits(bytes)
+        let before = self.held.insert(holder, bytes).unwrap_or(0);
+        self.total = self.total - before + bytes;
     }
 
-    /// A connection holds nothing any more.
-    pub(super) fn let_go(&mut self, conn: u32) {
-        if !self.conns.is_empty() {
-            self.conns.remove(&conn);
+    /// Somebody holds nothing any more. O(1).
+    pub(super) fn let_go(&mut self, holder: Holder) {
+        if self.held.is_empty() {
+            return;
         }
+        self.total -= self.held.remove(&holder).unwrap_or(0);
+        if self.total <= self.max {
+            self.full = self.max;
+        }
+        if self.held.is_empty() && self.held.capacity() > ENTRIES_KEPT {
+            self.held = FxHashMap::default();
+        }
+    }
+
+    /// Whether somebody has to go.
+    fn is_full(&self) -> bool {
+        self.total > self.full
+    }
+
+    /// Those that hold most, until an eighth of the bound would be free without them. O(holders),
+    /// once for as many bytes as that.
+    fn largest(&self) -> Vec<Holder> {
+        let mut all: Vec<(usize, Holder)> = self.held.iter().map(|(who, it)| (*it, *who)).collect();
+        all.sort_unstable_by(|one, other| other.cmp(one));
+        let mut left = self.total;
+        let is_due = |(bytes, _): &(usize, Holder)| {
+            let is_due = left > self.max - self.max / 8;
+            left -= bytes;
+            is_due
+        };
+        all.into_iter().take_while(is_due).map(|(_, who)| who).collect()
     }
 }
 
@@ -109,91 +112,104 @@ impl Conn {
 }
 
 impl Hub {
-    /// Counts what a connection has not finished; where that is too much, its request is answered
-    /// 503, its websocket closed with 1013.
+    /// Counts what a connection has not finished.
     pub(super) fn note_incoming(&mut self, index: u32) {
-        let Links { conns, incoming, stats, .. } = &mut self.links;
-        let Some(conn) = conns.at_mut(index) else { return };
-        if incoming.hold(index, conn.incomplete()) {
-            return;
-        }
-        let session = match conn.http().map(|http| &http.phase) {
-            Some(Phase::Body { session, .. }) => Some(*session),
-            Some(Phase::Head) | None => None,
-            // Its answer is on its way, or awaited: it is the last one.
-            Some(Phase::Parked { .. } | Phase::Busy) => return self.forget_rest(index, 0),
-            Some(Phase::Asking { size }) => {
-                let size = *size;
-                return self.forget_rest(index, size);
-            }
-        };
-        stats.incoming_refused += 1;
-        if matches!(conn.stage, Stage::WebSocket { .. }) {
-            return self.end_websocket(index, Some(TRY_AGAIN), "", Reason::TransportError);
-        }
-        if let Some(session) = session {
-            // As where a body is too large (B-11).
-            self.post_over(session);
-        }
-        self.answer_error(index, 503);
-    }
-
-    /// What was read behind the request in hand is not answered.
-    fn forget_rest(&mut self, index: u32, size: usize) {
-        let Links { conns, incoming, stats, .. } = &mut self.links;
-        let Some(conn) = conns.at_mut(index) else { return };
-        if let Some(http) = conn.http().filter(|http| http.input.len() > size) {
-            stats.incoming_refused += 1;
-            http.keep_alive = false;
-            http.input.truncate(size);
-            http.input.shrink_to_fit();
-            incoming.hold(index, conn.incomplete());
-        }
+        let Links { conns, incoming, .. } = &mut self.links;
+        let Some(conn) = conns.at(index) else { return };
+        incoming.hold(Holder::Conn(index), conn.incomplete());
+        self.make_room();
     }
 
     /// The same for a packet of a session.
     pub(super) fn note_arriving(&mut self, index: u32) {
-        let Links { sessions, incoming, stats, .. } = &mut self.links;
-        let session = sessions.at_mut(index);
-        let Some(arriving) = session.and_then(|it| it.arriving.as_deref_mut()) else { return };
-        let bytes = arriving.bytes();
-        arriving.share.set(bytes);
-        if !incoming.admits(bytes) {
-            stats.incoming_refused += 1;
-            self.close_session(index, Reason::TransportError, Goodbye::Close);
+        let Links { sessions, incoming, .. } = &mut self.links;
+        let arriving = sessions.at(index).and_then(|session| session.arriving.as_deref());
+        incoming.hold(Holder::Session(index), arriving.map_or(0, |arriving| arriving.bytes()));
+        self.make_room();
+    }
+
+    /// Where more is held than the shard may hold, those with most of it lose it.
+    fn make_room(&mut self) {
+        if !self.links.incoming.is_full() {
+            return;
+        }
+        let largest = self.links.incoming.largest();
+        // Each of them is noted once more as it goes.
+        self.links.incoming.full = usize::MAX;
+        for holder in largest {
+            self.links.stats.incoming_refused += 1;
+            match holder {
+                Holder::Conn(index) => self.refuse_incoming(index),
+                Holder::Session(index) => self.refuse_arriving(index),
+            }
+        }
+        // What cannot be let go of is not looked at again for every byte.
+        let incoming = &mut self.links.incoming;
+        incoming.full = incoming.max.max(incoming.total + incoming.max / 8);
+    }
+
+    /// A request is answered 503, a websocket closed with 1013, and what was read behind a request
+    /// in hand is not answered.
+    fn refuse_incoming(&mut self, index: u32) {
+        let Some(conn) = self.links.conns.at_mut(index) else { return };
+        if matches!(conn.stage, Stage::WebSocket { .. }) {
+            return self.end_websocket(index, Some(TRY_AGAIN), "", Reason::TransportError);
+        }
+        let Some(http) = conn.http() else { return };
+        match http.phase {
+            // As where a body is too large: it costs the request and not the session (B-11).
+            Phase::Body { session, .. } => self.post_over(session),
+            Phase::Asking { .. } => self.forget_asked(index),
+            Phase::Head => {}
+            Phase::Parked { .. } | Phase::Busy => {
+                http.keep_alive = false;
+                http.input = Vec::new();
+                return self.links.incoming.let_go(Holder::Conn(index));
+            }
+        }
+        self.answer_error(index, 503);
+    }
+
+    fn refuse_arriving(&mut self, index: u32) {
+        let Some(session) = self.links.sessions.at(index) else { return };
+        match session.transport {
+            Transport::WebSocket(conn) => {
+                self.end_websocket(conn, Some(TRY_AGAIN), "", Reason::TransportError);
+            }
+            Transport::Polling(_) => {
+                self.close_session(index, Reason::TransportError, Goodbye::Close);
+            }
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::Holder::{Conn, Session};
     use super::*;
 
     #[test]
-    fn the_more_is_held_the_less_each_may_hold() {
-        let mut incoming = Incoming::new(1_000);
-        assert!(incoming.hold(1, 5_000), "one alone");
-        assert!(!incoming.hold(2, 1), "over the bound");
-        incoming.let_go(1);
-        incoming.let_go(2);
-        // Whoever comes to 8 times what is left: 880 with nobody else.
-        assert!(incoming.hold(1, 400));
-        assert!(incoming.hold(2, 400));
-        assert!(incoming.hold(3, 100));
-        assert!(!incoming.hold(2, 500), "1,000 in all, so nothing is left");
-        incoming.let_go(2);
-        assert_eq!(incoming.bytes(), 500);
-        assert!(incoming.hold(4, 440), "8 times 60");
-        assert!(incoming.hold(5, 50), "whoever holds little");
-        assert!(!incoming.hold(1, 401), "who holds more than 8 times 9");
-        for conn in 1..=5 {
-            incoming.let_go(conn);
+    fn those_that_hold_most_have_to_go() {
+        let mut incoming = Incoming::new(800);
+        for (holder, bytes) in [(Conn(1), 200), (Conn(2), 300), (Session(2), 100), (Conn(3), 200)] {
+            incoming.hold(holder, bytes);
+            assert!(!incoming.is_full());
         }
-        let mut share = incoming.share();
-        share.set(7);
-        assert_eq!(incoming.bytes(), 7);
-        drop(share);
-        assert_eq!(incoming.bytes(), 0);
-        assert!(incoming.conns.is_empty());
+        incoming.hold(Conn(1), 210);
+        assert!(incoming.is_full());
+        assert_eq!(incoming.largest(), [Conn(2)]);
+        incoming.let_go(Conn(2));
+        assert_eq!((incoming.bytes(), incoming.is_full()), (510, false));
+        incoming.hold(Session(2), 500);
+        assert_eq!(incoming.largest(), [Session(2)]);
+        incoming.set_max(400);
+        assert_eq!(incoming.largest(), [Session(2), Conn(1)]);
+        incoming.set_max(8);
+        assert_eq!(incoming.largest().len(), 3);
+        incoming.hold(Conn(1), 0);
+        incoming.let_go(Session(2));
+        incoming.let_go(Conn(3));
+        incoming.let_go(Conn(3));
+        assert_eq!((incoming.bytes(), incoming.held.len()), (0, 0));
     }
 }

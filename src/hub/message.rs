@@ -2,7 +2,7 @@
 //! it keeps until a packet is complete.
 
 use super::Hub;
-use super::incoming::Share;
+use super::incoming::Holder;
 use super::wheel::Tick;
 use crate::proto::msgpack;
 use crate::proto::packet::{self, Assembly, Packet};
@@ -14,8 +14,6 @@ pub(super) struct Arriving {
     part: Part,
     /// When the packet that has begun must be complete.
     pub(super) by: Option<Tick>,
-    /// What it is counted as.
-    pub(super) share: Share,
 }
 
 enum Part {
@@ -81,9 +79,8 @@ impl Hub {
                 }
                 let by = Tick::after(self.now_ms, self.config.body_timeout_ms);
                 let part = Part::Assembly(Assembly::new(&packet));
-                let share = self.links.incoming.share();
                 if let Some(session) = self.links.sessions.at_mut(index) {
-                    session.arriving = Some(Box::new(Arriving { part, by: Some(by), share }));
+                    session.arriving = Some(Box::new(Arriving { part, by: Some(by) }));
                     self.rearm_session(index);
                     self.note_arriving(index);
                 }
@@ -105,6 +102,7 @@ impl Hub {
             Ok(true) => {
                 let arriving = session.arriving.take().map(|arriving| arriving.part);
                 let Some(Part::Assembly(assembly)) = arriving else { return };
+                self.links.incoming.let_go(Holder::Session(index));
                 let (kind, namespace, id, data, attachments) = assembly.finish();
                 let packet =
                     Packet { kind, attachments: 0, namespace: &namespace, id, data: &data };
@@ -128,11 +126,9 @@ impl Hub {
         let Parser::Custom(encoder) = &self.config.parser else { return };
         let Some(session) = self.links.sessions.at_mut(index) else { return };
         let arriving = session.arriving.take().map(|arriving| *arriving);
-        let (decoder, bytes, by, share) = match arriving {
-            Some(Arriving { part: Part::Decoder(decoder, bytes), by, share }) => {
-                (Ok(decoder), bytes, by, share)
-            }
-            _ => (parser::new_decoder(encoder.as_ref()), 0, None, self.links.incoming.share()),
+        let (decoder, bytes, by) = match arriving {
+            Some(Arriving { part: Part::Decoder(decoder, bytes), by }) => (Ok(decoder), bytes, by),
+            _ => (parser::new_decoder(encoder.as_ref()), 0, None),
         };
         let (limits, validator) = (self.config.limits, &mut self.validator);
         let bytes = bytes + message.len();
@@ -151,7 +147,7 @@ impl Hub {
         let late = Tick::after(self.now_ms, self.config.body_timeout_ms);
         let by = packet.is_none().then(|| by.unwrap_or(late));
         let part = Part::Decoder(decoder, if packet.is_none() { bytes } else { 0 });
-        session.arriving = Some(Box::new(Arriving { part, by, share }));
+        session.arriving = Some(Box::new(Arriving { part, by }));
         self.note_arriving(index);
         let Some(packet) = packet else { return self.rearm_session(index) };
         let parser::Packet { kind, namespace, id, data, attachments } = packet;

@@ -484,7 +484,7 @@ impl Hub {
     /// parser, recovery, compression of websockets, or what clients were told when they came.
     pub fn reconfigure(&mut self, config: Config) {
         let Links { bounds, incoming, slow_reader, .. } = &mut self.links;
-        incoming.max = config.shard_incoming_bytes_max;
+        incoming.set_max(config.shard_incoming_bytes_max);
         (bounds.queue_max, bounds.memory_max) =
             (config.queue_bytes_max, config.shard_queue_bytes_max);
         *slow_reader = config.slow_reader;

@@ -148,7 +148,8 @@ pub struct Gauges {
     /// Bytes of memory that hold what is to be sent, beside 128 KiB that each shard always has; see
     /// [`Options::max_shard_queue_bytes`](crate::Options::max_shard_queue_bytes).
     pub queue_bytes: usize,
-    /// Bytes that clients have sent of requests, messages and packets that are not complete.
+    /// Memory of requests, messages and packets that are not complete, and of what is read behind a
+    /// request in hand.
     pub incoming_bytes: usize,
     /// Connections whose next send waits for its shard.
     pub waiting: usize,

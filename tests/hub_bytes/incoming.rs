@@ -37,7 +37,7 @@ fn messages_that_have_begun_share_memory() {
     assert!((35..55).contains(&refused.len()), "{refused:?}");
     assert_eq!(wire.hub.stats().incoming_refused, refused.len() as u64);
     assert_eq!(wire.heard(), vec!["transport error"; refused.len()]);
-    // Whoever holds little is let through, also where there is nearly nothing left.
+    // Whoever holds little is let through.
     wire.put(small, frame(0x80, b"]"));
     assert_eq!(wire.heard(), ["msg()"]);
     for conn in crowd.iter().filter(|conn| !refused.contains(conn)) {
@@ -138,17 +138,30 @@ fn packets_that_wait_for_attachments_share_memory() {
     assert_eq!(held(&wire), 0);
 }
 
-/// A message of any allowed size has room where nobody else is in the middle of one.
+/// Who holds most has to go, and not who comes next: those that fall silent shut nobody out.
 #[test]
-fn one_alone_may_have_more_than_the_share_of_many() {
-    let own = Config { shard_incoming_bytes_max: 10_000, ..config() };
-    let mut wire = Wire::with(own);
-    let (conn, other) = (wire.joined(), wire.joined());
-    wire.put(conn, frame(BEGUN, format!("42[\"msg\",\"{}", "x".repeat(50_000)).as_bytes()));
-    assert!(wire.said(conn).is_empty());
-    wire.put(other, frame(BEGUN, b"42"));
-    assert_eq!(wire.said(other), ["<close 1013>"]);
-    wire.put(conn, frame(0x80, b"\"]"));
-    assert_eq!(wire.hub.gauges().incoming_bytes, 0);
-    assert!(wire.heard().iter().any(|heard| heard.starts_with("msg")));
+fn whoever_holds_most_goes_first() {
+    let mut wire = wire();
+    let large = wire.joined();
+    let crowd: Vec<u32> = (0..25).map(|_| wire.joined()).collect();
+    wire.put(large, frame(BEGUN, &[b'x'; 50_000]));
+    for conn in &crowd {
+        wire.put(*conn, frame(BEGUN, &[b'x'; 7_000]));
+        held(&wire);
+    }
+    assert_eq!(wire.said(large), ["<close 1013>"]);
+    assert!(crowd.iter().all(|conn| wire.said(*conn).is_empty()));
+    assert_eq!(wire.heard(), ["transport error"]);
+    // All are silent with as much as there may be, and others come and go.
+    let more: Vec<u32> = (0..40).map(|_| wire.joined()).collect();
+    more.iter().for_each(|conn| wire.put(*conn, frame(BEGUN, &[b'x'; 4_500])));
+    wire.heard();
+    for _ in 0..50 {
+        let conn = wire.joined();
+        wire.put(conn, frame(BEGUN, format!("42[\"msg\",\"{}", "x".repeat(3_000)).as_bytes()));
+        wire.put(conn, frame(0x80, b"\"]"));
+        assert!(wire.said(conn).is_empty());
+        assert!(wire.heard().last().is_some_and(|heard| heard.starts_with("msg")));
+        held(&wire);
+    }
 }

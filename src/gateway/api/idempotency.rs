@@ -1,6 +1,6 @@
 //! Requests that may be sent again: the answer to the first one is kept under the key that the
-//! caller has given it, for a day, as far as there is room. Where there is none, a caller that
-//! holds more than its fair share loses its oldest.
+//! caller has given it, for a day, as far as there is room. Where there is none, the oldest go, and
+//! of those of the last hour the oldest of a caller that holds more than its fair share.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -21,6 +21,10 @@ const RUNNING_MAX: usize = 65_536;
 const ENTRY_BYTES: usize = 256;
 /// And a caller beside its name.
 const CALLER_BYTES: usize = 256;
+/// Answers that are older make room first, whoever holds them: requests are sent again soon.
+const SOON: Duration = Duration::from_secs(3_600);
+/// Callers that are looked at for one that can spare something.
+const LOOKED_AT: usize = 16;
 
 /// The caller and its key.
 pub(super) type Key = (String, String);
@@ -193,15 +197,20 @@ impl Table {
         }
     }
 
-    /// The entry that is to make room for others: the oldest of the caller that holds the most, if
-    /// that is more than its fair share and more than one; else the oldest of all.
-    fn victim(&self) -> Option<Key> {
-        let largest = self.largest.last().and_then(|(_, caller)| self.callers.get(caller));
+    /// The entry that is to make room for others: the oldest of all if it is old, or else that of a
+    /// caller that holds more than its fair share and more than one. O(log entries).
+    fn victim(&self, now: Instant) -> Option<Key> {
+        let (_, (at, oldest)) = self.order.first_key_value()?;
         let fair = self.held / self.callers.len().max(1);
-        let greedy = largest.filter(|share| share.size > fair && share.order.len() > 1);
-        let number = greedy.and_then(|share| share.order.first());
-        let number = number.or_else(|| self.order.first_key_value().map(|(number, _)| number))?;
-        self.order.get(number).map(|(_, key)| key.clone())
+        let mut greedy = self.largest.iter().rev().take_while(|(size, _)| *size > fair);
+        let greedy = greedy.by_ref().take(LOOKED_AT).find_map(|(_, caller)| {
+            let share = self.callers.get(caller).filter(|share| share.order.len() > 1)?;
+            self.order.get(share.order.first()?)
+        });
+        match greedy {
+            Some((_, key)) if now.duration_since(*at) <= SOON => Some(key.clone()),
+            _ => Some(oldest.clone()),
+        }
     }
 
     fn expire(&mut self, now: Instant) {
@@ -216,7 +225,7 @@ impl Table {
     /// Forgets some until the rest fits; none that is being carried out.
     fn make_room(&mut self) {
         while self.order.len() > self.entries_max || self.bytes > BYTES_MAX {
-            let Some(key) = self.victim() else { return };
+            let Some(key) = self.victim(Instant::now()) else { return };
             self.remove(&key);
         }
     }
@@ -317,6 +326,9 @@ mod tests {
             assert_eq!(known("quiet", 0..40), 40);
             assert_eq!(known("loud", 2_000..2_100), kept, "its own newest");
             let mut table = keys.lock();
+            let victim = |after| table.victim(Instant::now() + after).map(|(caller, _)| caller);
+            assert_eq!(victim(Duration::ZERO).as_deref(), Some("loud"));
+            assert_eq!(victim(2 * SOON).as_deref(), Some("quiet"), "old, and no loss");
             assert_eq!((table.callers.len(), table.largest.len()), (2, 2));
             table.expire(Instant::now() + KEPT + Duration::from_secs(1));
             assert_eq!((table.callers.len(), table.largest.len()), (0, 0));

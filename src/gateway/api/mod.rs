@@ -75,9 +75,10 @@ pub struct Config {
     /// have a request under way, others are answered 503 until one is done, but for those to
     /// `/healthz`, `/readyz` and `/metrics`. Default: 4096. Not reloaded.
     pub max_connections: usize,
-    /// `Idempotency-Key`s that are remembered, for a day at most; beyond it a caller with more than
-    /// its fair share loses its oldest. Each takes about 500 bytes, all together at most 64 MiB.
-    /// Default: 65536. Not reloaded.
+    /// `Idempotency-Key`s that are remembered, for a day at most; beyond it the oldest are
+    /// forgotten, and of those of the last hour the ones of callers with more than their fair
+    /// share. Each takes about 500 bytes, all together at most 64 MiB. Default: 65536. Not
+    /// reloaded.
     pub max_idempotency_keys: usize,
     /// Let everyone read `/metrics`. Default: false; a key with the action `read` is needed then,
     /// if there are keys.

@@ -202,10 +202,8 @@ impl Hub {
         let Some(http) = self.links.conns.at_mut(index).and_then(|conn| conn.http()) else {
             return false;
         };
-        input.drain(..consumed);
         // While the connection waits for its next request or for a packet it holds no buffer.
-        input.shrink_to_fit();
-        http.input = input;
+        http.input = input[consumed..].to_vec();
         match step {
             Step::Body { session, body } => {
                 http.phase = Phase::Body { session, body, bytes: Vec::new() };

@@ -168,7 +168,8 @@ pub struct NamespaceSize {
     pub sockets: usize,
     /// Its rooms, each shard's own: one with sockets on two shards counts twice.
     pub rooms: usize,
-    /// How long broadcasts to it have taken to leave, on each shard; see [`Stats::fan_out`].
+    /// How long broadcasts to it have taken to leave, on each shard; see
+    /// [`Stats::fan_out`](crate::Stats::fan_out).
     pub fan_out: Delays,
     /// How far behind clients were; see [`Totals::fan_out_queues`](crate::Totals::fan_out_queues).
     pub fan_out_queues: QueueLengths,

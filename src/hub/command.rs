@@ -256,8 +256,11 @@ impl Hub {
         self.namespaces.named().map(size).collect()
     }
 
-    /// Counts what waited in front of the packets of a broadcast.
+    /// Counts what waited in front of the packets of a broadcast, if this shard had any.
     pub(super) fn note_queues(&mut self, namespace: NamespaceId, queues: &QueueLengths) {
+        if *queues == QueueLengths::default() {
+            return;
+        }
         self.links.stats.fan_out_queues.add(queues);
         if let Some(namespace) = self.namespaces.get_mut(namespace) {
             namespace.delivery.get_or_insert_default().queues.add(queues);

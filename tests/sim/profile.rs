@@ -28,7 +28,6 @@ pub struct Profile {
     pub large: usize,
     pub queue_bytes_max: usize,
     pub shard_queue_bytes_max: usize,
-    pub shard_incoming_bytes_max: usize,
     pub slow_reader: SlowReader,
     /// Largest number of turns that a send, a decision or a mail takes.
     pub delay: u64,
@@ -53,7 +52,6 @@ impl Profile {
             large: 3_000,
             queue_bytes_max: 1 << 20,
             shard_queue_bytes_max: 512 << 20,
-            shard_incoming_bytes_max: 512 << 20,
             slow_reader: SlowReader::Disconnect,
             delay: rng.u64(1..12),
         };

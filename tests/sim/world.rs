@@ -112,7 +112,7 @@ fn hub(shard: usize, profile: &Profile, seed: u64) -> Hub {
         body_timeout_ms: 6_000,
         queue_bytes_max: profile.queue_bytes_max,
         shard_queue_bytes_max: profile.shard_queue_bytes_max,
-        shard_incoming_bytes_max: profile.shard_incoming_bytes_max,
+        shard_incoming_bytes_max: 512 << 20,
         slow_reader: profile.slow_reader,
         connections_max: 1_000,
         entrance: Default::default(),

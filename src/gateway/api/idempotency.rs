@@ -202,8 +202,8 @@ impl Table {
     fn victim(&self, now: Instant) -> Option<Key> {
         let (_, (at, oldest)) = self.order.first_key_value()?;
         let fair = self.held / self.callers.len().max(1);
-        let mut greedy = self.largest.iter().rev().take_while(|(size, _)| *size > fair);
-        let greedy = greedy.by_ref().take(LOOKED_AT).find_map(|(_, caller)| {
+        let greedy = self.largest.iter().rev().take_while(|(size, _)| *size > fair);
+        let greedy = greedy.take(LOOKED_AT).find_map(|(_, caller)| {
             let share = self.callers.get(caller).filter(|share| share.order.len() > 1)?;
             self.order.get(share.order.first()?)
         });

@@ -30,21 +30,22 @@ for argument in "$@"; do
         *) clients=$argument ;;
     esac
 done
-# So that they begin when most is done: emulated CPUs would answer heartbeats instead of connecting.
-ping_seconds=$((clients / 700 > 10 ? clients / 700 : 10))
+# So that they begin when most have connected (about 800 a second were seen to): emulated CPUs would
+# answer heartbeats instead of connecting.
+ping_seconds=$((clients / 900 > 10 ? clients / 900 : 10))
 idle_seconds=$((clients / 10000 > 15 ? clients / 10000 : 15))
 minutes=${MILLION_MINUTES:-45}
 folder=artifacts/million
 cache=$folder/guest
 mkdir -p "$cache"
 work=$(mktemp -d "$folder/run.XXXXXX")
-qemu=''
+load='' # QEMU, or load.sh
 
 finish() {
     local code=$?
-    if [ -n "$qemu" ]; then
-        kill "$qemu" 2>/dev/null || true
-        wait "$qemu" 2>/dev/null || true
+    if [ -n "$load" ]; then
+        kill "$load" 2>/dev/null || true
+        wait "$load" 2>/dev/null || true
     fi
     rm -rf "$work"
     [ "$code" = 0 ] || echo "million: failed, exit code $code" >&2
@@ -64,7 +65,7 @@ fail() {
 # KiB that a run touches: two sockets for each client, what user space keeps, a broadcast on its
 # way, a kernel.
 needed_kb() {
-    echo $((700000 + clients * 10))
+    echo $((700000 + clients * 12))
 }
 
 check_memory() {
@@ -145,7 +146,7 @@ boot() {
         -append 'console=ttyS0 panic=-1 mitigations=off tsc=reliable nowatchdog audit=0
             init_on_alloc=0 rcupdate.rcu_cpu_stall_suppress=1' \
         -serial "file:$work/console" -serial "file:$work/results" &
-    qemu=$!
+    load=$!
     echo "guest: $clients clients, $memory MiB, a heartbeat every $ping_seconds s"
 }
 
@@ -158,7 +159,7 @@ lost() {
 # Shows the guest's progress until it has switched itself off.
 watch_guest() {
     local end=$((SECONDS + minutes * 60)) size=0 grown=$SECONDS now line shown=''
-    while kill -0 "$qemu" 2>/dev/null; do
+    while kill -0 "$load" 2>/dev/null; do
         sleep 1
         line=$({ grep -a '^progress:' "$work/console" || true; } | tail -n 1 | tr -d '\r')
         if [ "$line" != "$shown" ]; then
@@ -172,8 +173,8 @@ watch_guest() {
         [ "$SECONDS" -le "$end" ] || lost "was not done in $minutes minutes"
     done
     [ ! -t 1 ] || echo
-    wait "$qemu" || true
-    qemu=''
+    wait "$load" || true
+    load=''
 }
 
 # What the guest has sent: files in base64, then a line with their sum and how the load ended.
@@ -189,16 +190,28 @@ unpack() {
     lost "ended its load with code $code (what it wrote: $folder/failed)"
 }
 
+# Whether sysctl NAME has at least the VALUES wanted; not if it cannot be read. A range of ports has
+# to be as wide.
+has_sysctl() {
+    local file=/proc/sys/${1//.//}
+    [ -r "$file" ] && awk -v name="$1" -v wanted="$2" '
+        {
+            count = split(wanted, least, ",")
+            enough = NF == count
+            for (i = 1; i <= count; i++) if ($i < least[i] + 0) enough = 0
+            if (name ~ /port_range$/) enough = $2 - $1 >= least[2] - least[1]
+        }
+        END { exit !enough }' "$file"
+}
+
 # Real hardware: the limits are looked at first, and nothing is changed.
 check_host() {
-    local name value wanted found missing=''
+    local name value missing=''
     echo "sysctls that $clients connections need (as root):"
     while read -r name value; do
         echo "  sysctl -w $name=\"${value//,/ }\""
-        wanted=${value##*,}
-        found=$(sysctl -n "$name" | awk '{ print $NF }')
-        awk "BEGIN { exit !($found < $wanted) }" && missing+=" $name"
-    done < <(scripts/million/needs.sh "$clients") || true
+        has_sysctl "$name" "$value" || missing+=" $name"
+    done < <(scripts/million/needs.sh "$clients")
     echo "and RLIMIT_NOFILE: ulimit -n $((clients + 10000))"
     [ "$(ulimit -Hn)" = unlimited ] || [ "$(ulimit -Hn)" -ge $((clients + 100)) ] ||
         missing+=" RLIMIT_NOFILE"
@@ -211,8 +224,12 @@ run_native() {
     cpus=$(nproc)
     # The last CPU is the clients', the others are the server's.
     last=$((cpus > 1 ? cpus - 1 : 0))
+    # Behind us, so that a signal ends it as well, and with it the server.
     "$work/load.sh" "$clients" "$work" "$work/out" "$ping_seconds" \
-        "$(seq -s, 0 $((last > 0 ? last - 1 : 0)))" "$last"
+        "$(seq -s, 0 $((last > 0 ? last - 1 : 0)))" "$last" &
+    load=$!
+    wait "$load"
+    load=''
 }
 
 check_memory

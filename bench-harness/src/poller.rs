@@ -147,7 +147,8 @@ impl Client {
             let Some(polling) = &mut self.connections[index].polling else { return Ok(()) };
             polling.session.posted(&response).map_err(|e| wrong(index, e))?;
             post.partial = Vec::new();
-            polling.post = (!is_last).then_some(post);
+            let is_kept = !is_last && !polling.session.is_brief();
+            polling.post = is_kept.then_some(post);
             self.post(index)?;
         }
     }

@@ -126,6 +126,8 @@ pub(crate) struct Session {
     outbox: Vec<u8>,
     /// A POST has not been answered yet.
     is_posting: bool,
+    /// What was posted last is a CONNECT or a pong: nothing is about to follow it.
+    is_brief: bool,
 }
 
 impl Session {
@@ -161,6 +163,7 @@ impl Session {
             return false;
         }
         self.is_posting = true;
+        self.is_brief = self.outbox.len() <= "40".len();
         let length = self.outbox.len().to_string();
         let lines = ["POST ", PATH, "&sid=", &self.id, " HTTP/1.1\r\nHost: ", host];
         let more =
@@ -185,6 +188,12 @@ impl Session {
     /// Whether a POST has not been answered yet.
     pub(crate) fn is_posting(&self) -> bool {
         self.is_posting
+    }
+
+    /// Whether the socket of the last POST is of no more use: idle clients have one file each, here
+    /// and at the server, or 15,000 were more than a process may open.
+    pub(crate) fn is_brief(&self) -> bool {
+        self.is_brief
     }
 }
 

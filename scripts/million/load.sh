@@ -12,6 +12,7 @@ cleanup() {
     [ -z "$server" ] || kill "$server" 2>/dev/null || true
 }
 trap cleanup EXIT
+trap 'exit 143' TERM
 
 # kB of processes together.
 resident() {

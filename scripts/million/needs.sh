@@ -7,7 +7,7 @@ clients=$1
 # Files of one process; those of all, both ends of each connection.
 echo "fs.nr_open $((clients + 20000))"
 echo "fs.file-max $((2 * clients + 200000))"
-# 20,000 connections leave each source address.
+# 12,000 connections leave each source address; among many ports a free one is found soon.
 echo "net.ipv4.ip_local_port_range 1024,65535"
 # Pages: a broadcast may leave one with each socket.
 pages=$((clients + 400000))

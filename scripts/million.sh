@@ -30,10 +30,10 @@ for argument in "$@"; do
         *) clients=$argument ;;
     esac
 done
-# So that they begin when most have connected (about 800 a second were seen to): emulated CPUs would
-# answer heartbeats instead of connecting.
-ping_seconds=$((clients / 900 > 10 ? clients / 900 : 10))
-idle_seconds=$((clients / 10000 > 15 ? clients / 10000 : 15))
+# A run takes longer than a heartbeat, and emulated CPUs have to connect clients meanwhile (800 to
+# 3,400 a second were seen).
+ping_seconds=$((clients / 2500 > 10 ? clients / 2500 : 10))
+idle_seconds=$((clients / 6000 > 15 ? clients / 6000 : 15))
 minutes=${MILLION_MINUTES:-45}
 folder=artifacts/million
 cache=$folder/guest
@@ -65,7 +65,7 @@ fail() {
 # KiB that a run touches: two sockets for each client, what user space keeps, a broadcast on its
 # way, a kernel.
 needed_kb() {
-    echo $((700000 + clients * 12))
+    echo $((700000 + clients * 9))
 }
 
 check_memory() {
@@ -138,7 +138,7 @@ pack() {
 }
 
 boot() {
-    local memory=${MILLION_MEMORY:-$(($(needed_kb) * 6 / 5 / 1024 + 200))}
+    local memory=${MILLION_MEMORY:-$(($(needed_kb) * 11 / 10 / 1024 + 200))}
     : >"$work/console"
     : >"$work/results"
     qemu-system-x86_64 -accel tcg,thread=multi,tb-size=256 -cpu max -smp 3 -m "$memory" \

@@ -663,6 +663,8 @@
 
 mod admin;
 mod answers;
+#[cfg(feature = "gateway")]
+mod attach;
 mod broadcast;
 mod children;
 mod cluster;

@@ -337,7 +337,8 @@ pub struct Options {
     /// may hold. What is sent to many is there once for all who keep up.
     pub max_shard_queue_bytes: usize,
     /// Bytes of memory on one shard for what all its clients have begun to send and not finished:
-    /// requests and their bodies, websocket messages, packets that wait for attachments. Default
+    /// requests and their bodies, websocket messages, packets that wait for attachments, and what a
+    /// client has in `auth` and sends before its CONNECT is answered, beyond 4 KiB. Default
     /// 512 MiB, and never less than twice the largest packet (`max_http_buffer_size` and
     /// `max_attachments_bytes` together). Beyond it those that hold most lose it, until an eighth
     /// is free: a request is answered 503, a websocket closed with code 1013. Raise it where many

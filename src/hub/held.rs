@@ -16,6 +16,8 @@ pub struct Held {
     pub attachments: usize,
     /// What clients said as `auth`, and events that wait for the answer to a CONNECT.
     pub kept: usize,
+    /// What counts for [`Options::max_shard_incoming_bytes`](crate::Options), of these three.
+    pub counted: usize,
     /// Answers to broadcasts that not all have answered yet.
     pub answers: usize,
     /// What waits to be sent, the kernel's part included.
@@ -30,10 +32,12 @@ pub struct Held {
 impl Held {
     /// Adds those of another shard.
     pub fn add(&mut self, other: &Held) {
-        let Held { incomplete, attachments, kept, answers, queued, windows, recovery } = other;
+        let Held { incomplete, attachments, kept, counted, .. } = other;
+        let Held { answers, queued, windows, recovery, .. } = other;
         self.incomplete += incomplete;
         self.attachments += attachments;
         self.kept += kept;
+        self.counted += counted;
         self.answers += answers;
         self.queued += queued;
         self.windows += windows;
@@ -105,6 +109,7 @@ impl Hub {
         for conn in conns.indices().filter_map(|index| conns.at(index)) {
             held.queued += conn.out.bytes();
             held.incomplete += conn.incomplete();
+            held.counted += conn.incomplete();
         }
         let sessions = &self.links.sessions;
         for index in sessions.indices() {
@@ -112,6 +117,7 @@ impl Hub {
             held.queued += session.outbox_bytes();
             held.attachments += session.arriving.as_ref().map_or(0, |arriving| arriving.bytes());
             held.kept += self.kept_bytes(index);
+            held.counted += self.unfinished(index);
         }
         held
     }

@@ -1,17 +1,21 @@
 //! What clients have begun to send and not finished: requests, websocket messages, packets that
-//! wait for attachments. Each has a bound of its own; here is the one for all of a shard, as many
-//! bodies at a time are worse than a long one (CVE-2020-36048).
+//! wait for attachments, long `auth` and events that wait for the answer to a CONNECT. Each has a
+//! bound of its own; here is the one for all of a shard, as many bodies at a time are worse than a
+//! long one (CVE-2020-36048).
 
 use rustc_hash::FxHashMap;
 
 use super::conn::{Conn, Stage};
 use super::http::Phase;
-use super::session::{Goodbye, Transport};
+use super::session::{Goodbye, State, Transport};
 use super::{Hub, Links};
 use crate::error::Reason;
 
 /// "Try again later", in the registry of RFC 6455 section 11.7.
 const TRY_AGAIN: u16 = 1013;
+
+/// What a session keeps without being counted: the `auth` of most clients is a token.
+const KEPT_FREE: usize = 4_096;
 
 /// Entries for which an empty table keeps its memory.
 const ENTRIES_KEPT: usize = 1_024;
@@ -21,7 +25,7 @@ const ENTRIES_KEPT: usize = 1_024;
 pub(super) enum Holder {
     /// A connection: a request, a body or a message.
     Conn(u32),
-    /// A session: a packet.
+    /// A session: a packet, and what is kept with its sockets.
     Session(u32),
 }
 
@@ -120,12 +124,19 @@ impl Hub {
         self.make_room();
     }
 
-    /// The same for a packet of a session.
+    /// The same for a session. O(its namespaces).
     pub(super) fn note_arriving(&mut self, index: u32) {
-        let Links { sessions, incoming, .. } = &mut self.links;
-        let arriving = sessions.at(index).and_then(|session| session.arriving.as_deref());
-        incoming.hold(Holder::Session(index), arriving.map_or(0, |arriving| arriving.bytes()));
+        let bytes = self.unfinished(index);
+        self.links.incoming.hold(Holder::Session(index), bytes);
         self.make_room();
+    }
+
+    /// Bytes of a session's packet that is not complete, and of what is kept with its sockets.
+    pub(super) fn unfinished(&self, index: u32) -> usize {
+        let session = self.links.sessions.at(index);
+        let arriving = session.and_then(|session| session.arriving.as_deref());
+        let kept = self.kept_bytes(index).saturating_sub(KEPT_FREE);
+        arriving.map_or(0, |arriving| arriving.bytes()) + kept
     }
 
     /// Where more is held than the shard may hold, those with most of it lose it.
@@ -171,7 +182,8 @@ impl Hub {
     }
 
     fn refuse_arriving(&mut self, index: u32) {
-        let Some(session) = self.links.sessions.at(index) else { return };
+        let session = self.links.sessions.at(index).filter(|session| session.state == State::Open);
+        let Some(session) = session else { return };
         match session.transport {
             Transport::WebSocket(conn) => {
                 self.end_websocket(conn, Some(TRY_AGAIN), "", Reason::TransportError);

@@ -2,7 +2,6 @@
 //! it keeps until a packet is complete.
 
 use super::Hub;
-use super::incoming::Holder;
 use super::wheel::Tick;
 use crate::proto::msgpack;
 use crate::proto::packet::{self, Assembly, Packet};
@@ -102,7 +101,7 @@ impl Hub {
             Ok(true) => {
                 let arriving = session.arriving.take().map(|arriving| arriving.part);
                 let Some(Part::Assembly(assembly)) = arriving else { return };
-                self.links.incoming.let_go(Holder::Session(index));
+                self.note_arriving(index);
                 let (kind, namespace, id, data, attachments) = assembly.finish();
                 let packet =
                     Packet { kind, attachments: 0, namespace: &namespace, id, data: &data };

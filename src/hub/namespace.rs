@@ -242,6 +242,9 @@ impl Hub {
             true => self.begin(member, namespace),
             false => self.events.push_back(Event::Unknown(member)),
         }
+        if held > 0 {
+            self.note_arriving(index);
+        }
     }
 
     /// Looks for a former session, or asks the application.
@@ -304,6 +307,7 @@ impl Hub {
         let held = &mut member.rare.get_or_insert_default().held;
         if held.len() < HELD_MAX && bytes <= self.config.limits.held_bytes_max() {
             held.push(arguments);
+            self.note_arriving(session);
         } else {
             self.reject_packet(session, "too many packets before the connection");
         }
@@ -376,7 +380,11 @@ impl Hub {
         if let Some(session) = self.links.sessions.at_mut(session) {
             session.connect_by = Deadline::default();
         }
-        for arguments in held.into_iter().flatten() {
+        let held = held.unwrap_or_default();
+        if !held.is_empty() {
+            self.note_arriving(session);
+        }
+        for arguments in held {
             self.events.push_back(Event::Packet { member: key, namespace, arguments });
         }
         true
@@ -458,7 +466,9 @@ impl Hub {
         }
         let place = (member.state != State::Connecting).then_some(member.place);
         self.leave_namespace(member.namespace, place);
-        let Rare { acks, track, .. } = member.rare.map(|rare| *rare).unwrap_or_default();
+        let rare = member.rare.map(|rare| *rare).unwrap_or_default();
+        let is_kept = rare.held_bytes() > 0;
+        let Rare { acks, track, .. } = rare;
         for ack in acks {
             match ack.waiter {
                 Waiter::One(token) => {
@@ -470,6 +480,9 @@ impl Hub {
         }
         if let Some(session) = self.links.sessions.at_mut(member.session) {
             session.members.remove(key.index);
+        }
+        if is_kept {
+            self.note_arriving(member.session);
         }
         self.free_session(member.session);
         if let Some(track) = track {

@@ -10,7 +10,6 @@ use super::deliver::{Frame, Urgency, Wire};
 use super::few::Few;
 use super::handshake::Kept;
 use super::id::{Id, Secret};
-use super::incoming::Holder;
 use super::message::Arriving;
 use super::polling::{Payload, Polling};
 use super::slab::Key;
@@ -353,13 +352,13 @@ impl Hub {
         self.links.stats.closed[reason.index()] += 1;
         session.state = State::Closing;
         session.arriving = None;
-        self.links.incoming.let_go(Holder::Session(index));
         session.ping = Ping::Idle;
         session.connect_by = Deadline::default();
         let upgrade = session.take_upgrade();
         for member in session.members.clone().as_slice() {
             self.close_member(*member, reason);
         }
+        self.note_arriving(index);
         if let Some(upgrade) = upgrade {
             self.close_websocket(upgrade.conn);
         }

@@ -16,7 +16,7 @@ fn wire() -> Wire {
 /// What is held, which is never above the bound, and is what there is.
 fn held(wire: &Wire) -> usize {
     let (gauges, held) = (wire.hub.gauges(), wire.hub.held());
-    assert_eq!(gauges.incoming_bytes, held.incomplete + held.attachments);
+    assert_eq!(gauges.incoming_bytes, held.counted);
     assert!(gauges.incoming_bytes <= BOUND, "{gauges:?}");
     gauges.incoming_bytes
 }
@@ -164,4 +164,47 @@ fn whoever_holds_most_goes_first() {
         assert!(wire.heard().last().is_some_and(|heard| heard.starts_with("msg")));
         held(&wire);
     }
+}
+
+/// What clients say with CONNECT is kept as long as they stay, and what they send before its answer
+/// until then: all of a shard's share the memory, but for 4 KiB of each.
+#[test]
+fn what_is_kept_with_sockets_shares_it_as_well() {
+    let mut wire = wire();
+    let small = format!("40{{\"token\":\"{}\"}}", "x".repeat(2_000));
+    let long = format!("40{{\"token\":\"{}\"}}", "x".repeat(20_000));
+    let crowd: Vec<u32> = (0..200).map(|_| wire.websocket(None).0).collect();
+    for conn in &crowd {
+        wire.put(*conn, text(&small));
+    }
+    assert_eq!(held(&wire), 0, "tokens are nothing of note");
+    let (patient, _) = wire.websocket(None);
+    wire.accepts = false;
+    wire.put(patient, text("40"));
+    let member = *wire.members.last().unwrap();
+    wire.put(patient, text(&format!("42[\"early\",\"{}\"]", "x".repeat(10_000))));
+    assert!((5_000..11_000).contains(&held(&wire)));
+    wire.accepts = true;
+    let greedy: Vec<u32> = (0..30).map(|_| wire.websocket(None).0).collect();
+    wire.heard();
+    for conn in &greedy {
+        wire.put(*conn, text(&long));
+        held(&wire);
+    }
+    let refused = greedy.iter().filter(|conn| wire.said(**conn).contains(&"<close 1013>".into()));
+    let refused = refused.count();
+    assert!((15..25).contains(&refused), "{refused}");
+    assert_eq!(wire.hub.stats().incoming_refused, refused as u64);
+    // Who holds little has lost nothing, and an answer frees what waited for it.
+    let before = held(&wire);
+    wire.heard();
+    assert!(wire.hub.accept_member(member));
+    wire.run();
+    assert!(wire.heard()[0].starts_with("early("));
+    assert!((5_000..11_000).contains(&(before - held(&wire))));
+    for conn in greedy.iter().filter(|conn| !wire.is_over(**conn)).copied().collect::<Vec<_>>() {
+        wire.put(conn, frame(0x88, &[]));
+    }
+    assert_eq!(held(&wire), 0);
+    assert_eq!(wire.hub.gauges().sockets, 201);
 }

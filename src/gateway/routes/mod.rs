@@ -18,6 +18,7 @@ use super::config::units::Size;
 use super::limits::{self, Rate};
 use super::state::{NamespaceRules, State, User};
 use super::webhooks::Happened;
+use crate::attach::attach;
 use crate::emit::check_name;
 use crate::visit::may_be_socket;
 use crate::{Error, Event, Raw, Reason, Socket};
@@ -619,7 +620,7 @@ impl Passage<'_> {
         let refused = || Refusal::new("bad_arguments", "the arguments cannot be passed on");
         fill_all(items, &self.context(), &mut json).map_err(|_| refused())?;
         let mut args = Raw { json: json.into(), ..Raw::default() };
-        match args.attach(self.raw.attachments()) {
+        match attach(&mut args, self.raw.attachments()) {
             true => Ok(args),
             false => Err(refused()),
         }

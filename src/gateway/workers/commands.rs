@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::Action;
 use super::admission::Worker;
+use crate::attach::attach;
 use crate::gateway::command::{self, Command, Problem, Verb};
 use crate::gateway::state::State;
 use crate::{Event, Raw, Socket};
@@ -82,7 +83,7 @@ async fn one(
         let mut command = Command::read(text.as_bytes(), verb)?;
         worker.grant().may(command.verb().into(), command.target().namespace())?;
         if let Command::Emit { args, .. } = &mut command
-            && !args.attach(attachments)
+            && !attach(args, attachments)
         {
             let detail = "a placeholder names no attachment of the packet";
             return Err(Problem::new(422, "not valid", detail));

@@ -108,14 +108,29 @@ impl<'a> Frame<'a> {
 /// How a packet is to be delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Urgency {
-    /// Of the protocol itself, to one session: answers and heartbeats, which are not dropped.
+    /// Of the protocol itself, to one session: answers, which are not dropped.
     Control,
+    /// A ping, which is not dropped either. Nobody waits for it, and where clients have connected
+    /// together there are thousands at a time: behind what goes to one.
+    Ping,
     /// To one socket.
     One,
     /// To many, behind what goes to one.
     Many,
     /// To many, and only to those that are ready (J-20).
     Volatile,
+}
+
+impl Urgency {
+    /// Whether bounds and policies make an exception.
+    fn is_control(self) -> bool {
+        matches!(self, Urgency::Control | Urgency::Ping)
+    }
+
+    /// Whether it goes ahead of what goes to many.
+    fn is_ahead(self) -> bool {
+        matches!(self, Urgency::Control | Urgency::One)
+    }
 }
 
 impl Links {
@@ -142,20 +157,19 @@ impl Links {
             self.deliver_alone(index, conn, frame, urgency);
             return Some(waiting);
         }
-        let is_single = matches!(urgency, Urgency::Control | Urgency::One);
         let at = frame.runs.iter().position(|(other, _)| *other == wire).unwrap_or_else(|| {
             let codec = &mut self.codec;
-            let palette = if is_single { &mut self.single } else { &mut self.palette };
+            let palette = if urgency.is_ahead() { &mut self.single } else { &mut self.palette };
             let run = palette.push(|bytes| frame.write(conn, wire, codec, bytes));
             frame.runs.push((wire, run));
             frame.runs.len() - 1
         });
         let run = &frame.runs[at].1;
-        let room = self.bounds.room(out, run.bytes(), urgency == Urgency::Control);
+        let room = self.bounds.room(out, run.bytes(), urgency.is_control());
         if room.admits(&mut self.dirty, &mut self.stats) {
             out.stage(run, &self.bounds.memory);
             self.stats.delivered(frame.packets, frame.bytes);
-            self.dirty.mark(conn, out, line, is_single);
+            self.dirty.mark(conn, out, line, urgency.is_ahead());
         } else {
             self.overflow(index, urgency);
         }
@@ -167,7 +181,7 @@ impl Links {
     fn deliver_alone(&mut self, index: u32, conn: u32, frame: &Frame<'_>, urgency: Urgency) {
         let Some(wire) = self.sessions.at(index).map(|session| session.wire) else { return };
         let Some(Conn { out, line, .. }) = self.conns.at_mut(conn) else { return };
-        let room = self.bounds.room(out, frame.bytes as usize, urgency == Urgency::Control);
+        let room = self.bounds.room(out, frame.bytes as usize, urgency.is_control());
         if !room.admits(&mut self.dirty, &mut self.stats) {
             return self.overflow(index, urgency);
         }
@@ -175,7 +189,7 @@ impl Links {
         frame.write(conn, wire, &mut self.codec, &mut written);
         out.push_owned(written, &self.bounds.memory);
         self.stats.delivered(frame.packets, frame.bytes);
-        self.dirty.mark(conn, out, line, matches!(urgency, Urgency::Control | Urgency::One));
+        self.dirty.mark(conn, out, line, urgency.is_ahead());
     }
 
     fn deliver_polling(
@@ -193,7 +207,7 @@ impl Links {
         }
         let size = frame.text.len() + frame.attachments.iter().map(|a| a.len()).sum::<usize>();
         let is_away = polling.get.is_none();
-        if self.bounds.is_full(waiting + size, size, is_away, urgency == Urgency::Control) {
+        if self.bounds.is_full(waiting + size, size, is_away, urgency.is_control()) {
             self.overflow(index, urgency);
             return Some(waiting);
         }
@@ -210,7 +224,7 @@ impl Links {
 
     fn overflow(&mut self, index: u32, urgency: Urgency) {
         match self.slow_reader {
-            SlowReader::Drop if urgency != Urgency::Control => self.stats.slow_dropped += 1,
+            SlowReader::Drop if !urgency.is_control() => self.stats.slow_dropped += 1,
             // Whatever the policy: a peer that makes us answer must read the answers.
             SlowReader::Drop | SlowReader::Disconnect => self.close_slow(index),
         }

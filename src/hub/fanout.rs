@@ -393,8 +393,8 @@ pub enum Line {
     Urgent,
 }
 
-/// Connections with something to send, in two lines: what one client waits for (answers, replies,
-/// heartbeats) goes ahead of what goes to many, so a large broadcast delays nobody for long.
+/// Connections with something to send, in two lines: what one client waits for (answers, replies)
+/// goes ahead of what goes to many, and of pings, so a large broadcast delays nobody for long.
 #[derive(Debug, Default)]
 pub struct Dirty {
     urgent: VecDeque<u32>,

@@ -514,7 +514,7 @@ impl Hub {
         if matches!(session.transport, Transport::WebSocket(_)) {
             ping = ping.with_run(session.wire, self.links.palette.ping());
         }
-        self.links.deliver(index, &mut ping, Urgency::Control);
+        self.links.deliver(index, &mut ping, Urgency::Ping);
         self.mark_logs(index, false);
     }
 

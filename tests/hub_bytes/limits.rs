@@ -201,3 +201,26 @@ fn what_one_waits_for_goes_ahead_after_a_send_in_flight_too() {
     wire.hub.handle_sent(conn, true);
     assert_eq!(next(&mut wire), (conn, vec!["42[2]".into()]));
 }
+
+/// Clients that have connected together get their pings together: nobody who is answered waits for
+/// them.
+#[test]
+fn what_one_waits_for_goes_ahead_of_pings() {
+    let mut wire = Wire::new();
+    let conns: Vec<u32> = (0..20).map(|_| wire.joined()).collect();
+    wire.holds = true;
+    wire.at(25_000);
+    assert_eq!(wire.hub.gauges().waiting, 20, "all have a ping");
+    assert!(wire.emit(7, "42[1]"));
+    let flush = |wire: &mut Wire, max| {
+        let mut sends = Vec::new();
+        wire.hub.flush(max, |conn, buf| sends.push((conn, unframe(&buf.to_vec()))));
+        sends
+    };
+    assert_eq!(flush(&mut wire, 1), [(conns[7], vec!["2".into()])], "its own comes first");
+    wire.hub.handle_sent(conns[7], true);
+    assert_eq!(flush(&mut wire, 1), [(conns[7], vec!["42[1]".into()])]);
+    let rest = flush(&mut wire, 100);
+    assert_eq!(rest.len(), 19);
+    assert!(rest.iter().all(|(_, said)| *said == ["2"]));
+}

@@ -7,7 +7,8 @@
 //!
 //! After some rounds `compare` looks. It stops when a gate is worse or none can be, else it goes on
 //! to the next look, up to the last. Each look could be a false alarm, so each gets its share of
-//! the probability: Bonferroni, whatever the noise and however rounds depend on each other.
+//! the probability: Bonferroni, whatever the noise and however rounds depend on each other. Ctrl-C
+//! is a look too, the last one.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -78,9 +79,20 @@ struct Side<'a> {
     records: PathBuf,
 }
 
-/// Measures, prints, writes; the exit status is that of `compare`.
+/// Measures, prints, writes; the exit status is that of `compare`, or 130 after an interruption.
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
-    compare::conclude(arguments.measure(), &arguments.output)
+    let found = arguments.measure();
+    let interrupted = match &found {
+        Ok(found) => found.comparison.interrupted,
+        Err(_) => run::is_interrupted(),
+    };
+    let status = compare::conclude(found, &arguments.output);
+    if !interrupted {
+        return status;
+    }
+    let out = arguments.out.display();
+    eprintln!("bench-harness: interrupted; `compare {out}/base {out}/new` judges what is there");
+    ExitCode::from(130)
 }
 
 /// The numbers of rounds after which figures are looked at: from `first` on half as many again
@@ -94,19 +106,26 @@ impl Arguments {
     fn measure(&self) -> Result<Found> {
         ensure!(self.rounds > 1, "--rounds is {}; it takes more to compare", self.rounds);
         let (scenario, thresholds) = (self.scenario()?, self.output.thresholds()?);
+        compare::check(&scenario, &thresholds)?;
         let base = self.side(&self.base_name, &self.base_bin, &self.base_args, "base")?;
         let new = self.side(&self.new_name, &self.new_bin, &self.new_args, "new")?;
         run::catch_interrupts()?;
         let looks = looks(self.rounds, self.max_rounds.max(self.rounds));
         let (mut rounds, mut look) = (Vec::new(), 0);
         loop {
-            while rounds.len() < looks[look] {
+            while rounds.len() < looks[look] && !run::is_interrupted() {
                 eprintln!("round {} of {}", rounds.len() + 1, looks[look]);
-                rounds.push(self.round(rounds.len() + 1, &scenario, &base, &new)?);
+                match self.round(rounds.len() + 1, &scenario, &base, &new) {
+                    // Whatever it says: what is cut short may fail at anything.
+                    Err(_) if run::is_interrupted() => {}
+                    round => rounds.push(round?),
+                }
             }
-            let comparison = Comparison::of(&rounds, &thresholds, looks.len())?;
+            ensure!(!rounds.is_empty(), "interrupted before the first round was complete");
+            let mut comparison = Comparison::of(&rounds, &thresholds, looks.len())?;
+            comparison.interrupted = rounds.len() < looks[look];
             look += 1;
-            if comparison.decided() || look == looks.len() {
+            if comparison.interrupted || comparison.decided() || look == looks.len() {
                 return Ok(Found { comparison, rounds });
             }
             eprintln!("{} rounds: {}, going on", rounds.len(), comparison.headline());
@@ -145,6 +164,8 @@ impl Arguments {
         );
         let cpu = self.server_cpu.unwrap_or(0).to_string();
         let words = self.args.split_whitespace().chain(arguments.split_whitespace());
+        // A name without a folder would be looked for in PATH.
+        let program = std::path::absolute(program)?;
         let mut command = vec![program.display().to_string()];
         command.extend(words.map(|word| word.replace("{cpu}", &cpu)));
         Ok(Side { name, command, records })
@@ -177,7 +198,7 @@ impl Arguments {
         let (address, pid) = (server.address, Some(server.pid()));
         let target = Target { address, pid, label: side.name.into() };
         let record = run::measure(scenario, &target, &|_| Ok(()))?;
-        ensure!(record.complete, "interrupted; `compare` tells what the rounds before it say");
+        ensure!(record.complete, "interrupted");
         record.write(&side.records.join(format!("{number}.json")))?;
         Ok(record)
     }

@@ -41,8 +41,10 @@ use crate::sys::{self, EDGE, Epoll, HANGUP, IN, OUT};
 /// looks at one half of them first, port by port: 19,000 connections of one address took 52 s,
 /// 18 s of it CPU time of the client, and 7 s (1.5 s) of two.
 const PER_SOURCE: usize = 12_000;
-/// Largest server frame, and what one recv(2) may take.
+/// What one recv(2) may take, doubled when a frame or response turns out to be longer,
 const BUFFER: usize = 256 * 1024;
+/// up to this: servers answer a poll with all that they have queued, corecast with 1 MiB or more.
+const BUFFER_MAX: usize = 16 << 20;
 /// Token of the descriptor that `Client::watch` was given.
 const CALL: u64 = u64::MAX;
 
@@ -156,6 +158,8 @@ pub(crate) struct Client {
     /// Client `index` of this process is number `index * stride + first` of all.
     first: usize,
     stride: usize,
+    /// Files that this process needs at most: a client that polls has a second one for its POSTs.
+    files: usize,
     /// Connections that stop reading when they have joined, until `is_awake`.
     stalled: Range<usize>,
     is_awake: bool,
@@ -179,6 +183,8 @@ impl Client {
         let Clients { wait, transport, deflate, .. } = *clients;
         let part = Part { process: first, processes: clients.processes };
         let (steady, host) = (clients.steady(), target.to_string());
+        let count = clients.count.div_ceil(clients.processes);
+        let files_each = if transport == Transport::Polling { 2 } else { 1 };
         let request = match transport {
             Transport::Polling => polling::open_request(&host),
             Transport::Websocket if deflate => codec::upgrade_request(&host, deflate::OFFER),
@@ -186,7 +192,7 @@ impl Client {
         };
         Ok(Self {
             epoll: Epoll::new(256)?,
-            connections: Vec::with_capacity(clients.count.div_ceil(clients.processes)),
+            connections: Vec::with_capacity(count),
             ready: 0,
             target,
             wait,
@@ -195,6 +201,7 @@ impl Client {
             sources: sources(target, clients),
             first,
             stride: clients.processes,
+            files: files_each * count + 100,
             stalled: part.of(steady)..part.of(steady + clients.stalled()),
             is_awake: false,
             ping_interval: 0,
@@ -203,7 +210,7 @@ impl Client {
             request,
             buffer: vec![0; BUFFER],
             scratch: Vec::new(),
-            decoder: Decoder::new(deflate.then_some(BUFFER)),
+            decoder: Decoder::new(deflate.then_some(BUFFER_MAX)),
         })
     }
 
@@ -274,17 +281,19 @@ impl Client {
     pub(crate) fn open(&self, index: usize, socket: u64) -> Result<OwnedFd> {
         let number = index * self.stride + self.first;
         let source = self.sources.get(number % self.sources.len().max(1)).copied();
+        let count = self.connections.len();
         let stream = sys::connect(self.target, source).map_err(|error| match error.kind() {
             AddrNotAvailable => anyhow!(
-                "no source port or address left after {index} connections: widen \
+                "no source port or address left after {count} connections: widen \
                  net.ipv4.ip_local_port_range, give more `sources` (each has to be an address of \
                  this machine), or wait a minute for TIME_WAIT to pass"
             ),
             ConnectionRefused => self.refused(),
+            // What is in force is the hard limit: each process raises the soft one when it starts.
             _ if error.raw_os_error() == Some(24) => anyhow!(
-                "no file left after {index} connections: run it after `ulimit -n {}`, or use more \
-                 processes",
-                2 * index + 100
+                "no file left after {count} connections: use more processes (`processes` in \
+                 [clients]), or run it as root after `ulimit -n {}`",
+                self.files
             ),
             _ => anyhow!(error).context(format!("connection {index} to {}", self.target)),
         })?;
@@ -443,8 +452,10 @@ impl Client {
             let used = self.take(index, kept + length, tell)?;
             let connection = &mut self.connections[index];
             connection.partial = self.buffer[used..kept + length].to_vec();
-            if connection.partial.len() == BUFFER {
-                bail!("connection {index} received a frame of more than {BUFFER} bytes");
+            if connection.partial.len() == BUFFER_MAX {
+                bail!("connection {index} received a message of more than {BUFFER_MAX} bytes");
+            } else if connection.partial.len() == self.buffer.len() {
+                self.buffer.resize(2 * self.buffer.len(), 0);
             }
             // With an edge-triggered epoll a short read means that no more is there, unless the
             // end is: it is reported once, perhaps with the bytes in front of it.

@@ -54,25 +54,34 @@ impl Engine {
     }
 }
 
+/// Where engines are, if not where this program was built.
+#[derive(Default)]
+pub(crate) struct Places {
+    /// `bench-harness/engines` of the source.
+    pub(crate) engines: Option<PathBuf>,
+    /// Our bench server.
+    pub(crate) corecast: Option<PathBuf>,
+}
+
 /// The floor and the engines that are there; those in `wanted` must be. Who is not there is said
 /// on standard error.
-pub(crate) fn installed(corecast: Option<&Path>, wanted: Option<&[String]>) -> Result<Vec<Engine>> {
+pub(crate) fn installed(places: &Places, wanted: Option<&[String]>) -> Result<Vec<Engine>> {
     for name in wanted.into_iter().flatten() {
         ensure!(NAMES.contains(&name.as_str()), "no engine {name}; there are {NAMES:?}");
     }
     let is_wanted = |name: &str| wanted.map(|names| names.iter().any(|wanted| wanted == name));
     let mut engines = Vec::new();
-    for engine in all(corecast)? {
+    for engine in all(places)? {
         let is_there = engine.proof.exists();
         let is_asked_for = match engine.name {
             "floor" => Some(true),
-            "corecast" if corecast.is_some() => Some(true),
+            "corecast" if places.corecast.is_some() => Some(true),
             name => is_wanted(name),
         };
         let fix = if engine.name == "corecast" {
-            "cargo build --release --example bench_server"
+            "`cargo build --release --example bench_server`, or --corecast"
         } else {
-            "scripts/peers.sh --install-only"
+            "`scripts/peers.sh --install-only` in corecast's source, or --engines-in"
         };
         let missing = format!("{} is not installed: {fix}", engine.name);
         ensure!(is_there || is_asked_for != Some(true), "{missing}");
@@ -86,15 +95,15 @@ pub(crate) fn installed(corecast: Option<&Path>, wanted: Option<&[String]>) -> R
     Ok(engines)
 }
 
-fn all(corecast: Option<&Path>) -> Result<[Engine; 5]> {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let ours = here.join("../target/release/examples/bench_server");
-    let ours = corecast.map_or(ours, Path::to_path_buf);
+fn all(places: &Places) -> Result<[Engine; 5]> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let ours = places.corecast.clone();
+    let ours = ours.unwrap_or_else(|| source.join("../target/release/examples/bench_server"));
     let floor = std::env::current_exe()?;
-    let node = here.join("engines/node");
-    let rust = here.join("engines/socketioxide");
+    let engines = places.engines.clone().unwrap_or_else(|| source.join("engines"));
+    let (node, rust, python) =
+        (engines.join("node"), engines.join("socketioxide"), engines.join("python"));
     let oxide = rust.join("target/release/socketioxide-bench");
-    let python = here.join("engines/python");
     let words = |words: &[&Path]| words.iter().map(|word| word.display().to_string()).collect();
     Ok([
         Engine {

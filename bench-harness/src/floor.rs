@@ -90,6 +90,7 @@ struct Pings {
 /// Serves on `address` for ever, pinging each client once every `interval`. Prints the address
 /// that was bound, for port 0.
 pub(crate) fn run(address: SocketAddr, interval: Duration) -> Result<()> {
+    sys::raise_open_files()?;
     let listener = TcpListener::bind(address).with_context(|| format!("listen on {address}"))?;
     listener.set_nonblocking(true)?;
     let fd = listener.as_raw_fd();

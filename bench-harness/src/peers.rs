@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
-use crate::engines::{self, Engine};
+use crate::engines::{self, Engine, Places};
 use crate::probe;
 use crate::record::Record;
 use crate::rows::{Measure, Numbers, Row, SETUPS, Setup, Shards};
@@ -53,6 +53,10 @@ pub(crate) struct Arguments {
     /// corecast's bench server (default: target/release/examples/bench_server, if it is there)
     #[arg(long, value_name = "PROGRAM")]
     corecast: Option<PathBuf>,
+    /// Folder of the peers, `bench-harness/engines` of the source (default: where this program was
+    /// built)
+    #[arg(long, value_name = "FOLDER")]
+    engines_in: Option<PathBuf>,
     /// Pin the servers to this CPU
     #[arg(long, value_name = "CPU")]
     server_cpu: Option<usize>,
@@ -85,11 +89,16 @@ pub(crate) struct Found {
     rounds: usize,
     numbers: Numbers,
     table: Table,
+    /// Why it ended early.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<String>,
 }
 
-/// Measures, prints, and writes what is asked for. 0, or 130 if it was interrupted.
+/// Measures, prints, and writes what is asked for. 0, 130 if it was interrupted, 1 if the floor or
+/// corecast failed after something was found.
 pub(crate) fn run(arguments: Arguments) -> Result<u8> {
-    let engines = engines::installed(arguments.corecast.as_deref(), arguments.engines.as_deref())?;
+    let places = Places { engines: arguments.engines_in, corecast: arguments.corecast };
+    let engines = engines::installed(&places, arguments.engines.as_deref())?;
     let files = sys::raise_open_files().context("raise the limit of open files")?;
     let numbers = Numbers::new(
         arguments.seconds,
@@ -112,7 +121,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<u8> {
             std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
         }
     }
-    Ok(if run::is_interrupted() { 130 } else { 0 })
+    Ok(if run::is_interrupted() { 130 } else { u8::from(found.failure.is_some()) })
 }
 
 /// Names of all measures, for errors and the command line's help.
@@ -136,6 +145,7 @@ impl Bench {
             .collect();
         let column = |engine: &Engine| Column { name: engine.label(), values: Vec::new() };
         let mut columns: Vec<Column> = engines.iter().map(column).collect();
+        let mut failure = None;
         'rounds: for round in 0..self.rounds {
             for turn in 0..engines.len() {
                 if run::is_interrupted() {
@@ -145,9 +155,16 @@ impl Bench {
                 let index = (round + turn) % engines.len();
                 let (engine, of) = (&engines[index], self.rounds);
                 eprintln!("round {} of {of}: {}", round + 1, engine.label());
-                let found = self
-                    .round(engine)
-                    .with_context(|| format!("{}, round {}", engine.name, round + 1))?;
+                let found = self.round(engine);
+                let found = found.with_context(|| format!("{}, round {}", engine.name, round + 1));
+                let found = match found {
+                    Err(error) if round > 0 => {
+                        eprintln!("{error:#}; this is what was found until then");
+                        failure = Some(format!("{error:#}"));
+                        break 'rounds;
+                    }
+                    found => found?,
+                };
                 let figures = rows.iter().map(|row| found.get(&key(row)).copied());
                 columns[index].values.push(figures.collect());
             }
@@ -155,7 +172,8 @@ impl Bench {
         let rows = rows.iter().map(|row| row.line(&self.numbers)).collect();
         let table = Table { rows, columns };
         let (host, server_cpu) = (probe::host(), self.server_cpu);
-        Ok(Found { host, server_cpu, rounds: self.rounds, numbers: self.numbers, table })
+        let (rounds, numbers) = (self.rounds, self.numbers);
+        Ok(Found { host, server_cpu, rounds, numbers, table, failure })
     }
 
     fn wanted(&self, setup: &'static Setup) -> impl Iterator<Item = &'static Measure> {
@@ -197,8 +215,6 @@ impl Bench {
             }
             let record = match self.measure(engine, setup, &measures) {
                 Ok(record) => record,
-                // The terminal tells the server as well; either may be the first to go.
-                Err(_) if run::is_interrupted() => break,
                 Err(error) if engine.is_peer() => {
                     eprintln!("{} fails: {error:#}", engine.name);
                     continue;

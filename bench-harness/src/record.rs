@@ -110,8 +110,7 @@ pub(crate) struct Load {
     pub(crate) kind: Kind,
     /// Bytes of data in each event.
     pub(crate) payload: u64,
-    /// Operations a second by schedule, `in_flight` of them at most; without it, as many at any
-    /// time.
+    /// Operations a second by schedule, or how many at any time; neither if it is idle.
     pub(crate) rate: Option<f64>,
     pub(crate) in_flight: Option<u64>,
     /// Within the measured part.

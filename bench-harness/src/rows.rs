@@ -182,7 +182,7 @@ const USUAL: Setup = Setup {
 };
 
 /// Rows by the fresh server that they need.
-pub(crate) const SETUPS: [Setup; 10] = [
+pub(crate) const SETUPS: [Setup; 11] = [
     Setup {
         measures: &[
             Measure {
@@ -254,19 +254,22 @@ pub(crate) const SETUPS: [Setup; 10] = [
     },
     Setup {
         ping_interval: 1_000,
-        measures: &[
-            measure!(
-                "heartbeat",
-                "{ kind = 'idle' }",
-                cpu("heartbeat", "heartbeat, per ping and pong", 2)
-            ),
-            measure!(
-                "fairness",
-                "{ kind = 'fanout' }, { kind = 'echo', rate = 100 }, { kind = 'idle' }",
-                alone("fairness", "echo beside a fan-out to all, p99", Kind::Echo, 0.99),
-                alone("fairness", "heartbeat beside it, the latest is late by", Kind::Idle, 1.0)
-            ),
-        ],
+        measures: &[measure!(
+            "heartbeat",
+            "{ kind = 'idle' }",
+            cpu("heartbeat", "heartbeat, per ping and pong", 2)
+        )],
+        ..USUAL
+    },
+    Setup {
+        ping_interval: 1_000,
+        clients: "count = {clients}\nasking = 200",
+        measures: &[measure!(
+            "fairness",
+            "{ kind = 'fanout' }, { kind = 'echo', rate = 500 }, { kind = 'idle' }",
+            alone("fairness", "echo beside a fan-out to all, p99", Kind::Echo, 0.99),
+            alone("fairness", "heartbeat beside it, the latest is late by", Kind::Idle, 1.0)
+        )],
         ..USUAL
     },
     Setup {

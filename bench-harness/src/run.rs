@@ -10,15 +10,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
+use crate::client::Transport;
 use crate::load::Tally;
 use crate::meter;
 use crate::probe::{self, Probe};
 use crate::progress::Progress;
 use crate::record::{FORMAT, Kind, Load, Phase, Record, Stalled, Usage};
-use crate::scenario::{self, Scenario};
+use crate::scenario::{self, Clients, Scenario};
 use crate::server::Server;
 use crate::shared::Shared;
-use crate::stalled::Woken;
+use crate::stalled::{Sent, Woken};
 use crate::sys;
 use crate::worker::{Answer, Done, Job, Order};
 
@@ -60,6 +61,8 @@ pub(crate) fn with_server(scenario: &Scenario, keep: Keep<'_>) -> Result<Record>
         "no server: give --url (and --pid for CPU time and memory), or let the scenario start one \
          by `[server] command`",
     )?;
+    // For the server, which inherits it.
+    sys::raise_open_files()?;
     let mut server = Server::start(&own.command, own.cpu)?;
     let program = std::path::Path::new(&own.command[0]).file_name().unwrap_or_default();
     let label = own.label.clone().unwrap_or_else(|| program.to_string_lossy().into_owned());
@@ -91,7 +94,7 @@ pub(crate) fn measure(scenario: &Scenario, target: &Target, keep: Keep<'_>) -> R
         complete: true,
         harness: env!("CARGO_PKG_VERSION").into(),
         host: probe::host(),
-        connections: scenario.clients.count as u64,
+        connections: (scenario.clients.count + scenario.clients.asking) as u64,
         processes: scenario.clients.processes as u64,
         phases: Vec::new(),
         stalled: None,
@@ -125,15 +128,16 @@ fn check_sources(scenario: &Scenario, target: SocketAddr) -> Result<()> {
 /// Fails with the fix if a client process or the server cannot open enough files.
 fn check_limits(scenario: &Scenario, server: Option<&Probe>) -> Result<()> {
     let (count, processes) = (scenario.clients.count, scenario.clients.processes);
-    let ours = count.div_ceil(processes) as u64 + SPARE_FILES;
-    let theirs = count as u64 + SPARE_FILES;
+    let each = files_of_a_client(scenario);
+    let ours = count.div_ceil(processes) as u64 * each + SPARE_FILES;
+    let theirs = count as u64 * each + SPARE_FILES;
     let hard = sys::raise_open_files()?;
     ensure!(
         hard >= ours,
         "a client process may open {hard} files and needs {ours}: use more processes (`processes` \
          in [clients], {} would do), run it after `ulimit -n {ours}`, as root if the hard limit \
          (`ulimit -Hn`) is lower, or use a smaller --count",
-        count.div_ceil(hard.saturating_sub(SPARE_FILES).max(1) as usize)
+        (count as u64 * each).div_ceil(hard.saturating_sub(SPARE_FILES).max(1))
     );
     let limit = server.map_or(Ok(u64::MAX), Probe::open_files)?;
     ensure!(
@@ -142,6 +146,13 @@ fn check_limits(scenario: &Scenario, server: Option<&Probe>) -> Result<()> {
          `ulimit -n {theirs}`, as root if the hard limit is lower, or use a smaller --count"
     );
     Ok(())
+}
+
+/// A polling client that says more than hello and pong keeps a second connection for its POSTs.
+fn files_of_a_client(scenario: &Scenario) -> u64 {
+    let mut loads = scenario.phases.iter().flat_map(|phase| &phase.loads);
+    let has_posts = loads.any(|load| !matches!(load.kind, Kind::Connect | Kind::Idle));
+    if scenario.clients.transport == Transport::Polling && has_posts { 2 } else { 1 }
 }
 
 /// The client processes.
@@ -171,12 +182,17 @@ impl<'a> Crew<'a> {
     fn start(scenario: &'a Scenario, target: &Target) -> Result<Self> {
         let (shared, (sender, answers)) = (Shared::new()?, channel());
         let mut crew = Self { scenario, shared, members: Vec::new(), answers, connected: 0 };
-        for process in 0..scenario.clients.processes {
+        let Clients { processes, asking, .. } = scenario.clients;
+        let all = processes + usize::from(asking > 0);
+        for process in 0..all {
+            let asks = process == processes;
             let job = Job {
-                scenario: scenario.clone(),
+                scenario: if asks { scenario.asking() } else { scenario.clone() },
                 target: target.address,
                 pid: target.pid,
                 process,
+                asks,
+                crew: all,
                 shared: crew.shared.path(),
             };
             crew.members.push(Member::start(&job, sender.clone())?);
@@ -235,7 +251,7 @@ impl<'a> Crew<'a> {
         if let Some(load) = plan.loads.first().filter(|_| plan.connects()) {
             self.connected = load.count.unwrap_or(self.scenario.clients.count);
         }
-        let progress = Progress::new(plan, self.connected);
+        let progress = Progress::new(plan, self.connected + self.scenario.clients.asking);
         self.order(&Order::Prepare { phase: number, connected: self.connected })?;
         self.gather("preparing", |shared| progress.preparing(shared))?;
         if is_interrupted() {
@@ -273,24 +289,19 @@ impl<'a> Crew<'a> {
 
     /// What became of the clients that had stopped reading, after `phases`.
     fn wake(&mut self, phases: &[Phase]) -> Result<Stalled> {
-        self.order(&Order::Wake)?;
+        self.order(&Order::Wake { sent: sent(self.scenario, phases) })?;
         let mut all = Woken::default();
         for answer in self.gather("reading what stalled clients still get", |_| {})? {
             if let Answer::Woken(woken) = answer {
                 all.add(woken);
             }
         }
-        let plans = self.scenario.phases.iter().zip(phases);
-        let loads = plans.flat_map(|(plan, found)| plan.loads.iter().zip(&found.loads));
-        let sent: u64 =
-            loads.filter(|(plan, _)| plan.reaches_all()).map(|(_, load)| load.all_sent).sum();
-        let due = (all.clients - all.closed) * sent;
-        ensure!(all.to_open <= due, "stalled clients received more than was sent");
+        ensure!(all.to_open <= all.due, "stalled clients received more than was sent");
         Ok(Stalled {
             clients: all.clients,
             closed: all.closed,
             received: all.to_closed + all.to_open,
-            skipped: due - all.to_open,
+            skipped: all.due - all.to_open,
         })
     }
 
@@ -326,6 +337,22 @@ impl Member {
         orders.write_all((serde_json::to_string(job)? + "\n").as_bytes())?;
         Ok(Self { child, orders })
     }
+}
+
+/// What was sent to everybody in `phases`.
+fn sent(scenario: &Scenario, phases: &[Phase]) -> Vec<Sent> {
+    let (mut all, mut connected) = (Vec::<Sent>::new(), 0);
+    for (plan, found) in scenario.phases.iter().zip(phases) {
+        if let Some(load) = plan.loads.first().filter(|_| plan.connects()) {
+            connected = load.count.unwrap_or(scenario.clients.count);
+            // Whoever leaves, and perhaps comes back, gets nothing of what was sent before.
+            all.iter_mut().for_each(|sent| sent.connected = connected.min(sent.connected));
+        }
+        let loads = plan.loads.iter().zip(&found.loads).filter(|(plan, _)| plan.reaches_all());
+        let broadcasts = loads.map(|(_, load)| load.all_sent).sum();
+        all.push(Sent { broadcasts, connected });
+    }
+    all
 }
 
 /// What the processes found, as one phase; fails if a receipt is missing or one too many.

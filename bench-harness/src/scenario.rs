@@ -101,6 +101,10 @@ pub(crate) struct Clients {
     /// Share of the clients that stops reading as soon as they have joined. They take part in
     /// nothing; when all is over the record says what became of them. 0 to 0.9, default: 0.
     pub(crate) stalled: f64,
+    /// So many clients more, in a process of their own that goes before the others where it may
+    /// (nice -20, as root): loads of kind "echo" are theirs, and they do nothing else. So no answer
+    /// has to wait until one process has read what all others were sent. Default: 0.
+    pub(crate) asking: usize,
     /// Seconds without any receipt after which what is missing is lost, and the run has failed. A
     /// server that is emulated needs more. Default: 10.
     pub(crate) patience: f64,
@@ -119,6 +123,7 @@ impl Default for Clients {
             data: Data::Text,
             leaving: 0.0,
             stalled: 0.0,
+            asking: 0,
             patience: 10.0,
         }
     }
@@ -232,6 +237,23 @@ impl Scenario {
         self.clients.steady()
     }
 
+    /// What the process of those that ask runs.
+    pub(crate) fn asking(&self) -> Self {
+        let mut own = self.clone();
+        own.clients = Clients {
+            count: self.clients.asking,
+            processes: 1,
+            wait: Wait::Block,
+            leaving: 0.0,
+            stalled: 0.0,
+            asking: 0,
+            ..own.clients
+        };
+        let loads = own.phases.iter_mut().flat_map(|phase| &mut phase.loads);
+        loads.for_each(|load| load.count = None);
+        own
+    }
+
     /// Changes the number of clients; what was larger than that shrinks to it.
     pub(crate) fn scale(&mut self, count: usize) {
         self.clients.count = count;
@@ -318,6 +340,9 @@ impl Scenario {
         }
         if !(0.0..=0.9).contains(&leaving) || self.steady() < processes {
             return wrong("leaving", "a share between 0 and 0.9; each process keeps one at least");
+        }
+        if self.clients.asking > 0 && !self.loads().any(|(_, load)| load.kind == Kind::Echo) {
+            return wrong("asking", "nobody asks: there is no load of kind echo");
         }
         if !(1.0..=1e6).contains(&self.clients.patience) {
             return wrong("patience", "between 1 and 1000000 seconds");

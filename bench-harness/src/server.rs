@@ -34,6 +34,8 @@ impl Server {
         let mut start = Command::new(program);
         start.args(arguments).stdin(Stdio::null()).stdout(Stdio::null());
         sys::confine(&mut start, cpu);
+        // Out of reach of the terminal's Ctrl-C, which ends the phase: the server stays until then.
+        std::os::unix::process::CommandExt::process_group(&mut start, 0);
         let child = start.spawn().with_context(|| format!("start {program}: is it built?"))?;
         let mut server = Self { child, address };
         let started = Instant::now();

@@ -163,7 +163,9 @@ impl Flights<'_> {
     }
 
     pub(crate) fn unfinished(&self) -> u64 {
-        self.sent() - self.words[1].load(Acquire)
+        // Before `sent`: others go on, and would have finished more than had been sent.
+        let finished = self.words[1].load(Acquire);
+        self.sent() - finished
     }
 
     /// Receipts that are still due.
@@ -224,6 +226,28 @@ mod tests {
         assert_eq!(flights.enter(9, |_| 1), Some(64));
         assert_eq!(flights.missing(), 1);
         Ok(())
+    }
+
+    #[test]
+    fn what_is_unfinished_can_be_asked_while_others_go_on() -> Result<()> {
+        const ALL: u64 = 5_000_000;
+        // So that whoever asks is interrupted right between two words now and then.
+        let _ = sys::pin_to(0);
+        let shared = Shared::new()?;
+        let flights = shared.flights(0, 1, 64);
+        std::thread::scope(|scope| {
+            let others = scope.spawn(|| -> Result<()> {
+                for number in 0..ALL {
+                    ensure!(flights.enter(1, |_| 1) == Some(number));
+                    flights.deliver(number, 1)?;
+                }
+                Ok(())
+            });
+            while !others.is_finished() {
+                assert!(flights.unfinished() <= ALL);
+            }
+            others.join().expect("no panic")
+        })
     }
 
     #[test]

@@ -13,12 +13,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::client::{Client, Heard};
 use crate::event::{Event, Read};
-use crate::load;
+use crate::load::{self, Part};
 use crate::scenario::Scenario;
 use crate::sys;
 
 /// Nothing for so long: all that the server had kept has come.
 const QUIET: Duration = Duration::from_millis(500);
+
+/// Broadcasts to everybody, and how many clients have stayed connected since before them: they are
+/// the first ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Sent {
+    pub(crate) broadcasts: u64,
+    pub(crate) connected: usize,
+}
 
 /// What the stalled clients of one process, or of all, turned out to have got.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +34,8 @@ pub(crate) struct Woken {
     pub(crate) clients: u64,
     /// Of these, those that the server had closed.
     pub(crate) closed: u64,
+    /// Broadcasts that were sent to the others.
+    pub(crate) due: u64,
     /// Broadcasts that the closed ones got, and the others.
     pub(crate) to_closed: u64,
     pub(crate) to_open: u64,
@@ -35,13 +45,19 @@ impl Woken {
     pub(crate) fn add(&mut self, other: Self) {
         self.clients += other.clients;
         self.closed += other.closed;
+        self.due += other.due;
         self.to_closed += other.to_closed;
         self.to_open += other.to_open;
     }
 }
 
-/// Lets the stalled clients read what there is for them.
-pub(crate) fn wake(client: &mut Client, scenario: &Scenario) -> Result<Woken> {
+/// Lets the stalled clients read what there is for them, of what was `sent`.
+pub(crate) fn wake(
+    client: &mut Client,
+    scenario: &Scenario,
+    part: Part,
+    sent: &[Sent],
+) -> Result<Woken> {
     let mut receipts = Receipts::new(scenario);
     let mut heard = (0, sys::now());
     client.wake(|index, heard, _| receipts.hear(index, &heard))?;
@@ -54,7 +70,12 @@ pub(crate) fn wake(client: &mut Client, scenario: &Scenario) -> Result<Woken> {
     let mut found = Woken::default();
     for index in client.stalled() {
         found.clients += 1;
-        found.closed += u64::from(client.is_closed(index));
+        if client.is_closed(index) {
+            found.closed += 1;
+            continue;
+        }
+        let due = sent.iter().filter(|sent| part.number(index) < sent.connected);
+        found.due += due.map(|sent| sent.broadcasts).sum::<u64>();
     }
     for (index, ..) in &receipts.got {
         let closed = client.is_closed(*index);

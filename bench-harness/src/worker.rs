@@ -3,6 +3,7 @@
 //! Orders come in and answers go out as lines of JSON (`Order`, `Answer`); what has to be known at
 //! once goes through memory that all processes share. Between orders heartbeats are answered.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Stdin, Write, stdin, stdout};
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
@@ -18,7 +19,7 @@ use crate::probe::Probe;
 use crate::record::Kind;
 use crate::scenario::Scenario;
 use crate::shared::Shared;
-use crate::stalled::{self, Woken};
+use crate::stalled::{self, Sent, Woken};
 use crate::sys;
 
 /// What a process is started for: its first line of input.
@@ -29,6 +30,10 @@ pub(crate) struct Job {
     /// The server's, if it is known.
     pub(crate) pid: Option<u32>,
     pub(crate) process: usize,
+    /// It is the process of those that ask.
+    pub(crate) asks: bool,
+    /// All processes.
+    pub(crate) crew: usize,
     /// Where `Shared` is.
     pub(crate) shared: String,
 }
@@ -39,8 +44,8 @@ pub(crate) enum Order {
     Prepare { phase: usize, connected: usize },
     /// Begin it then, in nanoseconds of the common clock.
     Go { begin: u64 },
-    /// Let those who had stopped reading read again.
-    Wake,
+    /// Let those who had stopped reading read again, to whom this was sent.
+    Wake { sent: Vec<Sent> },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -73,8 +78,8 @@ struct Worker {
     client: Client,
     /// The first process reads the server's clocks.
     probe: Option<Probe>,
-    /// Sizes of the rooms that the clients are in.
-    rooms: Vec<usize>,
+    /// By the size of rooms: how many of our clients, the first ones, are in theirs.
+    rooms: BTreeMap<usize, usize>,
     orders: BufReader<Stdin>,
 }
 
@@ -85,6 +90,17 @@ pub(crate) fn run() -> Result<()> {
         Err(error) => Err(error),
     };
     failed.or_else(|error| answer(&Answer::Failed(format!("{error:#}"))))
+}
+
+impl Job {
+    /// Whether a load is, in part, for the clients of this process.
+    fn takes(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Connect => true,
+            Kind::Echo => self.asks || self.scenario.clients.asking == 0,
+            Kind::Idle | Kind::Fanout | Kind::Churn => !self.asks,
+        }
+    }
 }
 
 impl Worker {
@@ -98,12 +114,16 @@ impl Worker {
         if let Some(cpu) = clients.cpus.get(job.process % clients.cpus.len().max(1)) {
             sys::pin_to(*cpu).with_context(|| format!("pin a client process to CPU {cpu}"))?;
         }
-        let part = Part { process: job.process, processes: clients.processes };
-        let client = Client::new(job.target, clients, job.process)?;
+        if job.asks {
+            sys::hurry();
+        }
+        let process = if job.asks { 0 } else { job.process };
+        let part = Part { process, processes: clients.processes };
+        let client = Client::new(job.target, clients, process)?;
         client.watch(stdin().as_raw_fd())?;
         let shared = Shared::open(&job.shared)?;
         let probe = job.pid.filter(|_| job.process == 0).map(Probe::new).transpose()?;
-        Ok(Self { job, part, shared, client, probe, rooms: Vec::new(), orders })
+        Ok(Self { job, part, shared, client, probe, rooms: BTreeMap::new(), orders })
     }
 
     fn serve(&mut self) -> Result<()> {
@@ -123,8 +143,9 @@ impl Worker {
                     let done = self.phase(prepared, begin)?;
                     answer(&Answer::Done(done))?;
                 }
-                Some(Order::Wake) => {
-                    let woken = stalled::wake(&mut self.client, &self.job.scenario)?;
+                Some(Order::Wake { sent }) => {
+                    let scenario = &self.job.scenario;
+                    let woken = stalled::wake(&mut self.client, scenario, self.part, &sent)?;
                     answer(&Answer::Woken(woken))?;
                 }
             }
@@ -134,9 +155,11 @@ impl Worker {
     /// The next order; `None` when there are no more.
     fn order(&mut self) -> Result<Option<Order>> {
         self.client.is_called = false;
+        let asks = self.job.asks;
         while !self.client.is_called {
-            self.client
-                .turn(Duration::from_millis(200), |index, heard, _| unasked(index, &heard))?;
+            self.client.turn(Duration::from_millis(200), |index, heard, _| {
+                if asks { Ok(()) } else { unasked(index, &heard) }
+            })?;
         }
         let mut line = String::new();
         if self.orders.read_line(&mut line)? == 0 {
@@ -147,7 +170,12 @@ impl Worker {
 
     /// Puts the clients into the rooms that the phase has.
     fn prepare(&mut self, phase: usize, connected: usize) -> Result<()> {
-        let steady = connected.min(self.job.scenario.steady());
+        if self.job.asks {
+            return Ok(());
+        }
+        let members = self.part.of(connected.min(self.job.scenario.steady()));
+        // Whoever leaves now is in no room when it comes back.
+        self.rooms.values_mut().for_each(|joined| *joined = members.min(*joined));
         let sizes: Vec<usize> = self.job.scenario.phases[phase]
             .loads
             .iter()
@@ -155,11 +183,9 @@ impl Worker {
             .filter_map(|load| load.room_size)
             .collect();
         for size in sizes {
-            if self.rooms.contains(&size) {
-                continue;
-            }
-            let mut loads = [Load::join(size, self.part.of(steady), self.part)];
-            let mut watch = Watch::new(&self.shared);
+            let joined = self.rooms.insert(size, members).unwrap_or(0);
+            let mut loads = [Load::join(size, joined..members, self.part)];
+            let mut watch = Watch::new(&self.shared, self.job.asks);
             while !(loads[0].is_complete() && loads[0].unfinished() == 0
                 || self.shared.is_stopped())
             {
@@ -167,7 +193,6 @@ impl Worker {
                 watch.turn(&mut self.client, &mut loads, Duration::from_millis(5))?;
                 watch.look(&loads, &self.client, self.patience())?;
             }
-            self.rooms.push(size);
         }
         Ok(())
     }
@@ -188,12 +213,16 @@ impl Worker {
             begin,
         };
         let count = phase.loads.len();
-        let mut loads: Vec<Load<'_>> = (0..count).map(|at| Load::new(at, &setting)).collect();
+        let load = |at: usize| match self.job.takes(phase.loads[at].kind) {
+            true => Load::new(at, &setting),
+            false => Load::Absent(Tally::default()),
+        };
+        let mut loads: Vec<Load<'_>> = (0..count).map(load).collect();
         let opening = begin + nanoseconds(phase.warmup());
         let end = (!phase.connects()).then(|| opening + nanoseconds(phase.seconds));
         let interval = nanoseconds(phase.interval());
         let mut meter = Meter::new(self.probe.as_ref(), opening, end, interval)?;
-        let mut watch = Watch::new(&self.shared);
+        let mut watch = Watch::new(&self.shared, self.job.asks);
         let mut is_silent = false;
         loop {
             let now = sys::now();
@@ -204,7 +233,7 @@ impl Worker {
                 self.shared.fall_silent();
                 loads.iter_mut().for_each(|load| load.fall_silent(now));
             }
-            if is_silent && self.shared.silent() == self.part.processes {
+            if is_silent && self.shared.silent() == self.job.crew {
                 meter.close(now, &mut loads, self.shared.joined())?;
                 if loads.iter().all(|load| load.unfinished() == 0) {
                     break;
@@ -243,14 +272,15 @@ impl Worker {
 /// Whether anything still arrives.
 struct Watch<'a> {
     shared: &'a Shared,
+    asks: bool,
     received: u64,
     delivered: u64,
     heard: u64,
 }
 
 impl<'a> Watch<'a> {
-    fn new(shared: &'a Shared) -> Self {
-        Self { shared, received: 0, delivered: 0, heard: sys::now() }
+    fn new(shared: &'a Shared, asks: bool) -> Self {
+        Self { shared, asks, received: 0, delivered: 0, heard: sys::now() }
     }
 
     /// One turn of the client, whose receipts go to `loads`.
@@ -266,7 +296,8 @@ impl<'a> Watch<'a> {
                     return Ok(());
                 }
             }
-            unasked(index, &heard)
+            // Those that ask hear broadcasts too, which are counted where they are for.
+            if self.asks { Ok(()) } else { unasked(index, &heard) }
         })?;
         let received = loads.iter_mut().map(|load| load.tally().all_received).sum();
         if received != self.received {

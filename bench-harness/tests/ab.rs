@@ -1,12 +1,16 @@
 //! `ab` and `compare` through the command line. The live tests are about CPU time: they stand a
 //! busy machine, and run alone (.config/nextest.toml).
 
+mod floor;
+
 use std::error::Error;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
-const HARNESS: &str = env!("CARGO_BIN_EXE_bench-harness");
+use floor::{HARNESS, signal};
 
 /// One fan-out, in windows as short as can be, so that many rounds take little time. One at a time:
 /// with eight in flight wasting a tenth was seen to cost up to twice as much.
@@ -31,6 +35,32 @@ const THRESHOLDS: &str = "
 [phase.connect.cpu-per-connection]
 gate = false
 [phase.connect.memory-per-connection]
+gate = false
+";
+
+/// The floor beside itself, in rounds that are over soon.
+const SHORT: &str = "
+[clients]
+count = 3
+wait = \"block\"
+[[phase]]
+name = \"connect\"
+settle = 0
+[[phase.load]]
+kind = \"connect\"
+[[phase]]
+name = \"echo\"
+seconds = 0.05
+[[phase.load]]
+kind = \"echo\"
+";
+
+/// One gate and many false alarms: six rounds are enough for a verdict.
+const LAX: &str = "
+false-alarms = 0.2
+[metric.cpu-per-connection]
+gate = false
+[metric.memory-per-connection]
 gate = false
 ";
 
@@ -101,9 +131,13 @@ fn live_equal_builds_pass_and_compare_reads_their_records() -> Result<(), Box<dy
             .args(more)
             .output()
     };
-    let again = compare(&["--thresholds", folder.join("thresholds.toml").to_str().ok_or("path")?])?;
-    assert!(text(&again.stdout).contains("fanout: CPU per delivery"), "{again:?}");
-    assert_ne!(again.status.code(), Some(2), "{again:?}");
+    // `ab` takes three looks. The one of `compare`, with the false alarms of one of them, sees what
+    // the last one saw.
+    let thresholds = folder.join("look.toml");
+    fs::write(&thresholds, format!("false-alarms = {}\n{THRESHOLDS}", 0.01 / 3.0))?;
+    let again = compare(&["--thresholds", thresholds.to_str().ok_or("path")?])?;
+    assert_eq!(again.status.code(), Some(0), "{again:?}");
+    assert_eq!(text(&again.stdout), found);
     // Five rounds are too few for any rate of false alarms, all the more for a millionth.
     let thresholds = folder.join("strict.toml");
     fs::write(&thresholds, "false-alarms = 0.000001")?;
@@ -130,20 +164,107 @@ fn live_a_build_that_wastes_a_tenth_is_caught() -> Result<(), Box<dyn Error>> {
 #[test]
 fn mistakes_are_told_and_are_no_verdict() -> Result<(), Box<dyn Error>> {
     let empty = folder("ab-empty")?;
-    let file = empty.join("thresholds.toml");
-    fs::write(&file, "[metric.p98]\ngate = true")?;
-    let (empty, file) = (empty.to_str().ok_or("path")?, file.to_str().ok_or("path")?);
+    let file = |name: &str, text: &str| -> Result<String, Box<dyn Error>> {
+        let path = empty.join(name);
+        fs::write(&path, text)?;
+        Ok(path.display().to_string())
+    };
+    let metric = &file("metric.toml", "[metric.p98]\ngate = true")?;
+    let phase = &file("phase.toml", "[phase.echoo.p50]\ngate = true")?;
+    let gateless = format!("{LAX}[metric.cpu-per-delivery]\ngate = false");
+    let gateless = &file("gateless.toml", &gateless)?;
+    let empty = empty.to_str().ok_or("path")?;
+    // The harness without arguments is no server: these mistakes are found before it is started.
+    let itself = ["ab", "--base-bin", HARNESS, "--new-bin", HARNESS, "echo"];
     for (arguments, part) in [
         (&["compare", empty, empty][..], "no records in"),
         (&["compare", "/nowhere/1.json", "/nowhere/2.json"], "read /nowhere/1.json"),
-        (&["compare", empty, empty, "--thresholds", file], "p98"),
+        (&["compare", empty, empty, "--thresholds", metric], "p98"),
         (&["ab", "--base-bin", "/nowhere/a", "--new-bin", HARNESS, "echo"], "build it first"),
         (&["ab", "--base-bin", HARNESS, "--new-bin", HARNESS, "/nowhere.toml"], "/nowhere.toml"),
+        (&[&itself[..], &["--thresholds", phase]].concat(), "a phase echoo; the scenario has"),
+        (&[&itself[..], &["--thresholds", gateless]].concat(), "nothing gates"),
     ] {
         let output = Command::new(HARNESS).args(arguments).current_dir(empty).output()?;
         let error = text(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {error}");
         assert!(error.contains(part), "{arguments:?}: {error}");
     }
+    Ok(())
+}
+
+#[test]
+fn a_build_named_without_its_folder_is_the_file_in_this_one() -> Result<(), Box<dyn Error>> {
+    let folder = folder("ab-bare")?;
+    for name in ["base-server", "new-server"] {
+        let path = folder.join(name);
+        fs::write(&path, "#!/bin/sh\nexit 3\n")?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+    }
+    let output = Command::new(HARNESS)
+        .args(["ab", "--base-bin", "base-server", "--new-bin", "new-server", "echo"])
+        .current_dir(&folder)
+        .output()?;
+    let error = text(&output.stderr);
+    assert!(error.contains("base-server ended (exit status: 3)"), "{error}");
+    Ok(())
+}
+
+/// Compares the floor with itself, and interrupts that as soon as `record` is there.
+fn interrupted(folder: &Path, record: &str) -> Result<Output, Box<dyn Error>> {
+    let (scenario, thresholds) = (folder.join("short.toml"), folder.join("lax.toml"));
+    fs::write(&scenario, SHORT)?;
+    fs::write(&thresholds, LAX)?;
+    let records = folder.join("records");
+    let mut child = Command::new(HARNESS)
+        .args(["ab", "--base-bin", HARNESS, "--new-bin", HARNESS])
+        .args(["--args", "floor --listen {address}", "--rounds", "99", "--max-rounds", "99"])
+        .args(["--out".as_ref(), records.as_os_str()])
+        .args(["--markdown".as_ref(), folder.join("summary.md").as_os_str()])
+        .args(["--thresholds".as_ref(), thresholds.as_os_str(), scenario.as_os_str()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    while !records.join(record).exists() && child.try_wait()?.is_none() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    signal(child.id(), "INT")?;
+    Ok(child.wait_with_output()?)
+}
+
+#[test]
+fn an_interruption_gives_the_verdict_of_the_complete_rounds() -> Result<(), Box<dyn Error>> {
+    let folder = folder("ab-interrupted")?;
+    // In even rounds the base comes second.
+    let output = interrupted(&folder, "base/6.json")?;
+    let (found, error) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(130), "{found}\n{error}");
+    assert!(found.contains("\ninterrupted after ") && !found.contains("too few"), "{found}");
+    assert!(error.contains("interrupted; `compare "), "{error}");
+    let summary = fs::read_to_string(folder.join("summary.md"))?;
+    assert!(summary.contains(" short: interrupted after "), "{summary}");
+    Ok(())
+}
+
+#[test]
+fn an_interruption_after_few_rounds_gives_what_is_there() -> Result<(), Box<dyn Error>> {
+    let folder = folder("ab-few")?;
+    let output = interrupted(&folder, "base/2.json")?;
+    let (found, error) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(130), "{found}\n{error}");
+    assert!(found.contains("echo: CPU per delivery"), "{found}");
+    assert!(found.contains("no verdict: ") && found.contains("rounds are too few"), "{found}");
+    assert!(error.contains("takes 6 rounds"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn an_interruption_of_the_first_round_leaves_nothing_to_judge() -> Result<(), Box<dyn Error>> {
+    let folder = folder("ab-first")?;
+    let output = interrupted(&folder, "base/1.json")?;
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{error}");
+    assert!(error.contains("interrupted before the first round was complete"), "{error}");
+    assert!(!folder.join("summary.md").exists());
     Ok(())
 }

@@ -219,6 +219,37 @@ fn a_server_that_refuses_is_quoted() -> Test {
 }
 
 #[test]
+fn too_few_files_are_told_with_how_many_it_takes() -> Test {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?.to_string();
+    // Opens sessions, and leaves their POSTs without an answer.
+    std::thread::spawn(move || {
+        let mut kept = Vec::new();
+        for mut client in listener.incoming().flatten() {
+            let mut request = [0; 1000];
+            let _ = client.read(&mut request);
+            if request.starts_with(b"GET") {
+                let open = b"HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n0{\"sid\":\"a\"}";
+                let _ = client.write_all(open);
+            }
+            kept.push(client);
+        }
+    });
+    let plan = scenario(
+        "files",
+        "[clients]\ncount = 80\ntransport = \"polling\"\n\
+         [[phase]]\nload = [{ kind = \"connect\", in_flight = 80 }]\n",
+    )?;
+    // So many, and 64 to spare, are what it does not begin without.
+    let output = std::process::Command::new("sh")
+        .args(["-c", "ulimit -n 144; exec \"$0\" run --wait block --url \"$1\" \"$2\""])
+        .args([HARNESS, &address, &plan])
+        .output()?;
+    says(&output, &["no file left after 80 connections: use more processes", "`ulimit -n 260`"]);
+    Ok(())
+}
+
+#[test]
 fn a_server_that_does_not_start_is_told() -> Test {
     for (name, command, fix) in [
         ("ends", "\"false\", \"{address}\"", "before it listened"),

@@ -130,6 +130,28 @@ fn clients_come_and_leave_phase_by_phase() -> Test {
 }
 
 #[test]
+fn whoever_comes_later_is_in_its_room_as_well() -> Test {
+    let floor = Floor::start(&[])?;
+    let connected = [15, 40, 0, 33];
+    let mut text = "[clients]\ncount = 40\nprocesses = 2\npatience = 2\n".to_owned();
+    for count in connected {
+        text += &format!(
+            "[[phase]]\nsettle = 0\nload = [{{ kind = \"connect\", count = {count} }}]\n\
+             [[phase]]\nseconds = 0.1\n\
+             load = [{{ kind = \"fanout\", room_size = 10, in_flight = 4 }}]\n"
+        );
+    }
+    let record = found(&floor, "later", &[&scenario("later", &text)?])?;
+    let fanouts = phases(&record).iter().skip(1).step_by(2);
+    for (load, count) in fanouts.map(|phase| &phase["loads"][0]).zip(connected) {
+        // Each of four rooms had one.
+        assert_eq!(load["finished"].as_u64() > Some(4), count > 0, "{count} clients: {load}");
+        assert_eq!(load["all_received"], load["all_due"], "{count} clients");
+    }
+    Ok(())
+}
+
+#[test]
 fn heartbeats_are_counted_and_their_lateness_kept() -> Test {
     let floor = Floor::start(&["--ping-interval", "50"])?;
     let plan = scenario(
@@ -178,6 +200,27 @@ fn latencies(load: &Value) -> Result<hdrhistogram::Histogram<u64>, Box<dyn Error
 }
 
 #[test]
+fn the_schedule_ends_with_the_last_connection() -> Test {
+    let floor = Floor::start(&[])?;
+    let plan = scenario(
+        "dialled",
+        "[clients]\ncount = 20\n[[phase]]\ninterval = 60\n\
+         load = [{ kind = \"connect\", rate = 1000 }]\n",
+    )?;
+    let path = file("dialled.json");
+    floor.signal("STOP")?;
+    let mut run = floor.command(&floor.address).args([&plan, "--json"]).arg(&path).spawn()?;
+    // All have begun and wait; meanwhile the rate would have had hundreds more.
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    floor.signal("CONT")?;
+    assert!(run.wait()?.success());
+    let record: Value = serde_json::from_slice(&std::fs::read(&path)?)?;
+    let connect = load(&record, "connect", "connect")?;
+    assert_eq!((count(connect, "all_sent"), latencies(connect)?.len()), (20, 20));
+    Ok(())
+}
+
+#[test]
 fn a_server_that_stops_shows_in_the_latency_of_what_was_due() -> Test {
     let floor = Floor::start(&[])?;
     let plan = scenario(
@@ -204,5 +247,25 @@ fn a_server_that_stops_shows_in_the_latency_of_what_was_due() -> Test {
     assert!(slow > 200_000_000, "{slow} ns");
     // Whatever was due in these 3 s has its latency, also if it came late or was never sent.
     assert!(latencies.len() >= 300, "{} of 300", latencies.len());
+    Ok(())
+}
+
+#[test]
+fn those_that_ask_are_more_and_take_part_in_nothing_else() -> Test {
+    let floor = Floor::start(&[])?;
+    let plan = scenario(
+        "asking",
+        "[clients]\ncount = 30\nprocesses = 2\nasking = 3\n[[phase]]\nname = \"beside\"\n\
+         seconds = 0.5\nload = [{ kind = \"fanout\", in_flight = 2 }, { kind = \"echo\" }]\n\
+         [[phase]]\nname = \"alone\"\nseconds = 0.2\nload = [{ kind = \"fanout\" }]\n",
+    )?;
+    let record = found(&floor, "asking", &[&plan])?;
+    assert_eq!(count(&record, "connections"), 33);
+    let broadcasts = load(&record, "beside", "fanout")?;
+    assert_eq!(count(broadcasts, "all_received"), 30 * count(broadcasts, "all_sent"));
+    let echo = load(&record, "beside", "echo")?;
+    assert!(count(echo, "finished") > 10, "{echo}");
+    assert_eq!(count(echo, "all_received"), count(echo, "all_sent"));
+    assert!(count(load(&record, "alone", "fanout")?, "finished") > 0);
     Ok(())
 }

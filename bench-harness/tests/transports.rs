@@ -175,6 +175,39 @@ fn clients_that_do_not_read_are_skipped_and_counted() -> Result<(), Box<dyn Erro
 }
 
 #[test]
+fn what_was_sent_before_they_came_has_not_been_skipped() -> Result<(), Box<dyn Error>> {
+    let connect = |count| {
+        format!("[[phase]]\nsettle = 0\nload = [{{ kind = \"connect\", count = {count} }}]\n")
+    };
+    let fanout = "[[phase]]\nseconds = 0.2\nload = [{ kind = \"fanout\" }]\n".to_owned();
+    // Of the four that do not read one stays; the others come late, or leave and come back.
+    let loads = [18, 20, 17, 20].map(|count| connect(count) + &fanout).concat();
+    let clients = "count = 20\nprocesses = 2\nstalled = 0.2";
+    let record = Server::start(&[])?.run("late", clients, &loads)?;
+    let sent = |phase: usize| record["phases"][phase]["loads"][0]["all_sent"].as_u64();
+    let all: u64 = [1, 3, 5, 7].into_iter().filter_map(sent).sum();
+    let due = all + 3 * sent(7).ok_or("sent")?;
+    let found = &record["stalled"];
+    assert_eq!((&found["received"], &found["skipped"]), (&due.into(), &0.into()), "{found}");
+    Ok(())
+}
+
+#[test]
+fn a_poll_may_be_answered_with_all_that_was_queued() -> Result<(), Box<dyn Error>> {
+    let server = Server::start(&["--drop-slow"])?;
+    let clients = "count = 20\nstalled = 0.2\ntransport = \"polling\"";
+    let loads = "[[phase]]\nseconds = 1\n[[phase.load]]\nkind = \"fanout\"\npayload = 60000\n\
+                 in_flight = 8\n";
+    let record = server.run("polling-queued", clients, loads)?;
+    let load = &record["phases"][1]["loads"][0];
+    assert_eq!(load["all_received"].as_u64(), load["all_sent"].as_u64().map(|sent| sent * 16));
+    // Nearly 1 MiB of events for each of the four that read again.
+    let late = record["stalled"]["received"].as_u64();
+    assert!(late >= Some(4 * 15), "{late:?}");
+    Ok(())
+}
+
+#[test]
 fn an_idle_client_takes_at_most_300_bytes() -> Result<(), Box<dyn Error>> {
     let record = Server::start(&[])?.run("memory", "count = 8000", "")?;
     let client = &record["phases"][0]["client"];

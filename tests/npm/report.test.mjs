@@ -1,5 +1,5 @@
-// What bench-harness makes of a run: interval logs, read by HdrHistogram's own reader, and the page
-// with plots, in headless Chromium.
+// What bench-harness makes of runs: interval logs, read by HdrHistogram's own reader, and the pages
+// with plots, of one run, of several and of a comparison, in headless Chromium.
 //
 // CORECAST_BENCH names the program (default target/debug/bench-harness in the root of the
 // repository). It is run here against its own floor. CHROMIUM names the browser (default
@@ -8,7 +8,7 @@
 import assert from "node:assert/strict";
 import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -26,6 +26,7 @@ const folder = mkdtempSync(join(tmpdir(), "report-"));
 const file = (name) => join(folder, name);
 const run = promisify(execFile);
 const PRECISE = 64; // bits of a bucket: no count is cut
+const ROUNDS = 12; // enough for a verdict
 
 /** All histograms of a log together. */
 function readLog(path) {
@@ -87,6 +88,30 @@ describe("reports of bench-harness", () => {
     }
   }
 
+  /**
+   * Compares the first run with what it might have been: in all rounds alike, but for the CPU time,
+   * which is one and a half times as much, and the latencies, which are those of the second run.
+   */
+  async function compare() {
+    const phases = records.one.phases.map((phase, number) => ({
+      ...phase,
+      server: { ...phase.server, cpu_seconds: phase.server.cpu_seconds * 1.5 },
+      loads: phase.loads.map((load, index) => {
+        return { ...load, intervals: records.two.phases[number].loads[index].intervals };
+      }),
+    }));
+    const sides = { base: records.one, new: { ...records.one, phases } };
+    for (const [name, record] of Object.entries(sides)) {
+      mkdirSync(file(name));
+      for (let round = 1; round <= ROUNDS; round += 1) {
+        const text = JSON.stringify({ ...record, server: name });
+        writeFileSync(join(file(name), `${round}.json`), text);
+      }
+    }
+    const judged = run(program, ["compare", file("base"), file("new"), "--html", file("ab.html")]);
+    await assert.rejects(judged, { code: 1 });
+  }
+
   async function open(name, options) {
     const context = await browser.newContext(options);
     context.setDefaultTimeout(30_000);
@@ -120,6 +145,7 @@ describe("reports of bench-harness", () => {
     await measure("one");
     await measure("two");
     await run(program, ["report", file("one.json"), file("two.json"), "--html", file("both.html")]);
+    await compare();
     browser = await launch();
   });
   after(async () => {
@@ -261,6 +287,55 @@ describe("reports of bench-harness", () => {
     await curve.hover();
     assert.equal((await tip(page)).length, 2);
     await page.screenshot({ path: join(artifacts, "report-both.png"), fullPage: true });
+    await page.context().close();
+  });
+
+  test("a comparison has its verdict above the curves of both sides", async () => {
+    const page = await open("ab.html", { ...desk, colorScheme: "light" });
+    const verdict = page.getByRole("heading", { name: /^regression: \d+ of \d+ gates worse$/ });
+    assert.ok(await verdict.isVisible());
+    const names = records.one.phases.map((phase) => phase.name);
+    const gates = page.getByRole("row", { name: /CPU per (delivery|connection)/ });
+    const rows = await gates.allInnerTexts();
+    assert.deepEqual(rows.map((row) => row.split(":")[0]), names);
+    for (const row of rows) assert.match(row, /\+50\.0 %.*worse \(gate\)$/s);
+
+    const section = page.locator("section", { has: page.getByRole("heading", { name: /^echo/ }) });
+    const curve = plots(section, "Latency by percentile");
+    const sides = (name) => Array.from({ length: ROUNDS }, () => name);
+    const drawn = await lines(curve);
+    assert.deepEqual(drawn.map((line) => line.name), [...sides("base"), ...sides("new")]);
+    for (const { places } of drawn) assert.ok(places.flat().every(Number.isFinite));
+    const strokes = await curve.locator("path.line").evaluateAll((paths) =>
+      paths.map((path) => {
+        const { width, height } = path.getBoundingClientRect();
+        return width > 100 && height > 5 && getComputedStyle(path).stroke;
+      }),
+    );
+    const [base, fresh] = [strokes[0], strokes.at(-1)];
+    assert.match(base, /^rgb/);
+    assert.notEqual(base, fresh);
+    assert.deepEqual(strokes, [...sides(base), ...sides(fresh)]);
+    await curve.hover();
+    assert.equal((await tip(page)).length, 2, "a row for each side, not for each round");
+    await page.screenshot({ path: join(artifacts, "report-ab.png"), fullPage: true });
+    const legend = page.getByRole("group", { name: "Servers" });
+    await legend.getByRole("button", { name: "base" }).press("Enter");
+    assert.deepEqual((await lines(curve)).map((line) => line.name), sides("new"));
+    await page.context().close();
+  });
+
+  test("a reading that took no time has no point in the plot of CPU", async () => {
+    const [first, ...others] = records.one.phases;
+    const [sample, ...samples] = first.samples;
+    const phases = [{ ...first, samples: [{ ...sample, seconds: 0 }, ...samples] }, ...others];
+    writeFileSync(file("still.json"), JSON.stringify({ ...records.one, phases }));
+    await run(program, ["report", file("still.json"), "--html", file("still.html")]);
+    const page = await open("still.html", desk);
+    const count = phases.reduce((sum, phase) => sum + phase.samples.length, 0);
+    const drawn = await lines(plots(page, "CPU"));
+    assert.deepEqual(drawn.map((line) => line.points), [count - 1, count - 1]);
+    for (const { places } of drawn) assert.ok(places.flat().every(Number.isFinite));
     await page.context().close();
   });
 

@@ -7,12 +7,16 @@ use super::{Comparison, Verdict};
 use crate::report::escaped;
 
 pub(super) fn lead(found: &Comparison) -> String {
-    let mut text = format!(
-        "<h2>{}</h2>\n<p>{} to {}, {} rounds. Medians, and the change with its interval; equal \
-         builds fail in {} % of comparisons at most.</p>\n<table><thead><tr><th></th><th>base</th>\
+    let mut text = format!("<h2>{}</h2>\n", found.headline());
+    for silence in &found.silences {
+        let _ = writeln!(text, "<p><strong>{}</strong></p>", escaped(&silence.sentence()));
+    }
+    let _ = writeln!(
+        text,
+        "<p>{} to {}, {} rounds. Medians, and the change with its interval; equal builds fail in \
+         {} % of comparisons at most.</p>\n<table><thead><tr><th></th><th>base</th>\
          <th>new</th><th>change</th><th>interval</th><th>limit</th><th>verdict</th></tr></thead>\
-         <tbody>\n",
-        found.headline(),
+         <tbody>",
         escaped(&found.base),
         escaped(&found.new),
         found.rounds,

@@ -10,10 +10,10 @@ pub(super) fn markdown(found: &Comparison) -> String {
     let _ = writeln!(
         text,
         "### {} {}: {}\n",
-        match (found.judged(), found.regressed()) {
-            (Err(_), _) => "⚠️",
-            (Ok(()), true) => "❌",
-            (Ok(()), false) => "✅",
+        match found.failed() {
+            Ok(true) => "❌",
+            Ok(false) if !found.interrupted => "✅",
+            _ => "⚠️",
         },
         found.scenario,
         found.headline()
@@ -28,6 +28,9 @@ pub(super) fn markdown(found: &Comparison) -> String {
         (found.confidence * 100.0 * 1e3).floor() / 1e3,
         found.false_alarms * 100.0,
     );
+    for silence in &found.silences {
+        let _ = writeln!(text, "**{}**\n", silence.sentence());
+    }
     text.push_str(HEADER);
     for row in found.gates() {
         line(&mut text, row);

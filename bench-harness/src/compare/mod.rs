@@ -3,11 +3,13 @@
 //! Every figure of a round of one build is divided by the other's of the same round; `stats` says
 //! what the ratios of all rounds speak for, `thresholds` what of it matters. A verdict is passed
 //! only when the whole interval is on one side, so noise leads to "unsure" and not to a failure.
-//! Only metrics that gate decide, and the probability of a false alarm is divided among them, and
-//! among the looks of `ab`, so that it holds for all together (Bonferroni).
+//! Only metrics that gate decide, and what `silence` finds: loads that one side did not serve at
+//! all. The probability of a false alarm is divided among them, and among the looks of `ab`, so
+//! that it holds for all together (Bonferroni).
 
 mod html;
 mod markdown;
+mod silence;
 pub(crate) mod stats;
 mod text;
 mod thresholds;
@@ -20,14 +22,19 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 
-use crate::record::{Kind, Phase, Record};
+use crate::record::{Kind, Load, Phase, Record};
 use crate::report::{Labelled, Page};
+use crate::scenario::{self, Scenario};
+use silence::Silence;
 use stats::Estimate;
 pub(crate) use thresholds::Thresholds;
 use thresholds::{Metric, Rule};
 
 /// Tail of the intervals that decide nothing: 95 % of confidence.
 const TAIL: f64 = 0.025;
+/// Share of the false alarms that silences may have; the gates have the rest. A build that is
+/// silent is so in each round, so a small share is proved by fewer rounds than `ab` has.
+const SILENCES: f64 = 0.02;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -102,6 +109,9 @@ pub(crate) struct Comparison {
     pub(crate) false_alarms: f64,
     /// Confidence of the intervals of rows that gate; that of the others is 0.95.
     pub(crate) confidence: f64,
+    /// Whether `ab` was to go on and could not.
+    pub(crate) interrupted: bool,
+    pub(crate) silences: Vec<Silence>,
     pub(crate) rows: Vec<Row>,
 }
 
@@ -125,8 +135,7 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
 pub(crate) fn conclude(found: Result<Found>, output: &Output) -> ExitCode {
     let judge = |found: Found| -> Result<bool> {
         found.write(output)?;
-        found.comparison.judged()?;
-        Ok(found.comparison.regressed())
+        found.comparison.failed()
     };
     match found.and_then(judge) {
         Ok(false) => ExitCode::SUCCESS,
@@ -224,6 +233,26 @@ fn pair(
     Ok(rounds)
 }
 
+/// Fails before the first round of `scenario` where no number of rounds would lead to a verdict.
+pub(crate) fn check(scenario: &Scenario, thresholds: &Thresholds) -> Result<()> {
+    let names: Vec<&str> = scenario.phases.iter().map(|phase| phase.name.as_str()).collect();
+    thresholds.check_phases(&names)?;
+    let gates = |phase: &scenario::Phase| {
+        let kinds: Vec<Kind> = phase.loads.iter().map(|load| load.kind).collect();
+        metrics(&kinds).into_iter().any(|(load, metric)| {
+            let scheduled = load.is_some_and(|at| phase.loads[at].rate.is_some());
+            let has = metric != Metric::DeliveriesPerSecond || !scheduled;
+            has && thresholds.rule(&phase.name, metric).gate
+        })
+    };
+    ensure!(
+        scenario.phases.iter().any(gates),
+        "nothing gates, so nothing can fail: let the thresholds say `gate = true` for a metric \
+         that the scenario has"
+    );
+    Ok(())
+}
+
 impl Comparison {
     /// Compares rounds of (base, new). `looks`: how often at most the same rounds, and more, are
     /// judged; 1 unless the first verdict decides whether there is another.
@@ -245,27 +274,12 @@ impl Comparison {
                 );
             }
         }
-        for name in thresholds.phases() {
-            let known = base.phases.iter().any(|phase| phase.name == name);
-            ensure!(known, "the thresholds have a phase {name}, which the records have not");
-        }
-        let mut rows = Vec::new();
-        for (at, phase) in base.phases.iter().enumerate() {
-            let all: Vec<_> = rounds
-                .iter()
-                .map(|(base, new)| (figures(&base.phases[at]), figures(&new.phases[at])))
-                .collect();
-            for (index, (load, metric, _)) in all[0].0.iter().enumerate() {
-                // On a starved machine a round may deliver nothing; the others still count.
-                let pairs = all.iter().filter_map(|(base, new)| base[index].2.zip(new[index].2));
-                let pairs: Vec<_> = pairs.collect();
-                let load = load.map(|load| phase.loads[load].name.clone());
-                let rule = thresholds.rule(&phase.name, *metric);
-                rows.extend(Row::new(&phase.name, load, *metric, rule, &pairs));
-            }
-        }
+        let names: Vec<&str> = base.phases.iter().map(|phase| phase.name.as_str()).collect();
+        thresholds.check_phases(&names)?;
+        let mut rows = rows(base, rounds, thresholds);
         let gates = rows.iter().filter(|row| row.gate).count();
-        let tail = (thresholds.false_alarms / (gates * looks).max(1) as f64).min(TAIL);
+        let of_gates = (1.0 - SILENCES) * thresholds.false_alarms;
+        let tail = (of_gates / (gates * looks).max(1) as f64).min(TAIL);
         let rounds_needed = stats::rounds_needed(tail);
         rows.iter_mut()
             .for_each(|row| row.judge(if row.gate { tail } else { TAIL }, rounds_needed));
@@ -278,22 +292,38 @@ impl Comparison {
             rounds_needed,
             false_alarms: thresholds.false_alarms,
             confidence: 1.0 - 2.0 * tail,
+            interrupted: false,
+            silences: silence::find(rounds, SILENCES * thresholds.false_alarms / looks as f64),
             rows,
         })
     }
 
-    /// Whether a metric that gates is worse.
+    /// Whether a metric that gates is worse, or the new build does not serve what the base does.
     pub(crate) fn regressed(&self) -> bool {
-        self.gates().any(|row| row.verdict == Some(Verdict::Worse))
+        self.worse() > 0 || self.silences.iter().any(Silence::is_regression)
     }
 
     /// Whether more rounds could not change the exit status: something is worse, or nothing may be.
     pub(crate) fn decided(&self) -> bool {
-        self.regressed() || self.gates().next().is_some() && !self.gates().any(Row::may_be_worse)
+        let certain = self.silences.iter().all(Silence::is_certain);
+        let judges = self.gates().next().is_some() || !self.silences.is_empty();
+        self.regressed() || certain && judges && !self.gates().any(Row::may_be_worse)
     }
 
-    /// Fails if nothing gates, or with the number of rounds that it takes if there were too few.
+    /// Whether the new build fails; an error if that cannot be said.
+    fn failed(&self) -> Result<bool> {
+        if !self.regressed() {
+            self.judged()?;
+        }
+        Ok(self.regressed())
+    }
+
+    /// Fails if a side is silent or nothing gates, so that there is nothing to compare, or with the
+    /// number of rounds that it takes if there were too few.
     fn judged(&self) -> Result<()> {
+        if let Some(silence) = self.silences.iter().find(|silence| !silence.is_regression()) {
+            bail!("no verdict: {}", silence.sentence());
+        }
         ensure!(
             self.gates().next().is_some(),
             "nothing gates, so nothing can fail: `run` needs --pid to know the server's CPU time, \
@@ -315,20 +345,42 @@ impl Comparison {
         self.rows.iter().filter(|row| row.gate)
     }
 
+    /// How many gates are worse.
+    fn worse(&self) -> usize {
+        self.gates().filter(|row| row.verdict == Some(Verdict::Worse)).count()
+    }
+
     /// The result in one line, without names.
     pub(crate) fn headline(&self) -> String {
-        let count = |test: fn(&&Row) -> bool| self.gates().filter(test).count();
-        let worse = count(|row| row.verdict == Some(Verdict::Worse));
-        let unsure = count(|row| row.may_be_worse() && row.verdict != Some(Verdict::Worse));
-        match (self.judged(), worse, unsure, self.gates().count()) {
-            (_, _, _, 0) => "no verdict: nothing gates".into(),
-            (Err(_), ..) => format!("no verdict: {} rounds are too few", self.rounds),
-            (_, 1.., _, gates) => format!("regression: {worse} of {gates} gates worse"),
-            (_, 0, 0, _) => "no regression".into(),
-            (_, 0, _, gates) => {
-                format!("no regression found, but {unsure} of {gates} gates are unsure")
-            }
+        let found = match self.failed() {
+            Ok(true) => self.regression(),
+            Ok(false) => match self.gates().filter(|row| row.may_be_worse()).count() {
+                0 => "no regression".into(),
+                unsure => format!(
+                    "no regression found, but {unsure} of {} gates are unsure",
+                    self.gates().count()
+                ),
+            },
+            Err(_) if !self.silences.is_empty() => "no verdict: one side delivers nothing".into(),
+            Err(_) if self.gates().next().is_none() => "no verdict: nothing gates".into(),
+            Err(_) => format!("no verdict: {} rounds are too few", self.rounds),
+        };
+        match self.interrupted {
+            true => format!("interrupted after {} rounds: {found}", self.rounds),
+            false => found,
         }
+    }
+
+    fn regression(&self) -> String {
+        let (worse, gates) = (self.worse(), self.gates().count());
+        let silent = match self.silences.iter().filter(|one| one.is_regression()).count() {
+            0 => None,
+            1 => Some("nothing delivered in one load".into()),
+            loads => Some(format!("nothing delivered in {loads} loads")),
+        };
+        let worse = (worse > 0).then(|| format!("{worse} of {gates} gates worse"));
+        let parts: Vec<String> = worse.into_iter().chain(silent).collect();
+        format!("regression: {}", parts.join(", "))
     }
 }
 
@@ -344,40 +396,69 @@ fn shape(record: &Record) -> Vec<(&str, Vec<(&str, Kind)>)> {
         .collect()
 }
 
-/// What can be compared in a phase, of the whole, then of each load by its index; the figure, in
-/// seconds, bytes, or a rate, if the phase has it. The list is as long for phases of one shape.
-fn figures(phase: &Phase) -> Vec<(Option<usize>, Metric, Option<f64>)> {
-    let only = |kind| phase.loads.iter().all(|load| load.kind == kind);
-    let (connects, idles) = (only(Kind::Connect), only(Kind::Idle));
-    let delivery = phase.cpu_per_delivery().filter(|_| !connects && !idles);
-    let connection = match (connects, idles) {
-        (true, _) => phase.cpu_per_delivery(),
-        (_, true) => phase.server_busy().map(|busy| busy / phase.connections.max(1) as f64),
-        _ => None,
-    };
-    let mut found = vec![
-        (None, Metric::CpuPerDelivery, delivery),
-        (None, Metric::CpuPerConnection, connection),
-        (None, Metric::MemoryPerConnection, phase.memory_per_connection()),
-    ];
-    for (at, load) in phase.loads.iter().enumerate() {
-        // With a rate, the schedule says how many there are.
-        let closed = load.rate.is_none() && load.kind != Kind::Idle;
-        let rate = closed.then(|| load.deliveries as f64 / phase.seconds);
-        found.push((Some(at), Metric::DeliveriesPerSecond, rate));
-        let latency = (!load.intervals.is_empty()).then(|| load.latency());
-        for (metric, quantile) in [
-            (Metric::P50, 0.5),
-            (Metric::P90, 0.9),
-            (Metric::P99, 0.99),
-            (Metric::P999, 0.999),
-            (Metric::Max, 1.0),
-        ] {
-            let figure = latency.as_ref().map(|all| all.at(quantile) as f64 / 1e9);
-            found.push((Some(at), metric, figure));
+/// A row for each metric that some round has of both sides, not judged yet. All records have the
+/// shape of the first.
+fn rows(first: &Record, rounds: &[(Record, Record)], thresholds: &Thresholds) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (at, phase) in first.phases.iter().enumerate() {
+        let all: Vec<_> = rounds
+            .iter()
+            .map(|(base, new)| (figures(&base.phases[at]), figures(&new.phases[at])))
+            .collect();
+        for (index, (load, metric, _)) in all[0].0.iter().enumerate() {
+            // On a starved machine a round may deliver nothing; the others still count.
+            let pairs = all.iter().filter_map(|(base, new)| base[index].2.zip(new[index].2));
+            let pairs: Vec<_> = pairs.collect();
+            let load = load.map(|load| phase.loads[load].name.clone());
+            let rule = thresholds.rule(&phase.name, *metric);
+            rows.extend(Row::new(&phase.name, load, *metric, rule, &pairs));
         }
     }
+    rows
+}
+
+/// What can be compared in a phase with loads of these kinds: of the whole, then of each load by
+/// its index.
+fn metrics(kinds: &[Kind]) -> Vec<(Option<usize>, Metric)> {
+    let only = |wanted| kinds.iter().all(|kind| *kind == wanted);
+    let connection = only(Kind::Connect) || only(Kind::Idle);
+    let cpu = if connection { Metric::CpuPerConnection } else { Metric::CpuPerDelivery };
+    let mut found = vec![(None, cpu)];
+    if kinds.contains(&Kind::Connect) {
+        found.push((None, Metric::MemoryPerConnection));
+    }
+    for (at, kind) in kinds.iter().enumerate() {
+        if *kind != Kind::Idle {
+            found.push((Some(at), Metric::DeliveriesPerSecond));
+        }
+        let latencies = [Metric::P50, Metric::P90, Metric::P99, Metric::P999, Metric::Max];
+        found.extend(latencies.map(|metric| (Some(at), metric)));
+    }
     found
+}
+
+/// The `metrics` of a phase with the figure, in seconds, bytes, or a rate, if the phase has it.
+fn figures(phase: &Phase) -> Vec<(Option<usize>, Metric, Option<f64>)> {
+    let kinds: Vec<Kind> = phase.loads.iter().map(|load| load.kind).collect();
+    let latency = |load: &Load| (!load.intervals.is_empty()).then(|| load.latency());
+    let latencies: Vec<_> = phase.loads.iter().map(latency).collect();
+    let figure = |at: Option<usize>, metric: Metric| match metric {
+        Metric::CpuPerConnection if kinds.contains(&Kind::Idle) => {
+            phase.server_busy().map(|busy| busy / phase.connections.max(1) as f64)
+        }
+        Metric::CpuPerDelivery | Metric::CpuPerConnection => phase.cpu_per_delivery(),
+        Metric::MemoryPerConnection => phase.memory_per_connection(),
+        Metric::DeliveriesPerSecond => {
+            // With a rate, the schedule says how many there are.
+            let load = at.map(|at| &phase.loads[at]).filter(|load| load.rate.is_none());
+            load.map(|load| load.deliveries as f64 / phase.seconds)
+        }
+        _ => {
+            let all = at.and_then(|at| latencies[at].as_ref());
+            all.zip(metric.quantile()).map(|(all, quantile)| all.at(quantile) as f64 / 1e9)
+        }
+    };
+    metrics(&kinds).into_iter().map(|(at, metric)| (at, metric, figure(at, metric))).collect()
 }
 
 impl Row {
@@ -390,7 +471,9 @@ impl Row {
         figures: &[(f64, f64)],
     ) -> Option<Self> {
         let positive = figures.iter().filter(|(base, new)| *base > 0.0 && *new > 0.0);
-        let ratios: Vec<f64> = positive.map(|(base, new)| new / base).collect();
+        // A phase that took no time has no rate.
+        let ratios = positive.map(|(base, new)| new / base).filter(|ratio| ratio.is_normal());
+        let ratios: Vec<f64> = ratios.collect();
         let (base, new): (Vec<f64>, Vec<f64>) = figures.iter().copied().unzip();
         let ratio = stats::median(&ratios)?;
         Some(Self {

@@ -27,6 +27,9 @@ pub(super) fn text(found: &Comparison) -> String {
             line(&mut text, row, width);
         }
     }
+    for silence in &found.silences {
+        let _ = writeln!(text, "{}", silence.sentence());
+    }
     let _ = writeln!(text, "{}", found.headline());
     text
 }

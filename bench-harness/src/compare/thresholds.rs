@@ -58,6 +58,18 @@ impl Metric {
         self == Self::DeliveriesPerSecond
     }
 
+    /// Of a latency: the share of receipts that take no longer.
+    pub(crate) fn quantile(self) -> Option<f64> {
+        match self {
+            Self::P50 => Some(0.5),
+            Self::P90 => Some(0.9),
+            Self::P99 => Some(0.99),
+            Self::P999 => Some(0.999),
+            Self::Max => Some(1.0),
+            _ => None,
+        }
+    }
+
     fn default_rule(self) -> Rule {
         let (threshold, gate) = match self {
             Self::CpuPerDelivery => (0.03, true),
@@ -150,9 +162,16 @@ impl Thresholds {
         })
     }
 
-    /// Names of phases that the file has rules for.
-    pub(crate) fn phases(&self) -> impl Iterator<Item = &str> {
-        self.phase.keys().map(String::as_str)
+    /// Fails if the file has rules for a phase that is not one of `known`.
+    pub(crate) fn check_phases(&self, known: &[&str]) -> Result<()> {
+        for name in self.phase.keys() {
+            ensure!(
+                known.contains(&name.as_str()),
+                "the thresholds have a phase {name}; the scenario has {}",
+                known.join(", ")
+            );
+        }
+        Ok(())
     }
 }
 

@@ -51,10 +51,14 @@ impl<'a> Dial<'a> {
             self.shared.join(-(gone as i64));
             self.is_complete = client.ready() == count;
         }
-        while let Some(intended) = self.pace.due(now) {
+        loop {
+            // The schedule ends with the last connection: nothing behind it is ever overdue.
+            if matches!(self.goal, Goal::Count(count) if client.len() == count) {
+                self.pace = Pace::Over;
+            }
+            let Some(intended) = self.pace.due(now) else { return Ok(()) };
             match &mut self.goal {
-                Goal::Count(count) if client.len() < *count => client.start(intended)?,
-                Goal::Count(_) => return Ok(()),
+                Goal::Count(_) => client.start(intended)?,
                 Goal::Again { first, turn, open } => {
                     let all = client.len().saturating_sub(*first).min(open.len());
                     let free = (0..all).map(|at| (*turn + at) % all).find(|at| !open[*at]);
@@ -70,7 +74,6 @@ impl<'a> Dial<'a> {
             self.tally.all_due += 1;
             self.pace.begun();
         }
-        Ok(())
     }
 
     pub(crate) fn joined(&mut self, index: usize, intended: u64, now: u64) {

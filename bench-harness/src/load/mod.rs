@@ -9,6 +9,7 @@ mod fanout;
 mod own;
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use anyhow::{Result, anyhow};
 use serde::{Deserialize, Serialize};
@@ -17,7 +18,6 @@ use crate::client::{Client, Heard};
 use crate::record::{Distribution, Interval, Kind};
 use crate::scenario::{self, Churn, Scenario};
 use crate::shared::Shared;
-use crate::sys;
 
 pub(crate) use fanout::text;
 
@@ -27,6 +27,8 @@ pub(crate) enum Load<'a> {
     Idle(Tally),
     Fanout(fanout::Fanout<'a>),
     Own(own::Own),
+    /// Other processes have it.
+    Absent(Tally),
 }
 
 /// Which part of all clients a process has.
@@ -75,6 +77,8 @@ pub(crate) enum Pace {
     Rate { begin: u64, step: f64, next: u64, stride: u64 },
     /// When each of the free places became free.
     Window(VecDeque<u64>),
+    /// Nothing begins any more.
+    Over,
 }
 
 impl Part {
@@ -110,6 +114,7 @@ impl Pace {
         match self {
             Pace::Rate { begin, step, next, .. } => Some(begin + (*next as f64 * step) as u64),
             Pace::Window(places) => places.front().copied(),
+            Pace::Over => None,
         }
     }
 
@@ -118,6 +123,7 @@ impl Pace {
         match self {
             Pace::Rate { next, stride, .. } => *next += *stride,
             Pace::Window(places) => drop(places.pop_front()),
+            Pace::Over => {}
         }
     }
 
@@ -200,9 +206,9 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// Puts the first `clients` of this process into rooms of `size`.
-    pub(crate) fn join(size: usize, clients: usize, part: Part) -> Self {
-        Load::Own(own::Own::join(fanout::room_name(size), size, clients, part, sys::now()))
+    /// Puts `clients` of this process into rooms of `size`.
+    pub(crate) fn join(size: usize, clients: Range<usize>, part: Part) -> Self {
+        Load::Own(own::Own::join(fanout::room_name(size), size, clients, part))
     }
 
     /// Heartbeats that should have come over a second ago are as late as they are by `now`.
@@ -218,7 +224,7 @@ impl<'a> Load<'a> {
     pub(crate) fn fall_silent(&mut self, now: u64) {
         let (pace, tally, receipts) = match self {
             Load::Dial(dial) => (&mut dial.pace, &mut dial.tally, 1),
-            Load::Idle(_) => return,
+            Load::Idle(_) | Load::Absent(_) => return,
             Load::Fanout(fanout) => {
                 let receipts = fanout.receipts();
                 (&mut fanout.pace, &mut fanout.tally, receipts)
@@ -235,7 +241,7 @@ impl<'a> Load<'a> {
     pub(crate) fn send(&mut self, client: &mut Client, now: u64) -> Result<()> {
         match self {
             Load::Dial(dial) => dial.send(client, now),
-            Load::Idle(_) => Ok(()),
+            Load::Idle(_) | Load::Absent(_) => Ok(()),
             Load::Fanout(fanout) => fanout.send(client, now),
             Load::Own(own) => own.send(client, now),
         }
@@ -265,7 +271,7 @@ impl<'a> Load<'a> {
     pub(crate) fn unfinished(&self) -> u64 {
         match self {
             Load::Dial(dial) => dial.unfinished(),
-            Load::Idle(_) => 0,
+            Load::Idle(_) | Load::Absent(_) => 0,
             Load::Fanout(fanout) => fanout.unfinished(),
             Load::Own(own) => own.unfinished(),
         }
@@ -276,7 +282,7 @@ impl<'a> Load<'a> {
         match self {
             Load::Dial(dial) => dial.is_complete,
             Load::Own(own) => own.is_joined(),
-            Load::Idle(_) | Load::Fanout(_) => false,
+            Load::Idle(_) | Load::Fanout(_) | Load::Absent(_) => false,
         }
     }
 
@@ -284,7 +290,7 @@ impl<'a> Load<'a> {
     pub(crate) fn next(&self) -> Option<u64> {
         match self {
             Load::Dial(dial) => dial.pace.next(),
-            Load::Idle(_) => None,
+            Load::Idle(_) | Load::Absent(_) => None,
             Load::Fanout(fanout) => fanout.pace.next(),
             Load::Own(own) => own.pace.next(),
         }
@@ -293,7 +299,7 @@ impl<'a> Load<'a> {
     pub(crate) fn tally(&mut self) -> &mut Tally {
         match self {
             Load::Dial(dial) => &mut dial.tally,
-            Load::Idle(tally) => tally,
+            Load::Idle(tally) | Load::Absent(tally) => tally,
             Load::Fanout(fanout) => &mut fanout.tally,
             Load::Own(own) => &mut own.tally,
         }
@@ -304,7 +310,7 @@ impl<'a> Load<'a> {
         match self {
             Load::Fanout(fanout) => fanout.missing(),
             Load::Own(own) => own.missing(),
-            Load::Dial(_) | Load::Idle(_) => None,
+            Load::Dial(_) | Load::Idle(_) | Load::Absent(_) => None,
         }
     }
 }

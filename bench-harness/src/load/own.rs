@@ -1,6 +1,8 @@
 //! What comes back to the client that asked, one operation per client at a time: echoes, and rooms
 //! that are joined and left.
 
+use std::ops::Range;
+
 use anyhow::{Result, bail, ensure};
 
 use super::fanout::text;
@@ -18,6 +20,7 @@ pub(crate) struct Own {
     at: u64,
     /// By connection: the operation under way.
     open: Vec<Option<Stamp>>,
+    /// Number of the next operation.
     next: u64,
     unfinished: u64,
     /// The connection that is asked next.
@@ -57,11 +60,12 @@ impl Own {
         Self { at: at as u64, ..Self::with(what, pace, clients, setting.part) }
     }
 
-    /// Puts every client of this process into its room.
-    pub(crate) fn join(room: String, size: usize, clients: usize, part: Part, now: u64) -> Self {
+    /// Puts `clients` of this process into their rooms, with operations numbered as they are.
+    pub(crate) fn join(room: String, size: usize, clients: Range<usize>, part: Part) -> Self {
         // Nothing of this is measured: as many at a time as make it quick.
-        let places = vec![now; 2_048.min(clients)];
-        Self::with(What::Join { room, size }, Pace::Window(places.into()), clients, part)
+        let pace = Pace::Window(vec![0_u64; 2_048.min(clients.len())].into());
+        let own = Self::with(What::Join { room, size }, pace, clients.end, part);
+        Self { next: clients.start as u64, turn: clients.start, ..own }
     }
 
     fn with(what: What, pace: Pace, clients: usize, part: Part) -> Self {

@@ -3,6 +3,7 @@
 //! Values are nanoseconds. The maximum beside each histogram, which is there for people, is in
 //! milliseconds, as in logs that jHiccup writes.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::Path;
@@ -18,13 +19,14 @@ use crate::record::{Load, Phase};
 /// Writes `LABEL.PHASE.LOAD.hlog` for each load into `folder`, which is made if it is not there.
 pub(crate) fn write(folder: &Path, records: &[Labelled<'_>]) -> Result<()> {
     std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
+    let mut taken = BTreeSet::new();
     for one in records {
         for (index, phase) in one.record.phases.iter().enumerate() {
             for (load_name, load) in figures::loads(phase) {
                 // The number keeps phases in order, and apart if they have the same name.
                 let number = format!("{:02}-{}", index + 1, phase.name);
-                let name = [one.label, &number, &load_name].map(file_name).join(".") + ".hlog";
-                let path = folder.join(name);
+                let name = [one.label, &number, &load_name].map(file_name).join(".");
+                let path = folder.join(free(&mut taken, &name) + ".hlog");
                 log(&path, one, phase, load)
                     .with_context(|| format!("write {}", path.display()))?;
             }
@@ -37,6 +39,13 @@ pub(crate) fn write(folder: &Path, records: &[Labelled<'_>]) -> Result<()> {
 fn file_name(name: &str) -> String {
     let safe = |c: char| if c.is_alphanumeric() || "-_".contains(c) { c } else { '-' };
     name.chars().map(safe).collect()
+}
+
+/// `name`, or if that is taken with a number behind it: what differs may be alike as a file's name.
+fn free(taken: &mut BTreeSet<String>, name: &str) -> String {
+    let numbered = (2..).map(|number| format!("{name}-{number}"));
+    let mut names = std::iter::once(name.to_owned()).chain(numbered);
+    names.find(|name| taken.insert(name.clone())).unwrap_or_default()
 }
 
 fn log(path: &Path, one: &Labelled<'_>, phase: &Phase, load: &Load) -> Result<()> {

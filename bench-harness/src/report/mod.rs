@@ -60,15 +60,35 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     arguments.outputs.make(&labelled)
 }
 
-/// The servers' names, where they tell the records apart; else the files'.
+/// The servers' names, where they tell the records apart; else the files', with as many of their
+/// folders as it takes. A file that is given twice has one label.
 fn labels(paths: &[PathBuf], records: &[Record]) -> Vec<String> {
-    let stem = |path: &Path| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let twice = |record: &Record| records.iter().filter(|r| r.server == record.server).count() > 1;
-    let label = |(path, record): (&PathBuf, &Record)| match twice(record) {
-        true => stem(path),
-        false => record.server.clone(),
+    let all = || paths.iter().zip(records);
+    let longest = paths.iter().map(|path| path.components().count()).max().unwrap_or(0);
+    let label = |(path, record): (&PathBuf, &Record)| {
+        if !twice(record) {
+            return record.server.clone();
+        }
+        let is_free = |parts: &usize| {
+            let label = end(path, *parts);
+            all().filter(|(other, _)| *other != path).all(|(other, record)| {
+                let taken = if twice(record) { end(other, *parts) } else { record.server.clone() };
+                taken != label
+            })
+        };
+        let parts = (1..=longest).find(is_free);
+        // Files that differ in their extensions only.
+        parts.map_or_else(|| path.display().to_string(), |parts| end(path, parts))
     };
-    paths.iter().zip(records).map(label).collect()
+    all().map(label).collect()
+}
+
+/// The last `parts` of a path, or all that it has, without the extension.
+fn end(path: &Path, parts: usize) -> String {
+    let path = path.with_extension("");
+    let before = path.components().count().saturating_sub(parts);
+    path.components().skip(before).collect::<PathBuf>().display().to_string()
 }
 
 impl Outputs {

@@ -122,6 +122,23 @@ fn records_are_called_by_their_servers_or_their_files() {
 }
 
 #[test]
+fn files_of_one_name_are_called_by_as_much_of_their_paths_as_tells_them_apart() {
+    let of = |paths: &[&str], servers: &[&str]| -> Vec<String> {
+        let paths: Vec<PathBuf> = paths.iter().map(PathBuf::from).collect();
+        labels(&paths, &servers.iter().map(|server| record(server)).collect::<Vec<_>>())
+    };
+    let ours = ["ours"; 3];
+    assert_eq!(of(&["mon/run.json", "tue/run.json"], &ours[1..]), ["mon/run", "tue/run"]);
+    let deep = ["a/x/run.json", "b/x/run.json", "b/x/other.json"];
+    assert_eq!(of(&deep, &ours), ["a/x/run", "b/x/run", "other"]);
+    assert_eq!(of(&["run.json", "/a/run.json"], &ours[1..]), ["run", "a/run"]);
+    assert_eq!(of(&["run.json", "run.old"], &ours[1..]), ["run.json", "run.old"]);
+    // A server may be called like a file.
+    assert_eq!(of(&["a/x.json", "a/y.json", "z.json"], &["ours", "ours", "x"])[0], "a/x");
+    assert_eq!(of(&["run.json", "run.json"], &ours[1..]), ["run", "run"], "twice the same");
+}
+
+#[test]
 fn rounds_share_a_heading_which_names_what_is_missing() {
     let (one, mut two) = (record("ours"), record("floor"));
     two.phases[0].loads[0].all_due += 5;
@@ -225,6 +242,19 @@ fn a_long_run_is_shown_in_fewer_steps() -> Result<()> {
     assert_eq!(times.len(), 112, "nine intervals each");
     assert_eq!((&times[0]["seconds"], &times[111]["seconds"]), (&4.5.into(), &0.5.into()));
     assert_eq!(times[111]["at"], 499.75);
+    Ok(())
+}
+
+#[test]
+fn labels_that_are_alike_as_file_names_have_logs_of_their_own() -> Result<()> {
+    let (one, two) = (record("one"), record("two"));
+    let folder = std::env::temp_dir().join(format!("hlogs-{}", std::process::id()));
+    let labelled = |label, record| Labelled { label, record };
+    hlog::write(&folder, &[labelled("mon/run", &one), labelled("mon-run", &two)])?;
+    let text = |name: &str| std::fs::read_to_string(folder.join(name));
+    let logs = [text("mon-run.01-chat.all.hlog")?, text("mon-run.01-chat.all-2.hlog")?];
+    std::fs::remove_dir_all(&folder)?;
+    assert!(logs[0].contains("against one") && logs[1].contains("against two"), "{logs:?}");
     Ok(())
 }
 

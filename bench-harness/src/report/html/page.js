@@ -352,7 +352,8 @@
     return { title, latency: true, format: time, series, keys, heat: cells, until };
   };
 
-  const perSecond = (load) => (at) => [at.at, at.count / at.seconds];
+  const perSecond = (load) =>
+    load?.times.filter((at) => at.seconds > 0).map((at) => [at.at, at.count / at.seconds]);
 
   const forLoad = (grid, phase, load) => {
     const series = lines((record) => curve(loadOf(record, phase, load.name)));
@@ -364,7 +365,7 @@
       until: length(phase),
       format: amount,
       precise: (value) => `${count(value)} ${load.many}/s`,
-      series: lines((record) => loadOf(record, phase, load.name)?.times.map(perSecond(load))),
+      series: lines((record) => perSecond(loadOf(record, phase, load.name))),
     });
   };
 
@@ -425,8 +426,9 @@
       );
     const phases = data.records[0].phases;
     const bands = several ? [] : phases.map((p) => [p.start, p.start + p.seconds, p.name]);
+    // A reading that took no time has no share of a core.
     const of = (cpu) => (sample) =>
-      sample[cpu] === null ? null : (sample[cpu] / sample.seconds) * 100;
+      sample[cpu] === null || !(sample.seconds > 0) ? null : (sample[cpu] / sample.seconds) * 100;
     const named = (series, name, color) =>
       several ? series : series.map((line) => ({ ...line, name, color }));
     const memory = named(every((sample) => sample.resident), "server", color(0));

@@ -215,6 +215,7 @@ impl Bench {
             }
             let record = match self.measure(engine, setup, &measures) {
                 Ok(record) => record,
+                Err(_) if run::is_interrupted() => break,
                 Err(error) if engine.is_peer() => {
                     eprintln!("{} fails: {error:#}", engine.name);
                     continue;

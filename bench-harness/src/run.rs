@@ -129,8 +129,9 @@ fn check_sources(scenario: &Scenario, target: SocketAddr) -> Result<()> {
 fn check_limits(scenario: &Scenario, server: Option<&Probe>) -> Result<()> {
     let (count, processes) = (scenario.clients.count, scenario.clients.processes);
     let each = files_of_a_client(scenario);
-    let ours = count.div_ceil(processes) as u64 * each + SPARE_FILES;
-    let theirs = count as u64 * each + SPARE_FILES;
+    let asking = scenario.clients.asking;
+    let ours = count.div_ceil(processes).max(asking) as u64 * each + SPARE_FILES;
+    let theirs = (count + asking) as u64 * each + SPARE_FILES;
     let hard = sys::raise_open_files()?;
     ensure!(
         hard >= ours,
@@ -396,12 +397,14 @@ fn merge(scenario: &Scenario, plan: &scenario::Phase, done: Vec<Done>) -> Result
             load.name
         );
         let closed = load.rate.is_none() && load.kind != Kind::Idle;
+        let Clients { count, asking, .. } = scenario.clients;
+        let clients = if load.kind == Kind::Echo && asking > 0 { asking } else { count };
         phase.loads.push(Load {
             name: load.name.clone(),
             kind: load.kind,
             payload: if load.has_data() { load.payload() as u64 } else { 0 },
             rate: load.rate,
-            in_flight: closed.then(|| load.in_flight(scenario.clients.count) as u64),
+            in_flight: closed.then(|| load.in_flight(clients) as u64),
             finished: tally.finished,
             deliveries: tally.deliveries,
             all_sent,

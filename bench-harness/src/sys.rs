@@ -286,10 +286,10 @@ pub(crate) fn confine(command: &mut Command, cpu: Option<usize>) {
     unsafe { command.pre_exec(child) };
 }
 
-/// Goes before other processes, if that is allowed.
-pub(crate) fn hurry() {
+/// Goes before other processes; whether that is allowed.
+pub(crate) fn hurry() -> bool {
     // SAFETY: setpriority takes no pointer.
-    let _ = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -20) };
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -20) == 0 }
 }
 
 /// Raises the soft limit of open files to the hard one; returns the limit now in force.
@@ -324,10 +324,10 @@ pub(crate) fn process_cpu(pid: u32) -> Result<Duration> {
     Ok(Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
 }
 
-/// Asks a process to end.
-pub(crate) fn terminate(pid: u32) -> Result<()> {
+/// Asks a group of processes to end.
+pub(crate) fn terminate(group: u32) -> Result<()> {
     // SAFETY: takes no pointer.
-    check(unsafe { libc::kill(pid as libc::pid_t, libc::SIGTERM) }).map(drop)
+    check(unsafe { libc::kill(-(group as libc::pid_t), libc::SIGTERM) }).map(drop)
 }
 
 fn set_option<T>(fd: RawFd, level: i32, name: i32, value: T) -> Result<()> {

@@ -114,8 +114,11 @@ impl Worker {
         if let Some(cpu) = clients.cpus.get(job.process % clients.cpus.len().max(1)) {
             sys::pin_to(*cpu).with_context(|| format!("pin a client process to CPU {cpu}"))?;
         }
-        if job.asks {
-            sys::hurry();
+        if job.asks && !sys::hurry() {
+            eprintln!(
+                "bench-harness: those that ask have no priority, which takes root: their latency \
+                 has what other processes on their CPU do in it"
+            );
         }
         let process = if job.asks { 0 } else { job.process };
         let part = Part { process, processes: clients.processes };
@@ -142,6 +145,10 @@ impl Worker {
                     self.client.wait = self.job.scenario.clients.wait;
                     let done = self.phase(prepared, begin)?;
                     answer(&Answer::Done(done))?;
+                }
+                // Nobody of them has stopped reading.
+                Some(Order::Wake { .. }) if self.job.asks => {
+                    answer(&Answer::Woken(Woken::default()))?;
                 }
                 Some(Order::Wake { sent }) => {
                     let scenario = &self.job.scenario;
@@ -209,7 +216,11 @@ impl Worker {
             shared: &self.shared,
             part: self.part,
             phase: number,
-            steady: connected.min(scenario.steady()),
+            steady: if self.job.asks {
+                scenario.steady()
+            } else {
+                connected.min(scenario.steady())
+            },
             begin,
         };
         let count = phase.loads.len();

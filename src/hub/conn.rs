@@ -70,16 +70,25 @@ pub(super) struct Conn {
     is_receiving: bool,
     /// The receive that is armed stays so until the peer closes, whatever becomes of the stage.
     is_multishot: bool,
-    /// Close when everything queued was sent.
-    close_after_flush: bool,
-    /// The kernel was asked to let go; only `handle_closed` is awaited.
-    close_requested: bool,
+    ending: Ending,
     /// A websocket message has begun and is not complete.
     is_partial: bool,
+    /// A ping is among what waits for this shard to send it.
+    pub(super) has_ping: bool,
     /// For websockets of endpoints.
     pub(super) life: Life,
     /// The peer will send nothing more.
     pub(super) peer_closed: bool,
+}
+
+/// How far the end of a connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    No,
+    /// It closes when everything queued was sent.
+    Flushing,
+    /// The kernel was asked to let go; only `handle_closed` is awaited.
+    Asked,
 }
 
 /// A peer gets this long to take what is queued for it when its connection ends.
@@ -96,9 +105,9 @@ impl Conn {
             alarm: Alarm::default(),
             is_receiving: false,
             is_multishot: false,
-            close_after_flush: false,
-            close_requested: false,
+            ending: Ending::No,
             is_partial: false,
+            has_ping: false,
             life: Life::Heard,
             peer_closed: false,
         }
@@ -115,7 +124,7 @@ impl Conn {
 impl Links {
     /// Queues bytes that are for one connection alone.
     pub(super) fn send_owned(&mut self, index: u32, bytes: Vec<u8>) {
-        if let Some(conn) = self.conns.at_mut(index).filter(|conn| !conn.close_requested) {
+        if let Some(conn) = self.conns.at_mut(index).filter(|conn| conn.ending != Ending::Asked) {
             conn.out.push_owned(bytes, &self.bounds.memory);
             self.dirty.mark(index, &conn.out, &mut conn.line, true);
         }
@@ -123,7 +132,7 @@ impl Links {
 
     /// Queues bytes that others are sent too.
     pub(super) fn send_shared(&mut self, index: u32, run: &Run) {
-        if let Some(conn) = self.conns.at_mut(index).filter(|conn| !conn.close_requested) {
+        if let Some(conn) = self.conns.at_mut(index).filter(|conn| conn.ending != Ending::Asked) {
             conn.out.stage(run, &self.bounds.memory);
             self.dirty.mark(index, &conn.out, &mut conn.line, true);
         }
@@ -210,7 +219,7 @@ impl Hub {
         if conn.out.is_waiting() {
             return self.links.dirty.enter(index, conn.line);
         }
-        if conn.close_after_flush {
+        if conn.ending == Ending::Flushing {
             return self.shut_write(index);
         }
         if conn.http().is_some_and(|http| matches!(http.phase, Phase::Busy)) {
@@ -253,7 +262,7 @@ impl Hub {
     pub(super) fn receive_more(&mut self, index: u32) {
         self.note_incoming(index);
         let Some(conn) = self.links.conns.at_mut(index) else { return };
-        if conn.is_receiving || conn.close_requested || conn.peer_closed {
+        if conn.is_receiving || conn.ending == Ending::Asked || conn.peer_closed {
             return;
         }
         let (wanted, many) = match &conn.stage {
@@ -421,11 +430,11 @@ impl Hub {
     /// Stops listening to the peer, sends what is queued, then closes.
     pub(super) fn finish_conn(&mut self, index: u32) {
         let Some(conn) = self.links.conns.at_mut(index) else { return };
-        if conn.close_after_flush || conn.close_requested {
+        if conn.ending != Ending::No {
             return;
         }
         conn.stage = Stage::Closing;
-        conn.close_after_flush = true;
+        conn.ending = Ending::Flushing;
         self.links.incoming.let_go(Holder::Conn(index));
         let is_flushed = conn.out.is_empty();
         self.set_conn_deadline(index, Some(FLUSH_MS));
@@ -450,8 +459,8 @@ impl Hub {
     /// Closes without sending anything more.
     pub(super) fn drop_conn(&mut self, index: u32) {
         let Some(conn) = self.links.conns.at_mut(index) else { return };
-        if !conn.close_requested {
-            conn.close_requested = true;
+        if conn.ending != Ending::Asked {
+            conn.ending = Ending::Asked;
             conn.stage = Stage::Closing;
             conn.out.clear();
             self.links.incoming.let_go(Holder::Conn(index));

@@ -147,7 +147,7 @@ impl Links {
             return self.deliver_polling(index, frame, urgency);
         };
         let wire = session.wire;
-        let Conn { out, line, .. } = self.conns.at_mut(conn)?;
+        let Conn { out, line, has_ping, .. } = self.conns.at_mut(conn)?;
         let waiting = out.bytes();
         if urgency == Urgency::Volatile && out.is_in_flight() {
             self.stats.volatile_dropped += 1;
@@ -170,6 +170,7 @@ impl Links {
             out.stage(run, &self.bounds.memory);
             self.stats.delivered(frame.packets, frame.bytes);
             self.dirty.mark(conn, out, line, urgency.is_ahead());
+            *has_ping |= urgency == Urgency::Ping;
         } else {
             self.overflow(index, urgency);
         }
@@ -180,7 +181,7 @@ impl Links {
     /// is applied before, to the bytes that there are then.
     fn deliver_alone(&mut self, index: u32, conn: u32, frame: &Frame<'_>, urgency: Urgency) {
         let Some(wire) = self.sessions.at(index).map(|session| session.wire) else { return };
-        let Some(Conn { out, line, .. }) = self.conns.at_mut(conn) else { return };
+        let Some(Conn { out, line, has_ping, .. }) = self.conns.at_mut(conn) else { return };
         let room = self.bounds.room(out, frame.bytes as usize, urgency.is_control());
         if !room.admits(&mut self.dirty, &mut self.stats) {
             return self.overflow(index, urgency);
@@ -190,6 +191,7 @@ impl Links {
         out.push_owned(written, &self.bounds.memory);
         self.stats.delivered(frame.packets, frame.bytes);
         self.dirty.mark(conn, out, line, urgency.is_ahead());
+        *has_ping |= urgency == Urgency::Ping;
     }
 
     fn deliver_polling(

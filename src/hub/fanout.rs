@@ -404,6 +404,8 @@ pub struct Dirty {
     left: u64,
     /// Turns in these lines until the shard has caught up; 0 if it is not behind.
     owed: usize,
+    /// Turns that there were, over all flushes: however few one has, each line gets its own.
+    turns: u8,
 }
 
 impl Dirty {
@@ -431,6 +433,17 @@ impl Dirty {
             }
             Line::Urgent => self.urgent.push_back(conn),
         }
+    }
+
+    /// The next connection to flush. A quarter of the turns is for what goes to many, whatever else
+    /// there is.
+    pub fn pop_in_turn(&mut self) -> Option<u32> {
+        self.pop(self.turns % 4 == 3)
+    }
+
+    /// The one that was next had something to send.
+    pub fn had_turn(&mut self) {
+        self.turns = self.turns.wrapping_add(1);
     }
 
     /// The next connection to flush, from either line first. The caller clears its place, unless

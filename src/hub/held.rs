@@ -117,7 +117,8 @@ impl Hub {
             held.queued += session.outbox_bytes();
             held.attachments += session.arriving.as_ref().map_or(0, |arriving| arriving.bytes());
             held.kept += self.kept_bytes(index);
-            held.counted += self.unfinished(index);
+            held.counted += session.arriving.as_ref().map_or(0, |arriving| arriving.bytes());
+            held.counted += self.kept_beyond(index);
         }
         held
     }

@@ -25,8 +25,10 @@ const ENTRIES_KEPT: usize = 1_024;
 pub(super) enum Holder {
     /// A connection: a request, a body or a message.
     Conn(u32),
-    /// A session: a packet, and what is kept with its sockets.
+    /// A session: a packet.
     Session(u32),
+    /// A session: what is kept with its sockets.
+    Kept(u32),
 }
 
 /// Memory of all of it.
@@ -36,7 +38,7 @@ pub(super) struct Incoming {
     total: usize,
     /// Bytes from which on room is made.
     full: usize,
-    /// Nearly nobody has anything unfinished; those have no entry.
+    /// Nearly nobody has anything unfinished, or long `auth`; the others have no entry.
     held: FxHashMap<Holder, usize>,
 }
 
@@ -124,23 +126,28 @@ impl Hub {
         self.make_room();
     }
 
-    /// The same for a session. O(its namespaces).
+    /// The same for a packet of a session.
     pub(super) fn note_arriving(&mut self, index: u32) {
-        let bytes = self.unfinished(index);
-        self.links.incoming.hold(Holder::Session(index), bytes);
+        let Links { sessions, incoming, .. } = &mut self.links;
+        let arriving = sessions.at(index).and_then(|session| session.arriving.as_deref());
+        incoming.hold(Holder::Session(index), arriving.map_or(0, |arriving| arriving.bytes()));
         self.make_room();
     }
 
-    /// Bytes of a session's packet that is not complete, and of what is kept with its sockets.
-    pub(super) fn unfinished(&self, index: u32) -> usize {
-        let session = self.links.sessions.at(index);
-        let arriving = session.and_then(|session| session.arriving.as_deref());
-        let kept = self.kept_bytes(index).saturating_sub(KEPT_FREE);
-        arriving.map_or(0, |arriving| arriving.bytes()) + kept
+    /// The same for what is kept with a session's sockets. O(its namespaces and events).
+    pub(super) fn note_kept(&mut self, index: u32) {
+        let bytes = self.kept_beyond(index);
+        self.links.incoming.hold(Holder::Kept(index), bytes);
+        self.make_room();
+    }
+
+    /// What of it counts.
+    pub(super) fn kept_beyond(&self, index: u32) -> usize {
+        self.kept_bytes(index).saturating_sub(KEPT_FREE)
     }
 
     /// Where more is held than the shard may hold, those with most of it lose it.
-    fn make_room(&mut self) {
+    pub(super) fn make_room(&mut self) {
         if !self.links.incoming.is_full() {
             return;
         }
@@ -148,10 +155,9 @@ impl Hub {
         // Each of them is noted once more as it goes.
         self.links.incoming.full = usize::MAX;
         for holder in largest {
-            self.links.stats.incoming_refused += 1;
             match holder {
                 Holder::Conn(index) => self.refuse_incoming(index),
-                Holder::Session(index) => self.refuse_arriving(index),
+                Holder::Session(index) | Holder::Kept(index) => self.refuse_session(index),
             }
         }
         // What cannot be let go of is not looked at again for every byte.
@@ -163,6 +169,7 @@ impl Hub {
     /// in hand is not answered.
     fn refuse_incoming(&mut self, index: u32) {
         let Some(conn) = self.links.conns.at_mut(index) else { return };
+        self.links.stats.incoming_refused += 1;
         if matches!(conn.stage, Stage::WebSocket { .. }) {
             return self.end_websocket(index, Some(TRY_AGAIN), "", Reason::TransportError);
         }
@@ -181,9 +188,10 @@ impl Hub {
         self.answer_error(index, 503);
     }
 
-    fn refuse_arriving(&mut self, index: u32) {
+    fn refuse_session(&mut self, index: u32) {
         let session = self.links.sessions.at(index).filter(|session| session.state == State::Open);
         let Some(session) = session else { return };
+        self.links.stats.incoming_refused += 1;
         match session.transport {
             Transport::WebSocket(conn) => {
                 self.end_websocket(conn, Some(TRY_AGAIN), "", Reason::TransportError);

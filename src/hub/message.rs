@@ -2,6 +2,8 @@
 //! it keeps until a packet is complete.
 
 use super::Hub;
+use super::incoming::Holder;
+use super::session::State;
 use super::wheel::Tick;
 use crate::proto::msgpack;
 use crate::proto::packet::{self, Assembly, Packet};
@@ -101,7 +103,7 @@ impl Hub {
             Ok(true) => {
                 let arriving = session.arriving.take().map(|arriving| arriving.part);
                 let Some(Part::Assembly(assembly)) = arriving else { return };
-                self.note_arriving(index);
+                self.links.incoming.let_go(Holder::Session(index));
                 let (kind, namespace, id, data, attachments) = assembly.finish();
                 let packet =
                     Packet { kind, attachments: 0, namespace: &namespace, id, data: &data };
@@ -148,6 +150,9 @@ impl Hub {
         let part = Part::Decoder(decoder, if packet.is_none() { bytes } else { 0 });
         session.arriving = Some(Box::new(Arriving { part, by }));
         self.note_arriving(index);
+        if self.links.sessions.at(index).is_none_or(|session| session.state != State::Open) {
+            return;
+        }
         let Some(packet) = packet else { return self.rearm_session(index) };
         let parser::Packet { kind, namespace, id, data, attachments } = packet;
         let packet = headed(kind.into(), &namespace, id, data.trim_ascii());

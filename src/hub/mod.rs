@@ -490,6 +490,7 @@ impl Hub {
         *slow_reader = config.slow_reader;
         let epoch_ms = self.config.epoch_ms;
         self.config = Config { epoch_ms, ..config };
+        self.make_room();
     }
 
     /// Begins a turn: time does not move until the next call. Milliseconds since the hub's start.
@@ -545,20 +546,20 @@ impl Hub {
         self.flush_polls();
         let mut sends = 0;
         while sends < budget {
-            // A quarter of the budget is for what goes to many, whatever else there is.
-            let Some(index) = self.links.dirty.pop(sends % 4 == 3) else { break };
+            let Some(index) = self.links.dirty.pop_in_turn() else { break };
             let Some(conn) = self.links.conns.at_mut(index) else { continue };
             if conn.out.is_in_flight() {
                 continue;
             }
             let buf = conn.out.take();
             if !conn.out.is_waiting() {
-                conn.line = Line::None;
+                (conn.line, conn.has_ping) = (Line::None, false);
             }
             if let Some(buf) = buf {
                 let Bounds { memory, .. } = &self.links.bounds;
                 let is_scarce = self.links.bounds.is_scarce();
                 send(index, if is_scarce { buf.apart(memory) } else { buf });
+                self.links.dirty.had_turn();
                 sends += 1;
             }
         }

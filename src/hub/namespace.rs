@@ -243,7 +243,7 @@ impl Hub {
             false => self.events.push_back(Event::Unknown(member)),
         }
         if held > 0 {
-            self.note_arriving(index);
+            self.note_kept(index);
         }
     }
 
@@ -307,7 +307,7 @@ impl Hub {
         let held = &mut member.rare.get_or_insert_default().held;
         if held.len() < HELD_MAX && bytes <= self.config.limits.held_bytes_max() {
             held.push(arguments);
-            self.note_arriving(session);
+            self.note_kept(session);
         } else {
             self.reject_packet(session, "too many packets before the connection");
         }
@@ -382,7 +382,7 @@ impl Hub {
         }
         let held = held.unwrap_or_default();
         if !held.is_empty() {
-            self.note_arriving(session);
+            self.note_kept(session);
         }
         for arguments in held {
             self.events.push_back(Event::Packet { member: key, namespace, arguments });
@@ -482,7 +482,7 @@ impl Hub {
             session.members.remove(key.index);
         }
         if is_kept {
-            self.note_arriving(member.session);
+            self.note_kept(member.session);
         }
         self.free_session(member.session);
         if let Some(track) = track {

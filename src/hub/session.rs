@@ -10,6 +10,7 @@ use super::deliver::{Frame, Urgency, Wire};
 use super::few::Few;
 use super::handshake::Kept;
 use super::id::{Id, Secret};
+use super::incoming::Holder;
 use super::message::Arriving;
 use super::polling::{Payload, Polling};
 use super::slab::Key;
@@ -358,7 +359,8 @@ impl Hub {
         for member in session.members.clone().as_slice() {
             self.close_member(*member, reason);
         }
-        self.note_arriving(index);
+        self.links.incoming.let_go(Holder::Session(index));
+        self.note_kept(index);
         if let Some(upgrade) = upgrade {
             self.close_websocket(upgrade.conn);
         }
@@ -503,6 +505,15 @@ impl Hub {
             let is_too_late = deadline.later(self.config.ping_timeout_ms).reached(self.now);
             let is_unread = self.all_read.is_some_and(|read| !deadline.reached(read));
             if is_unread && is_late && !is_too_late {
+                return;
+            }
+            // Nor can it answer a ping that has not left yet.
+            if let Transport::WebSocket(conn) = session.transport
+                && let Some(conn) = self.links.conns.at(conn)
+                && conn.has_ping
+                && !conn.out.is_in_flight()
+            {
+                session.heartbeat = Tick::within(self.now_ms, self.config.ping_timeout_ms);
                 return;
             }
             self.links.stats.ping_timeouts += 1;

@@ -224,3 +224,45 @@ fn what_one_waits_for_goes_ahead_of_pings() {
     assert_eq!(rest.len(), 19);
     assert!(rest.iter().all(|(_, said)| *said == ["2"]));
 }
+
+/// However few sends a turn has, what goes to many has a quarter of them.
+#[test]
+fn what_goes_to_many_has_its_turns_among_answers() {
+    let mut wire = Wire::new();
+    let conns: Vec<u32> = (0..20).map(|_| wire.joined()).collect();
+    wire.holds = true;
+    let encoded = Encoded { text: "42[1]".into(), attachments: Vec::new() };
+    let (target, flags) = (Target::default(), Flags::default());
+    wire.hub.publish(&Publish { namespace: 0, target, flags, encoded });
+    // Two clients ask and are answered without end.
+    let mut sends = Vec::new();
+    for _ in 0..100 {
+        for member in 0..2 {
+            wire.emit(member, "42[2]");
+        }
+        wire.hub.flush(1, |conn, buf| sends.push((conn, unframe(&buf.to_vec()))));
+        wire.hub.handle_sent(sends.last().unwrap().0, true);
+    }
+    let others = conns[2..].iter().filter(|conn| sends.iter().any(|(other, _)| other == *conn));
+    assert_eq!(others.count(), 18);
+}
+
+/// A shard that has so much to send that a ping has not left before its answer is due does not
+/// blame the client.
+#[test]
+fn a_ping_that_has_not_left_is_not_overdue() {
+    let mut wire = Wire::new();
+    let conns = [wire.joined(), wire.joined()];
+    wire.holds = true;
+    wire.at(25_000);
+    for ms in [30_000, 40_000, 45_100, 50_000, 65_200, 70_000] {
+        wire.at(ms);
+        assert!(conns.iter().all(|conn| !wire.is_over(*conn)), "{ms}");
+    }
+    wire.holds = false;
+    wire.run();
+    assert!(conns.iter().all(|conn| wire.said(*conn) == ["2"]));
+    wire.put(conns[0], text("3"));
+    wire.at(90_000);
+    assert_eq!((wire.is_over(conns[0]), wire.is_over(conns[1])), (false, true));
+}

@@ -99,9 +99,9 @@ pub struct Server {
     /// less may wait for each.
     pub max_shard_queue_bytes: Size,
     /// Memory on one shard for requests, messages and packets that clients have begun to send and
-    /// not finished, and for what each keeps in `auth` beyond 4KiB; at least twice the largest
-    /// packet. Beyond it those that hold most lose it: a request is answered 503, a websocket
-    /// closed with code 1013.
+    /// not finished, and for `auth` and events before the answer to CONNECT, beyond 4KiB of each
+    /// client; at least twice the largest packet. Beyond it those that hold most lose it: a request
+    /// is answered 503, a websocket closed with code 1013.
     pub max_shard_incoming_bytes: Size,
     /// What happens to a client at `max_queue_bytes`, or when `max_shard_queue_bytes` gets short.
     pub slow_reader: SlowReaderName,

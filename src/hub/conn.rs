@@ -97,6 +97,14 @@ const FLUSH_MS: u64 = 10_000;
 const LINGER_MS: u64 = 2_000;
 
 impl Conn {
+    /// The session that this websocket carries.
+    pub(super) fn session(&self) -> Option<u32> {
+        match self.stage {
+            Stage::WebSocket { owner, role: Role::Session, .. } => Some(owner),
+            _ => None,
+        }
+    }
+
     fn new(http: Http) -> Conn {
         Conn {
             stage: Stage::Http(Box::new(http)),

@@ -552,8 +552,10 @@ impl Hub {
                 continue;
             }
             let buf = conn.out.take();
+            let mut pinged = None;
             if !conn.out.is_waiting() {
-                (conn.line, conn.has_ping) = (Line::None, false);
+                conn.line = Line::None;
+                pinged = std::mem::take(&mut conn.has_ping).then(|| conn.session()).flatten();
             }
             if let Some(buf) = buf {
                 let Bounds { memory, .. } = &self.links.bounds;
@@ -561,6 +563,9 @@ impl Hub {
                 send(index, if is_scarce { buf.apart(memory) } else { buf });
                 self.links.dirty.had_turn();
                 sends += 1;
+            }
+            if let Some(session) = pinged {
+                self.ping_left(session);
             }
         }
         self.links.sending += sends;

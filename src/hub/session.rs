@@ -529,6 +529,15 @@ impl Hub {
         self.mark_logs(index, false);
     }
 
+    /// A ping was handed to the kernel: the time for its answer begins, which is later than where
+    /// it was queued if the shard has much to send.
+    pub(super) fn ping_left(&mut self, index: u32) {
+        let Some(session) = self.links.sessions.at_mut(index) else { return };
+        if session.state == State::Open && session.ping == Ping::Sent {
+            session.heartbeat = Tick::within(self.now_ms, self.config.ping_timeout_ms);
+        }
+    }
+
     /// Lets no new session in from now on, and tells those that ask to come again in so many
     /// seconds. What is there stays.
     pub fn refuse_sessions(&mut self, retry_after: u32) {

@@ -259,10 +259,14 @@ fn a_ping_that_has_not_left_is_not_overdue() {
         wire.at(ms);
         assert!(conns.iter().all(|conn| !wire.is_over(*conn)), "{ms}");
     }
+    // It leaves at last, shortly before the time would have been over once more.
+    wire.at(84_000);
     wire.holds = false;
     wire.run();
     assert!(conns.iter().all(|conn| wire.said(*conn) == ["2"]));
+    wire.at(100_000);
     wire.put(conns[0], text("3"));
-    wire.at(90_000);
+    assert!(!wire.is_over(conns[1]), "it has all of its time from then on");
+    wire.at(105_000);
     assert_eq!((wire.is_over(conns[0]), wire.is_over(conns[1])), (false, true));
 }

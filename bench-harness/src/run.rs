@@ -61,8 +61,6 @@ pub(crate) fn with_server(scenario: &Scenario, keep: Keep<'_>) -> Result<Record>
         "no server: give --url (and --pid for CPU time and memory), or let the scenario start one \
          by `[server] command`",
     )?;
-    // For the server, which inherits it.
-    sys::raise_open_files()?;
     let mut server = Server::start(&own.command, own.cpu)?;
     let program = std::path::Path::new(&own.command[0]).file_name().unwrap_or_default();
     let label = own.label.clone().unwrap_or_else(|| program.to_string_lossy().into_owned());
@@ -249,9 +247,7 @@ impl<'a> Crew<'a> {
     ) -> Result<Option<Phase>> {
         let plan = &self.scenario.phases[number];
         self.shared.reset();
-        if let Some(load) = plan.loads.first().filter(|_| plan.connects()) {
-            self.connected = load.count.unwrap_or(self.scenario.clients.count);
-        }
+        self.connected = self.scenario.connected_after(plan).unwrap_or(self.connected);
         let progress = Progress::new(plan, self.connected + self.scenario.clients.asking);
         self.order(&Order::Prepare { phase: number, connected: self.connected })?;
         self.gather("preparing", |shared| progress.preparing(shared))?;
@@ -344,8 +340,8 @@ impl Member {
 fn sent(scenario: &Scenario, phases: &[Phase]) -> Vec<Sent> {
     let (mut all, mut connected) = (Vec::<Sent>::new(), 0);
     for (plan, found) in scenario.phases.iter().zip(phases) {
-        if let Some(load) = plan.loads.first().filter(|_| plan.connects()) {
-            connected = load.count.unwrap_or(scenario.clients.count);
+        if let Some(count) = scenario.connected_after(plan) {
+            connected = count;
             // Whoever leaves, and perhaps comes back, gets nothing of what was sent before.
             all.iter_mut().for_each(|sent| sent.connected = connected.min(sent.connected));
         }

@@ -237,6 +237,12 @@ impl Scenario {
         self.clients.steady()
     }
 
+    /// Clients that are connected after `phase`, those that ask aside, if it changes that.
+    pub(crate) fn connected_after(&self, phase: &Phase) -> Option<usize> {
+        let load = phase.loads.first().filter(|_| phase.connects())?;
+        Some(load.count.unwrap_or(self.clients.count))
+    }
+
     /// What the process of those that ask runs.
     pub(crate) fn asking(&self) -> Self {
         let mut own = self.clone();

@@ -31,6 +31,8 @@ impl Server {
             command.iter().any(|word| word.contains("{address}")),
             "server: the command has to say {{address}} where it wants to know where to listen"
         );
+        // It inherits the limit.
+        sys::raise_open_files()?;
         let mut start = Command::new(program);
         start.args(arguments).stdin(Stdio::null()).stdout(Stdio::null());
         sys::confine(&mut start, cpu);

@@ -101,6 +101,18 @@ impl Job {
             Kind::Idle | Kind::Fanout | Kind::Churn => !self.asks,
         }
     }
+
+    /// What no load has asked for. Those that ask hear the broadcasts to others too.
+    fn unasked(&self, index: usize, heard: &Heard<'_>) -> Result<()> {
+        match heard {
+            Heard::Packet(packet) if !self.asks => Err(anyhow!(
+                "connection {index} received an event that nobody waits for, an old one again or \
+                 one that was never sent: {}",
+                load::text(packet)
+            )),
+            Heard::Packet(_) | Heard::Joined { .. } | Heard::Ping { .. } => Ok(()),
+        }
+    }
 }
 
 impl Worker {
@@ -162,10 +174,9 @@ impl Worker {
     /// The next order; `None` when there are no more.
     fn order(&mut self) -> Result<Option<Order>> {
         self.client.is_called = false;
-        let asks = self.job.asks;
         while !self.client.is_called {
             self.client.turn(Duration::from_millis(200), |index, heard, _| {
-                if asks { Ok(()) } else { unasked(index, &heard) }
+                self.job.unasked(index, &heard)
             })?;
         }
         let mut line = String::new();
@@ -192,7 +203,7 @@ impl Worker {
         for size in sizes {
             let joined = self.rooms.insert(size, members).unwrap_or(0);
             let mut loads = [Load::join(size, joined..members, self.part)];
-            let mut watch = Watch::new(&self.shared, self.job.asks);
+            let mut watch = Watch::new(&self.shared, &self.job);
             while !(loads[0].is_complete() && loads[0].unfinished() == 0
                 || self.shared.is_stopped())
             {
@@ -233,7 +244,7 @@ impl Worker {
         let end = (!phase.connects()).then(|| opening + nanoseconds(phase.seconds));
         let interval = nanoseconds(phase.interval());
         let mut meter = Meter::new(self.probe.as_ref(), opening, end, interval)?;
-        let mut watch = Watch::new(&self.shared, self.job.asks);
+        let mut watch = Watch::new(&self.shared, &self.job);
         let mut is_silent = false;
         loop {
             let now = sys::now();
@@ -283,15 +294,15 @@ impl Worker {
 /// Whether anything still arrives.
 struct Watch<'a> {
     shared: &'a Shared,
-    asks: bool,
+    job: &'a Job,
     received: u64,
     delivered: u64,
     heard: u64,
 }
 
 impl<'a> Watch<'a> {
-    fn new(shared: &'a Shared, asks: bool) -> Self {
-        Self { shared, asks, received: 0, delivered: 0, heard: sys::now() }
+    fn new(shared: &'a Shared, job: &'a Job) -> Self {
+        Self { shared, job, received: 0, delivered: 0, heard: sys::now() }
     }
 
     /// One turn of the client, whose receipts go to `loads`.
@@ -307,8 +318,7 @@ impl<'a> Watch<'a> {
                     return Ok(());
                 }
             }
-            // Those that ask hear broadcasts too, which are counted where they are for.
-            if self.asks { Ok(()) } else { unasked(index, &heard) }
+            self.job.unasked(index, &heard)
         })?;
         let received = loads.iter_mut().map(|load| load.tally().all_received).sum();
         if received != self.received {
@@ -343,18 +353,6 @@ impl<'a> Watch<'a> {
             );
         }
         bail!("nothing arrived for {patience:?}: {}", missing.join("; "))
-    }
-}
-
-/// What no load has asked for.
-fn unasked(index: usize, heard: &Heard<'_>) -> Result<()> {
-    match heard {
-        Heard::Packet(packet) => Err(anyhow!(
-            "connection {index} received an event that nobody waits for, an old one again or one \
-             that was never sent: {}",
-            load::text(packet)
-        )),
-        Heard::Joined { .. } | Heard::Ping { .. } => Ok(()),
     }
 }
 

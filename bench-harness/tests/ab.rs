@@ -44,15 +44,11 @@ const SHORT: &str = "
 count = 3
 wait = \"block\"
 [[phase]]
-name = \"connect\"
 settle = 0
-[[phase.load]]
-kind = \"connect\"
+load = [{ kind = \"connect\" }]
 [[phase]]
-name = \"echo\"
 seconds = 0.05
-[[phase.load]]
-kind = \"echo\"
+load = [{ kind = \"echo\" }]
 ";
 
 /// One gate and many false alarms: six rounds are enough for a verdict.
@@ -89,26 +85,36 @@ fn cpus() -> Vec<usize> {
     list.unwrap_or("0").trim().split(',').flat_map(range).collect()
 }
 
+/// `ab` of a program with itself, of a scenario in the file `name` and under these thresholds, with
+/// its records and its summary in `folder`.
+fn command(
+    folder: &Path,
+    program: &Path,
+    name: &str,
+    texts: [&str; 2],
+) -> std::io::Result<Command> {
+    let (scenario, thresholds) = (folder.join(name), folder.join("thresholds.toml"));
+    fs::write(&scenario, texts[0])?;
+    fs::write(&thresholds, texts[1])?;
+    let (records, summary) = (folder.join("records"), folder.join("summary.md"));
+    let mut command = Command::new(HARNESS);
+    command.arg("ab").arg(scenario).arg("--base-bin").arg(program).arg("--new-bin").arg(program);
+    command.arg("--out").arg(records).arg("--markdown").arg(summary);
+    command.arg("--thresholds").arg(thresholds);
+    Ok(command)
+}
+
 /// Compares corecast's bench server with itself; `more` are further arguments.
 fn ab(folder: &Path, more: &[&str]) -> Result<Output, Box<dyn Error>> {
     let server = Path::new(HARNESS).with_file_name("examples").join("bench_server");
     let built = "cargo build --example bench_server";
     assert!(server.exists(), "{} is not built: {built}", server.display());
-    let (scenario, thresholds) = (folder.join("fanout.toml"), folder.join("thresholds.toml"));
-    fs::write(&scenario, SCENARIO)?;
-    fs::write(&thresholds, THRESHOLDS)?;
     let cpus = cpus();
     let (first, last) = (cpus[0].to_string(), cpus[cpus.len() - 1].to_string());
-    Ok(Command::new(HARNESS)
-        .arg("ab")
-        .args(["--base-bin".as_ref(), server.as_os_str(), "--new-bin".as_ref(), server.as_os_str()])
+    Ok(command(folder, &server, "fanout.toml", [SCENARIO, THRESHOLDS])?
         .args(["--server-cpu", &first, "--client-cpu", &last])
-        .args(["--out".as_ref(), folder.join("records").as_os_str()])
-        .args(["--markdown".as_ref(), folder.join("summary.md").as_os_str()])
         .args(["--html".as_ref(), folder.join("report.html").as_os_str()])
-        .args(["--thresholds".as_ref(), thresholds.as_os_str()])
         .args(more)
-        .arg(scenario)
         .output()?)
 }
 
@@ -212,20 +218,13 @@ fn a_build_named_without_its_folder_is_the_file_in_this_one() -> Result<(), Box<
 
 /// Compares the floor with itself, and interrupts that as soon as `record` is there.
 fn interrupted(folder: &Path, record: &str) -> Result<Output, Box<dyn Error>> {
-    let (scenario, thresholds) = (folder.join("short.toml"), folder.join("lax.toml"));
-    fs::write(&scenario, SHORT)?;
-    fs::write(&thresholds, LAX)?;
-    let records = folder.join("records");
-    let mut child = Command::new(HARNESS)
-        .args(["ab", "--base-bin", HARNESS, "--new-bin", HARNESS])
+    let mut child = command(folder, Path::new(HARNESS), "short.toml", [SHORT, LAX])?
         .args(["--args", "floor --listen {address}", "--rounds", "99", "--max-rounds", "99"])
-        .args(["--out".as_ref(), records.as_os_str()])
-        .args(["--markdown".as_ref(), folder.join("summary.md").as_os_str()])
-        .args(["--thresholds".as_ref(), thresholds.as_os_str(), scenario.as_os_str()])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()?;
-    while !records.join(record).exists() && child.try_wait()?.is_none() {
+    let record = folder.join("records").join(record);
+    while !record.exists() && child.try_wait()?.is_none() {
         std::thread::sleep(Duration::from_millis(10));
     }
     signal(child.id(), "INT")?;

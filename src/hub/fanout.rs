@@ -448,7 +448,7 @@ impl Dirty {
 
     /// The next connection to flush, from either line first. The caller clears its place, unless
     /// something of it is left for after the send that is in flight.
-    pub fn pop(&mut self, bulk_first: bool) -> Option<u32> {
+    fn pop(&mut self, bulk_first: bool) -> Option<u32> {
         let bulk_is_next = match bulk_first {
             true => !self.bulk.is_empty(),
             false => self.urgent.is_empty(),

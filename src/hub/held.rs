@@ -16,8 +16,8 @@ pub struct Held {
     pub attachments: usize,
     /// What clients said as `auth`, and events that wait for the answer to a CONNECT.
     pub kept: usize,
-    /// What counts for [`Options::max_shard_incoming_bytes`](crate::Options), of these three.
-    pub counted: usize,
+    /// What of `kept` counts for [`Options::max_shard_incoming_bytes`](crate::Options).
+    pub kept_long: usize,
     /// Answers to broadcasts that not all have answered yet.
     pub answers: usize,
     /// What waits to be sent, the kernel's part included.
@@ -32,16 +32,21 @@ pub struct Held {
 impl Held {
     /// Adds those of another shard.
     pub fn add(&mut self, other: &Held) {
-        let Held { incomplete, attachments, kept, counted, .. } = other;
-        let Held { answers, queued, windows, recovery, .. } = other;
+        let Held { incomplete, attachments, kept, kept_long, answers, queued, windows, recovery } =
+            other;
         self.incomplete += incomplete;
         self.attachments += attachments;
         self.kept += kept;
-        self.counted += counted;
+        self.kept_long += kept_long;
         self.answers += answers;
         self.queued += queued;
         self.windows += windows;
         self.recovery += recovery;
+    }
+
+    /// What counts for [`Options::max_shard_incoming_bytes`](crate::Options).
+    pub fn incoming(&self) -> usize {
+        self.incomplete + self.attachments + self.kept_long
     }
 
     /// All of it.
@@ -109,7 +114,6 @@ impl Hub {
         for conn in conns.indices().filter_map(|index| conns.at(index)) {
             held.queued += conn.out.bytes();
             held.incomplete += conn.incomplete();
-            held.counted += conn.incomplete();
         }
         let sessions = &self.links.sessions;
         for index in sessions.indices() {
@@ -117,8 +121,7 @@ impl Hub {
             held.queued += session.outbox_bytes();
             held.attachments += session.arriving.as_ref().map_or(0, |arriving| arriving.bytes());
             held.kept += self.kept_bytes(index);
-            held.counted += session.arriving.as_ref().map_or(0, |arriving| arriving.bytes());
-            held.counted += self.kept_beyond(index);
+            held.kept_long += self.kept_long(index);
         }
         held
     }

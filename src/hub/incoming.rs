@@ -136,13 +136,13 @@ impl Hub {
 
     /// The same for what is kept with a session's sockets. O(its namespaces and events).
     pub(super) fn note_kept(&mut self, index: u32) {
-        let bytes = self.kept_beyond(index);
+        let bytes = self.kept_long(index);
         self.links.incoming.hold(Holder::Kept(index), bytes);
         self.make_room();
     }
 
     /// What of it counts.
-    pub(super) fn kept_beyond(&self, index: u32) -> usize {
+    pub(super) fn kept_long(&self, index: u32) -> usize {
         self.kept_bytes(index).saturating_sub(KEPT_FREE)
     }
 

@@ -3,7 +3,6 @@
 
 use super::Hub;
 use super::incoming::Holder;
-use super::session::State;
 use super::wheel::Tick;
 use crate::proto::msgpack;
 use crate::proto::packet::{self, Assembly, Packet};
@@ -149,11 +148,11 @@ impl Hub {
         let by = packet.is_none().then(|| by.unwrap_or(late));
         let part = Part::Decoder(decoder, if packet.is_none() { bytes } else { 0 });
         session.arriving = Some(Box::new(Arriving { part, by }));
-        self.note_arriving(index);
-        if self.links.sessions.at(index).is_none_or(|session| session.state != State::Open) {
-            return;
-        }
-        let Some(packet) = packet else { return self.rearm_session(index) };
+        let Some(packet) = packet else {
+            self.note_arriving(index);
+            return self.rearm_session(index);
+        };
+        self.links.incoming.let_go(Holder::Session(index));
         let parser::Packet { kind, namespace, id, data, attachments } = packet;
         let packet = headed(kind.into(), &namespace, id, data.trim_ascii());
         self.handle_packet(index, &packet, attachments.into_owned());

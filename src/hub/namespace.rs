@@ -242,7 +242,7 @@ impl Hub {
             true => self.begin(member, namespace),
             false => self.events.push_back(Event::Unknown(member)),
         }
-        if held > 0 {
+        if !packet.data.is_empty() {
             self.note_kept(index);
         }
     }

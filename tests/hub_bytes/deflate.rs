@@ -1,8 +1,7 @@
 //! permessage-deflate (C-7, C-9, W-7): what is agreed on, who shares what, what is refused.
 
 use bytes::Bytes;
-use corecast::hub::fanout::Encoded;
-use corecast::hub::{Config, Flags, Publish, Target};
+use corecast::hub::{Config, Flags};
 use corecast::proto::deflate::{Deflater, Inflater};
 use corecast::{Options, PerMessageDeflate};
 
@@ -44,12 +43,6 @@ fn joined(wire: &mut Wire, offer: &str) -> u32 {
     assert!(wire.said(conn)[0].starts_with("40{\"sid\":\""), "short packets stay as they are");
     wire.heard();
     conn
-}
-
-fn publish(wire: &mut Wire, text: &'static str, flags: Flags, attachments: Vec<Bytes>) {
-    let encoded = Encoded { text: Bytes::from_static(text.as_bytes()), attachments };
-    let target = Target::default();
-    wire.hub.publish(&Publish { namespace: 0, target, flags, encoded });
 }
 
 /// Payloads of server frames with their first byte; lengths below 126.
@@ -105,7 +98,7 @@ fn c9_a_broadcast_is_compressed_once_for_each_window() {
     let narrow = joined(&mut wire, "permessage-deflate; server_max_window_bits=9");
     let plain = wire.joined();
     wire.holds = true;
-    publish(&mut wire, LONG, Flags::default(), Vec::new());
+    wire.publish(LONG, Flags::default(), Vec::new());
     let mut sends = Vec::new();
     wire.hub.flush(100, |conn, buf| sends.push((conn, buf)));
     let address = |conn: u32| {
@@ -138,17 +131,17 @@ fn c9_the_threshold_and_the_flag() {
     let conn = joined(&mut wire, "permessage-deflate");
     let short = "42[\"news\",\"aaaaaaaaaaaaaaaaaaaaaaaaa\"]";
     assert!(short.len() < 40);
-    publish(&mut wire, short, Flags::default(), Vec::new());
+    wire.publish(short, Flags::default(), Vec::new());
     assert_eq!(wire.said(conn), [short], "below the threshold");
     let flags = Flags { compress: false, ..Flags::default() };
-    publish(&mut wire, LONG, flags, Vec::new());
+    wire.publish(LONG, flags, Vec::new());
     assert_eq!(wire.said(conn), [LONG], "not wanted");
     let dense = "42[\"q8Zx1Kd0PmYv7LrT3sWnBhG5uJcFeA6Ro2iUt9\"]";
     assert!(dense.len() >= 40);
-    publish(&mut wire, dense, Flags::default(), Vec::new());
+    wire.publish(dense, Flags::default(), Vec::new());
     assert_eq!(wire.said(conn), [dense], "it would not get smaller");
     let attachments = vec![Bytes::from(vec![7; 100]), Bytes::from_static(b"short")];
-    publish(&mut wire, LONG, Flags::default(), attachments);
+    wire.publish(LONG, Flags::default(), attachments);
     let got = frames(&wire.got(conn));
     assert_eq!(got.iter().map(|(first, _)| *first).collect::<Vec<_>>(), [0xc1, 0xc2, 0x82]);
     assert_eq!(inflated(&got[1].1), "\u{7}".repeat(100));
@@ -231,7 +224,7 @@ fn c9_windows_that_are_kept_are_bounded_and_released() {
     let mut sizes = Vec::new();
     for round in 0..3 {
         let flags = Flags { compress: round != 1, ..Flags::default() };
-        publish(&mut wire, LONG, flags, Vec::new());
+        wire.publish(LONG, flags, Vec::new());
         let [(first, payload)] = &frames(&wire.got(conn))[..] else { panic!("one frame") };
         if round == 1 {
             assert_eq!((*first, payload.as_slice()), (0x81, LONG.as_bytes()));
@@ -271,7 +264,7 @@ fn c9_after_an_upgrade_it_is_compressed_too() {
     wire.put(conn, text("2probe"));
     wire.put(conn, frame(0xc1, &deflated("5")));
     wire.got(conn);
-    publish(&mut wire, LONG, Flags::default(), Vec::new());
+    wire.publish(LONG, Flags::default(), Vec::new());
     let [(0xc1, payload)] = &frames(&wire.got(conn))[..] else { panic!("one frame") };
     assert_eq!(inflated(payload), LONG);
 }

@@ -16,7 +16,7 @@ fn wire() -> Wire {
 /// What is held, which is never above the bound, and is what there is.
 fn held(wire: &Wire) -> usize {
     let (gauges, held) = (wire.hub.gauges(), wire.hub.held());
-    assert_eq!(gauges.incoming_bytes, held.counted);
+    assert_eq!(gauges.incoming_bytes, held.incoming());
     assert!(gauges.incoming_bytes <= BOUND, "{gauges:?}");
     gauges.incoming_bytes
 }

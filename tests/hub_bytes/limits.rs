@@ -4,10 +4,9 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use corecast::hub::buffer::SendBuf;
-use corecast::hub::fanout::Encoded;
-use corecast::hub::{Config, Flags, Publish, StaticFile, Target};
+use corecast::hub::{Config, Flags, StaticFile};
 
-use crate::wire::{Wire, config, frame, get, post, text, unframe, upgrade};
+use crate::wire::{Wire, config, frame, get, post, text, upgrade};
 
 #[test]
 fn a_head_of_short_lines_is_refused_at_the_first_line_too_many() {
@@ -186,20 +185,13 @@ fn what_one_waits_for_goes_ahead_after_a_send_in_flight_too() {
     let mut wire = Wire::new();
     let conns: Vec<u32> = (0..20).map(|_| wire.joined()).collect();
     wire.holds = true;
-    let encoded = Encoded { text: "42[1]".into(), attachments: Vec::new() };
-    let (target, flags) = (Target::default(), Flags::default());
-    wire.hub.publish(&Publish { namespace: 0, target, flags, encoded });
-    let next = |wire: &mut Wire| {
-        let mut send = None;
-        wire.hub.flush(1, |conn, buf| send = Some((conn, unframe(&buf.to_vec()))));
-        send.unwrap()
-    };
-    let (conn, broadcast) = next(&mut wire);
+    wire.publish("42[1]", Flags::default(), Vec::new());
+    let (conn, broadcast) = wire.flush(1).remove(0);
     assert_eq!(broadcast, ["42[1]"]);
     let member = conns.iter().position(|other| *other == conn).unwrap();
     assert!(wire.emit(member, "42[2]"));
     wire.hub.handle_sent(conn, true);
-    assert_eq!(next(&mut wire), (conn, vec!["42[2]".into()]));
+    assert_eq!(wire.flush(1), [(conn, vec!["42[2]".into()])]);
 }
 
 /// Clients that have connected together get their pings together: nobody who is answered waits for
@@ -212,15 +204,10 @@ fn what_one_waits_for_goes_ahead_of_pings() {
     wire.at(25_000);
     assert_eq!(wire.hub.gauges().waiting, 20, "all have a ping");
     assert!(wire.emit(7, "42[1]"));
-    let flush = |wire: &mut Wire, max| {
-        let mut sends = Vec::new();
-        wire.hub.flush(max, |conn, buf| sends.push((conn, unframe(&buf.to_vec()))));
-        sends
-    };
-    assert_eq!(flush(&mut wire, 1), [(conns[7], vec!["2".into()])], "its own comes first");
+    assert_eq!(wire.flush(1), [(conns[7], vec!["2".into()])], "its own comes first");
     wire.hub.handle_sent(conns[7], true);
-    assert_eq!(flush(&mut wire, 1), [(conns[7], vec!["42[1]".into()])]);
-    let rest = flush(&mut wire, 100);
+    assert_eq!(wire.flush(1), [(conns[7], vec!["42[1]".into()])]);
+    let rest = wire.flush(100);
     assert_eq!(rest.len(), 19);
     assert!(rest.iter().all(|(_, said)| *said == ["2"]));
 }
@@ -231,16 +218,14 @@ fn what_goes_to_many_has_its_turns_among_answers() {
     let mut wire = Wire::new();
     let conns: Vec<u32> = (0..20).map(|_| wire.joined()).collect();
     wire.holds = true;
-    let encoded = Encoded { text: "42[1]".into(), attachments: Vec::new() };
-    let (target, flags) = (Target::default(), Flags::default());
-    wire.hub.publish(&Publish { namespace: 0, target, flags, encoded });
+    wire.publish("42[1]", Flags::default(), Vec::new());
     // Two clients ask and are answered without end.
     let mut sends = Vec::new();
     for _ in 0..100 {
         for member in 0..2 {
             wire.emit(member, "42[2]");
         }
-        wire.hub.flush(1, |conn, buf| sends.push((conn, unframe(&buf.to_vec()))));
+        sends.extend(wire.flush(1));
         wire.hub.handle_sent(sends.last().unwrap().0, true);
     }
     let others = conns[2..].iter().filter(|conn| sends.iter().any(|(other, _)| other == *conn));

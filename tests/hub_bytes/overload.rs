@@ -2,8 +2,7 @@
 
 use corecast::SlowReader;
 use corecast::hub::buffer::SendBuf;
-use corecast::hub::fanout::Encoded;
-use corecast::hub::{Config, Flags, Publish, Target};
+use corecast::hub::{Config, Flags};
 
 use crate::wire::{Wire, config, text, unframe};
 
@@ -29,10 +28,7 @@ impl Crowd {
     fn publish(&mut self, bytes: usize, volatile: bool) {
         let text = format!("42[\"msg\",{},\"{}\"]", self.published, "x".repeat(bytes));
         self.published += 1;
-        let encoded = Encoded { text: text.into(), attachments: Vec::new() };
-        let flags = Flags { volatile, ..Flags::default() };
-        let target = Target::default();
-        self.wire.hub.publish(&Publish { namespace: 0, target, flags, encoded });
+        self.wire.publish(text, Flags { volatile, ..Flags::default() }, Vec::new());
     }
 
     /// Sends up to `budget` times; what was sent to whom.

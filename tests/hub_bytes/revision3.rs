@@ -547,11 +547,7 @@ fn h16_no_recovery() {
     event.push(b']');
     let event = String::from_utf8(event).unwrap();
     let flags = Flags { offset: Some(offset), ..Flags::default() };
-    let encoded = corecast::hub::fanout::Encoded {
-        text: event.clone().into_bytes().into(),
-        attachments: Vec::new(),
-    };
-    wire.hub.publish(&Publish { namespace: 0, target: Target::default(), flags, encoded });
+    wire.publish(event.clone(), flags, Vec::new());
     wire.run();
     assert_eq!(unframe(&wire.got(old)), [event.as_str()]);
     assert_eq!(wire.said(new), [event.as_str()]);

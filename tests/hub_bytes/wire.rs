@@ -3,13 +3,16 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
+use bytes::Bytes;
 use corecast::Options;
+use corecast::hub::fanout::Encoded;
 use corecast::hub::hooks::{Ask, Reply as Word};
 use corecast::hub::id::Secrets;
 use corecast::hub::recovery::Data;
 use corecast::hub::slab::Key;
 use corecast::hub::{
-    Answers, Config, Event, Flags, Happening, Hub, Message, Output, PeerEnd, RoomChange, Traits,
+    Answers, Config, Event, Flags, Happening, Hub, Message, Output, PeerEnd, Publish, RoomChange,
+    Target, Traits,
 };
 
 #[derive(Debug, Default)]
@@ -460,6 +463,19 @@ impl Wire {
         let sent = self.hub.emit(self.members[member], text.as_bytes(), &[], Flags::default());
         self.run();
         sent
+    }
+
+    /// A broadcast to all in `/`, staged and not sent.
+    pub fn publish(&mut self, text: impl Into<Bytes>, flags: Flags, attachments: Vec<Bytes>) {
+        let encoded = Encoded { text: text.into(), attachments };
+        self.hub.publish(&Publish { namespace: 0, target: Target::default(), flags, encoded });
+    }
+
+    /// Up to `budget` sends, of which the kernel has not said yet that they are done.
+    pub fn flush(&mut self, budget: usize) -> Vec<(u32, Vec<String>)> {
+        let mut sends = Vec::new();
+        self.hub.flush(budget, |conn, buf| sends.push((conn, unframe(&buf.to_vec()))));
+        sends
     }
 }
 

@@ -472,8 +472,8 @@ impl World {
         // Beside it: answers that have left their outbox, and what nobody is asked about.
         let memory = self.profile.shard_queue_bytes_max + queues * 30_000;
         assert!(gauges.queue_bytes <= memory, "{} bytes of memory", gauges.queue_bytes);
-        let counted = shard.hub.held().counted;
-        assert_eq!(gauges.incoming_bytes, counted, "bytes of what is not complete");
+        let incoming = shard.hub.held().incoming();
+        assert_eq!(gauges.incoming_bytes, incoming, "bytes of what is not complete");
         let sending = shard.links.values().filter(|link| link.send.is_some()).count();
         assert!((sending..=shard.links.len()).contains(&gauges.sending), "{}", gauges.sending);
         assert_eq!(shard.hub.connection_count(), shard.links.len(), "connections");
